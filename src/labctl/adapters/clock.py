@@ -1,0 +1,22 @@
+"""The only reader of the clock.
+
+Everything that depends on time takes a ``ports.Clock``, so that tests decide what time it is. Deadlines use
+``monotonic``, which never jumps; only names and records that a person reads use ``now``.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> datetime:
+        """Return the wall clock time, in UTC and aware of it."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds since some fixed moment; never goes back."""
+        return time.monotonic()

@@ -1,0 +1,118 @@
+"""Completion of commands, options and host names in bash, zsh and fish.
+
+Pressing Tab must be quick and silent, and must not run code: the file in the current directory may be a
+stranger's. So names are read from the rack file's syntax tree (``Host("gpu-box", ...)``), never by executing
+it, together with the names that the last real load of the same file left in the cache, for hosts that a loop
+makes. Anything that goes wrong means no suggestions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labctl import wiring
+from labctl.cli import printer
+from labctl.domain.problem import LabctlError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+SHELLS = ("bash", "zsh", "fish")
+_SETUP = {
+    "bash": "echo 'eval \"$(labctl completion bash)\"' >> ~/.bashrc",
+    "zsh": "echo 'eval \"$(labctl completion zsh)\"' >> ~/.zshrc",
+    "fish": "labctl completion fish > ~/.config/fish/completions/labctl.fish",
+}
+
+
+def _memory(rack: Path) -> Path:
+    return wiring.cache_home() / "names" / f"{sha256(str(rack).encode()).hexdigest()[:16]}.json"
+
+
+def remember(rack: Path, names: Iterable[str]) -> None:
+    """Keep the names of a rack that was really loaded; a cache that cannot be written is not worth a word."""
+    target = _memory(rack)
+    text = json.dumps(sorted(set(names)))
+    try:
+        if target.is_file() and target.read_text(encoding="utf-8") == text:
+            return
+        wiring.private_dir(target.parent)
+        target.write_text(text, encoding="utf-8")
+    except OSError:
+        return
+
+
+def written_names(source: str) -> list[str]:
+    """Return the names and roles that are written out in the text of a rack file, without running it.
+
+    Raises:
+        SyntaxError: the text is not Python.
+        ValueError: the text holds a null byte.
+    """
+    import ast
+
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)):
+            continue
+        called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+        if called != "Host":
+            continue
+        by_keyword = {keyword.arg: keyword.value for keyword in node.keywords}
+        name = by_keyword.get("name", node.args[0] if node.args else None)
+        roles = by_keyword.get("roles")
+        found += [name.value] if isinstance(name, ast.Constant) and isinstance(name.value, str) else []
+        for role in ast.walk(roles) if roles else ():
+            if isinstance(role, ast.Constant) and isinstance(role.value, str):
+                found.append(role.value.replace("-", "_"))
+    return found
+
+
+def _known_names(rack: Path) -> list[str]:
+    names = set(written_names(rack.read_text(encoding="utf-8")))
+    memory = _memory(rack)
+    if memory.is_file():
+        names.update(str(name) for name in json.loads(memory.read_text(encoding="utf-8")))
+    return sorted(names)
+
+
+def complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Suggest host and group names; in a comma-separated value, for its last part."""
+    from click.shell_completion import CompletionItem
+
+    begun, comma, last = incomplete.rpartition(",")
+    given = ctx.params.get("inventory")
+    try:
+        names = _known_names(wiring.find_inventory(given if isinstance(given, str) else None))
+    except (LabctlError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    taken = set(begun.split(","))
+    fitting = (name for name in names if name.startswith(last) and name not in taken)
+    return [CompletionItem(begun + comma + name) for name in fitting]
+
+
+@click.command(
+    short_help="Print the completion script of a shell.",
+    epilog="\b\nTurn it on:\n" + "\n".join(f"  {shell:<5} {line}" for shell, line in _SETUP.items()),
+)
+@click.argument("shell", type=click.Choice(SHELLS), required=False)
+def completion(shell: str | None) -> None:
+    """Print the script that makes SHELL complete labctl's commands, options and host names.
+
+    SHELL is bash, zsh or fish; when it is left out, it is the one that you log in with.
+    """
+    from click.shell_completion import get_completion_class
+
+    from labctl.cli.main import cli
+
+    chosen = shell or wiring.shell()
+    maker = get_completion_class(chosen) if chosen in SHELLS else None
+    if maker is None:
+        raise LabctlError("which shell?", hint=f"say one of: {', '.join(SHELLS)}")
+    printer.out(maker(cli, {}, "labctl", "_LABCTL_COMPLETE").source())

@@ -1,0 +1,149 @@
+"""The one printer: nothing else in labctl writes to the terminal.
+
+Results go to stdout, everything about them (warnings, errors, questions) to stderr. Colours and boxes are for
+people: in a pipe, with NO_COLOR or on a dumb terminal the same words come out plain, so that a script may
+depend on them. Text that came from a host is shown through ``safe``, since an escape sequence in a log line
+could otherwise rewrite what the person sees. Rich is imported only when it will draw.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from labctl import wiring
+from labctl.domain.problem import Problem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_TONES = {
+    "ok": "green",
+    "failed": "bold red",
+    "unreachable": "red",
+    "interrupted": "yellow",
+    "not-run": "yellow",
+}
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def interactive() -> bool:
+    """Return whether a person watches stdout."""
+    return sys.stdout.isatty()
+
+
+def can_ask() -> bool:
+    """Return whether a question would reach a person and an answer would come back."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def colour(stream: IO[str] | None = None) -> bool:
+    """Return whether to use colours on ``stream`` (stdout when not given)."""
+    return (stream or sys.stdout).isatty() and not wiring.colour_refused()
+
+
+def safe(text: str) -> str:
+    """Return text from elsewhere without control characters and escape sequences; tabs and newlines stay."""
+    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def style(text: str, how: str) -> str:
+    """Return the text in a colour, a weight (``bold``, ``dim``) or both (``bold red``) where stdout has any."""
+    if not colour():
+        return text
+    words = how.split()
+    named = [word for word in words if word not in ("bold", "dim")]
+    return click.style(text, fg=named[0] if named else None, bold="bold" in words, dim="dim" in words)
+
+
+def out(text: str = "") -> None:
+    """Print a result."""
+    click.echo(text, color=colour())
+
+
+def err(text: str) -> None:
+    """Print something about the result: a warning, an error, what happens now."""
+    sys.stdout.flush()
+    click.echo(text, err=True, color=colour(sys.stderr))
+
+
+def emit_json(document: object) -> None:
+    """Print one JSON document, the whole of what a ``--json`` command says on stdout."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def show_problems(problems: Iterable[Problem], *, severity: str = "error") -> None:
+    """Print each problem on stderr: where and what in one line, what to do in the next."""
+    paint = {"error": "red", "warning": "yellow"}.get(severity)
+    plain = not colour(sys.stderr)
+    for problem in problems:
+        place = problem.file + (f":{problem.line}" if problem.file and problem.line else "")
+        parts = [place, f"host {problem.host}" if problem.host else "", problem.field, problem.reason]
+        what = safe(": ".join(part for part in parts if part))
+        err(f"{severity if plain else click.style(severity, fg=paint, bold=True)}: {what}")
+        if problem.hint:
+            err(f"  {'hint' if plain else click.style('hint', fg='cyan')}: {safe(problem.hint)}")
+
+
+def confirm(question: str) -> bool:
+    """Ask for a yes; anything but a clear one, the end of input and Ctrl-C included, means no.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed instead of an answer.
+    """
+    try:
+        return click.confirm(question, default=False, err=True)
+    except click.Abort as end:
+        err("")
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        return False
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table: aligned words in a pipe, wrapped to the terminal's width in a terminal."""
+    cells = [[safe(str(cell)) for cell in row] for row in rows]
+    if interactive():
+        _rich_table(columns, cells)
+        return
+    widths = [max([len(head), *(len(row[i]) for row in cells)]) for i, head in enumerate(columns)]
+    for row in ([head.upper() for head in columns], *cells):
+        out("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], cells: list[list[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for index, head in enumerate(columns):
+        numeric = bool(cells) and all(re.fullmatch(r"[\d.]*", row[index]) for row in cells)
+        drawn.add_column(head, justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
+    for row in cells:
+        drawn.add_row(*(Text(cell, style=_TONES.get(cell, "")) for cell in row))
+    console().print(drawn)
+
+
+
+def console() -> Console:
+    """Return a rich console on stdout, for drawings that move; only this printer and live displays use it."""
+    from rich.console import Console
+
+    return Console(no_color=not colour(), highlight=False, emoji=False, markup=False)
+
+
+def close_quietly() -> None:
+    """Stop writing to a reader that went away, also from the flush at exit."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            os.dup2(devnull, stream.fileno())
+

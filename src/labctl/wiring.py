@@ -1,0 +1,96 @@
+"""Where labctl meets its surroundings: the environment, its directories, and which adapter serves a port.
+
+This is the only module that reads the environment, so that everything else can be told what to believe. The
+order of precedence is always the same: what was typed, then labctl's own variable, then the XDG one, then the
+usual place. Nothing is created here except by ``private_dir``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from pathlib import Path
+
+from labctl.domain.problem import LabctlError
+from labctl.ports import Clock
+
+_RACK = Path("inventory/rack.py")
+
+
+def _home(own: str, xdg: str, usual: str) -> Path:
+    if given := os.environ.get(own):
+        return Path(given).expanduser().absolute()
+    base = os.environ.get(xdg, "")
+    # The XDG specification says that a relative path in its variables must be ignored.
+    root = Path(base) if base.startswith("/") else Path.home() / usual
+    return root / "labctl"
+
+
+def state_home() -> Path:
+    """Return where logs and records live: $LABCTL_STATE, else below $XDG_STATE_HOME or ~/.local/state."""
+    return _home("LABCTL_STATE", "XDG_STATE_HOME", ".local/state")
+
+
+def cache_home() -> Path:
+    """Return where things live that may be deleted at any time: $LABCTL_CACHE, else the XDG cache."""
+    return _home("LABCTL_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def private_dir(path: Path) -> Path:
+    """Create the directory for this user alone where it does not exist yet, and return it."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def who() -> str:
+    """Return who is at work, as another person would need it: user, machine and process."""
+    user = os.environ.get("SUDO_USER") or getpass.getuser()
+    return f"{user}@{socket.gethostname()} pid {os.getpid()}"
+
+
+def colour_refused() -> bool:
+    """Return whether the person asked for no colours (https://no-color.org, or a terminal without any)."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+def shell() -> str:
+    """Return the name of the person's shell, or nothing when unknown."""
+    return Path(os.environ.get("SHELL", "")).name
+
+
+def inventory_candidates() -> tuple[Path, ...]:
+    """Return where a rack file is looked for when none was named, best first."""
+    named = os.environ.get("LABCTL_INVENTORY")
+    return (Path(named),) if named else (_RACK, Path("/etc/labctl") / _RACK)
+
+
+def find_inventory(given: str | None) -> Path:
+    """Return the absolute path of the rack file; a directory means the ``rack.py`` in it.
+
+    Raises:
+        LabctlError: the named file does not exist, or none was named and none is in the usual places.
+    """
+    candidates = (Path(given),) if given else inventory_candidates()
+    for candidate in candidates:
+        for path in (candidate, candidate / "rack.py", candidate / _RACK):
+            if path.is_file():
+                return path.absolute()
+    if len(candidates) == 1:
+        raise LabctlError(f"there is no rack file {candidates[0]}", hint="start one with: labctl init DIR")
+    raise LabctlError(
+        f"no rack file found; looked for {' and '.join(str(path) for path in candidates)}",
+        hint="name one (labctl plan path/to/rack.py), or start one with: labctl init DIR",
+    )
+
+
+def cpu_count() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def clock() -> Clock:
+    """Return the clock of this machine."""
+    from labctl.adapters.clock import SystemClock
+
+    return SystemClock()
