@@ -1,0 +1,99 @@
+"""An example rack. Change it to describe your machines; labctl derives everything else from it.
+
+This file is ordinary Python, so loops and variables work. It is read by `labctl` and by plain `pyinfra` alike.
+Check it with `labctl validate inventory/rack.py`: that connects to nothing and names every mistake with its line.
+The machines are those of the virtual rack (`labctl lab up`), so you can try all of it without any hardware.
+"""
+
+from labctl.inventory import Circuit, Command, Gpu, Host, IdlePolicy, Psu, Rack, Ssh, WakeOnLan
+
+# The wall: a 16 A fuse at 230 V. Cables may carry only 80 % of that for hours, which is about 2.9 kW.
+_office = Circuit(name="office", volts=230, amps=16, continuous_share=0.8)
+
+# A box with eight RTX 3090 on two power supplies. Each card may draw 350 W; eight of them would trip the fuse, so
+# each is capped at 200 W. `slot` is your own name for the place a card sits in. Once the drivers are installed
+# you can write the card's UUID instead (`nvidia-smi -L` prints it); numbers like "GPU 3" change between boots.
+_rig = Host(
+    name="rig",
+    address="10.66.0.11",
+    roles=["gpu"],
+    gpus=[Gpu(model="RTX 3090", slot=f"slot{n}", cap_w=200) for n in range(8)],
+    psus=[
+        # "board" is the mainboard with its processor, fans and disks.
+        Psu(name="psu0", watts=1600, circuit="office", feeds=["board", "slot0", "slot1", "slot2", "slot3"]),
+        Psu(name="psu1", watts=1600, circuit="office", feeds=["slot4", "slot5", "slot6", "slot7"]),
+    ],
+    base_w=250,
+    wake=WakeOnLan(mac="52:54:00:66:00:11"),
+)
+
+# A Strix Halo mini PC: processor and graphics share 128 GiB of memory.
+_strix = Host(
+    name="strix",
+    address="10.66.0.12",
+    roles=["gpu"],
+    gpus=[Gpu(model="Radeon 8060S", slot="igpu")],
+    unified_memory_gib=128,
+    base_w=140,
+    wake=WakeOnLan(mac="52:54:00:66:00:12"),
+)
+
+# A mini PC that sleeps when nobody has used it for half an hour. `wake` says how it is brought back: by a
+# Wake-on-LAN packet to its network card, sent by the hub because packets of this kind do not pass routers.
+_mini = Host(
+    name="mini",
+    address="10.66.0.13",
+    base_w=35,
+    wake=WakeOnLan(mac="52:54:00:66:00:13", relay="hub"),
+    idle=IdlePolicy(suspend=True, after="30m"),
+)
+
+# Two DGX Sparks. They come with the vendor's own system; `vendor_image` makes labctl leave its drivers alone.
+# This is plain Python: one loop, two hosts.
+_sparks = [
+    Host(
+        name=f"spark{n}",
+        address=f"10.66.0.{13 + n}",
+        roles=["gpu"],
+        gpus=[Gpu(model="GB10", slot="soc")],
+        unified_memory_gib=128,
+        vendor_image=True,
+        base_w=240,
+        wake=WakeOnLan(mac=f"52:54:00:66:00:{13 + n}"),
+        depends_on=["nas"],  # their models lie there
+    )
+    for n in (1, 2)
+]
+
+# The disks. It never sleeps, because other hosts need it.
+_nas = Host(name="nas", address="10.66.0.16", roles=["storage", "always-on"], base_w=40)
+
+# A small computer that is always on. A service is any program: labctl makes a systemd unit of it. This one shows
+# a folder to programs on the same machine. It listens on 127.0.0.1, which is the default: nobody else gets in.
+_hub = Host(
+    name="hub",
+    address="10.66.0.17",
+    roles=["always-on"],
+    base_w=10,
+    services=[
+        Command(
+            name="docs",
+            argv=["/usr/bin/python3", "-m", "http.server", "8000", "--bind", "127.0.0.1"],
+            port=8000,
+            working_dir="/usr/share/doc",
+        ),
+    ],
+)
+
+rack = Rack(
+    name="example",
+    # The user who logs in on every host and may become root there; the key lies beside this file.
+    # `labctl init` has made it: copy keys/operator.pub to the hosts with `ssh-copy-id -i keys/operator.pub`.
+    ssh=Ssh(user="admin", key="keys/operator"),
+    timezone="Etc/UTC",
+    circuits=[_office],
+    hosts=[_rig, _strix, _mini, *_sparks, _nas, _hub],
+)
+
+# For plain pyinfra: one group with all hosts, and one group for each role.
+globals().update(rack.groups())

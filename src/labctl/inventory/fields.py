@@ -1,0 +1,165 @@
+"""The kinds of values that inventory fields hold: each refuses what could not work, in plain words.
+
+Numbers are strict (``"200"`` or ``200.5`` W is a mistake, not 200), text is never coerced, and everything that
+has several spellings is normalised once here: MACs to ``aa:bb:cc:dd:ee:ff``, hashes to lower case. Units stand
+in the field's name (``cap_w``, ``memory_gib``); durations are the exception, they are written ``"15m"``.
+"""
+
+import ipaddress
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_HOSTNAME = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+    r"(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*",
+    re.ASCII | re.IGNORECASE,
+)
+_MAC = re.compile(r"[0-9a-f]{12}", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_GPU_UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62})", re.ASCII)
+_MODEL_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/+-]{0,126}[A-Za-z0-9])?", re.ASCII)
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?", re.ASCII)
+_INTERFACE = re.compile(r"[^\s/:]{1,15}", re.ASCII)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?:in)?)?(?:(\d{1,6})s)?", re.ASCII)
+
+
+def _label(text: str) -> str:
+    if not LABEL.fullmatch(text):
+        raise ValueError("must be a host name label: a-z, 0-9 and '-' inside, at most 63 characters")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    looks_numeric = text.replace(".", "").isdigit()
+    if looks_numeric or not _HOSTNAME.fullmatch(text):
+        raise ValueError("must be an IP address or a host name")
+    return text.lower()
+
+
+def _mac(text: str) -> str:
+    digits = re.sub(r"[:.-]", "", text).lower()
+    if not _MAC.fullmatch(digits):
+        raise ValueError("must be a MAC address such as 52:54:00:12:34:56")
+    if int(digits[:2], 16) & 1 or digits == "0" * 12:
+        raise ValueError("must be the MAC address of one network card, not a multicast or empty one")
+    return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("must be an IP address") from None
+
+
+def _sha256(text: str) -> str:
+    if not _SHA256.fullmatch(text.lower()):
+        raise ValueError("must be a SHA-256 in hex: 64 digits of 0-9 and a-f")
+    return text.lower()
+
+
+def _gpu_uuid(text: str) -> str:
+    prefix, _, rest = text.partition("-")
+    normal = f"{prefix.upper()}-{rest.lower()}"
+    if not _GPU_UUID.fullmatch(normal):
+        raise ValueError(
+            "must be a GPU UUID as `nvidia-smi -L` prints it: GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+        )
+    return normal
+
+
+def _matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check)
+
+
+def _remote_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("must be an absolute path on the host, starting with '/'")
+    if ".." in text.split("/"):
+        raise ValueError("must not contain '..'")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+def duration(value: Any) -> timedelta:
+    """Read a duration such as ``"1h30m"``; raise ``ValueError`` when it is none, or not above zero."""
+    if isinstance(value, timedelta):
+        found = value
+    elif isinstance(value, str) and value and (match := _DURATION.fullmatch(value.replace(" ", ""))):
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        found = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    else:
+        raise ValueError('must be a duration such as "90s", "15m", "2h" or "1h30m"')
+    if not timedelta(0) < found <= timedelta(days=366):
+        raise ValueError("must be a duration above zero and at most 366 days")
+    return found
+
+
+Text = Annotated[str, Field(strict=True, min_length=1, max_length=4096), AfterValidator(_one_line)]
+Label = Annotated[str, Field(strict=True), AfterValidator(_label)]
+Address = Annotated[str, Field(strict=True), AfterValidator(_address)]
+Ip = Annotated[str, Field(strict=True), AfterValidator(_ip)]
+Mac = Annotated[str, Field(strict=True), AfterValidator(_mac)]
+Sha256 = Annotated[str, Field(strict=True), AfterValidator(_sha256)]
+GpuUuid = Annotated[str, Field(strict=True), AfterValidator(_gpu_uuid)]
+ServiceName = Annotated[
+    str, Field(strict=True), _matching(_NAME, "must be a-z, 0-9, '-' and '_', at most 63 characters")
+]
+Slot = Annotated[
+    str, Field(strict=True), _matching(_NAME, "must be a short name such as slot0: a-z, 0-9, '-' and '_'")
+]
+ModelId = Annotated[
+    str,
+    Field(strict=True),
+    _matching(_MODEL_ID, "must be letters, digits and . _ : / + -, at most 128 characters"),
+]
+UserName = Annotated[
+    str,
+    Field(strict=True),
+    _matching(_USER, "must be a Linux user name: a-z, 0-9, '-' and '_', at most 31 characters"),
+]
+PackageName = Annotated[
+    str, Field(strict=True), _matching(_PACKAGE, "must be a Debian package name: a-z, 0-9, '+', '.' and '-'")
+]
+Interface = Annotated[
+    str,
+    Field(strict=True),
+    _matching(_INTERFACE, "must be a network interface name of at most 15 characters"),
+]
+EnvName = Annotated[
+    str,
+    Field(strict=True),
+    _matching(_ENV_NAME, "must be an environment variable name: letters, digits and '_'"),
+]
+RemotePath = Annotated[Text, AfterValidator(_remote_path)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Watts = Annotated[int, Field(strict=True, gt=0, le=100_000)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Flag = Annotated[bool, Field(strict=True)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(duration),
+    WithJsonSchema({"type": "string", "examples": ["90s", "15m", "2h", "1h30m"]}),
+]

@@ -1,0 +1,97 @@
+"""A host and what is inside it.
+
+A host is one Linux machine reached by SSH. Everything that labctl derives for it (units, firewall, power
+budget, wake packets) comes from the fields below and from the rack that holds it.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from labctl.inventory.fields import (
+    Address,
+    Count,
+    Duration,
+    Flag,
+    GpuUuid,
+    Label,
+    PackageName,
+    Port,
+    Slot,
+    Text,
+    UserName,
+    Watts,
+    duration,
+)
+from labctl.inventory.power import Psu
+from labctl.inventory.services import Service
+from labctl.inventory.spec import Spec
+from labctl.inventory.wake import NoWake, Wake
+
+Role = Literal["gpu", "always-on", "storage"]
+
+
+class Ssh(Spec):
+    """How to log in."""
+
+    user: UserName = Field(default="admin", description="User who may become root without a password.")
+    port: Port = Field(default=22, description="TCP port of sshd.")
+    key: Path = Field(
+        default=Path("keys/operator"), description="Private key file, relative to the rack file's folder."
+    )
+
+
+class Gpu(Spec):
+    """One graphics card. Numbers given by drivers change, so it is known by its UUID or by its slot's name."""
+
+    model: Text = Field(description='What it is, such as "RTX 3090".')
+    uuid: GpuUuid | None = Field(default=None, description="UUID as `nvidia-smi -L` prints it.")
+    slot: Slot | None = Field(
+        default=None, description="Your own name for the place it sits in, such as slot0."
+    )
+    cap_w: Watts | None = Field(default=None, description="Power cap in watts; default: the card's own.")
+
+    @model_validator(mode="after")
+    def _known_by_something(self) -> "Gpu":
+        if self.uuid is None and self.slot is None:
+            raise ValueError("give `uuid` or `slot`, so that the card can be told from the others")
+        return self
+
+
+class IdlePolicy(Spec):
+    """What happens to a host that nobody uses."""
+
+    suspend: Flag = Field(default=False, description="Whether the host may be put to sleep.")
+    after: Duration = Field(
+        default=duration("30m"), description='How long it must be idle first, such as "30m".'
+    )
+
+
+class Host(Spec):
+    """One machine of the rack."""
+
+    name: Label = Field(description="Name of the host; labctl also sets it as the machine's host name.")
+    address: Address = Field(description="IP address or DNS name by which it is reached.")
+    roles: tuple[Role, ...] = Field(
+        default=(), description="What it is for; each role is also a pyinfra group."
+    )
+    ssh: Ssh | None = Field(default=None, description="How to log in, where it differs from the rack's.")
+    gpus: tuple[Gpu, ...] = Field(default=(), description="Its graphics cards.")
+    psus: tuple[Psu, ...] = Field(default=(), description="Its power supplies.")
+    base_w: Watts | None = Field(default=None, description="Watts of everything but the GPUs, under load.")
+    wake: Wake = Field(default=NoWake(), description="How it is woken.")
+    idle: IdlePolicy = Field(default=IdlePolicy(), description="What happens when nobody uses it.")
+    services: tuple[Service, ...] = Field(default=(), description="What runs on it.")
+    depends_on: tuple[Label, ...] = Field(default=(), description="Hosts that must be awake before this one.")
+    open_ports: tuple[Port, ...] = Field(
+        default=(), description="TCP ports that the firewall opens, besides SSH."
+    )
+    packages: tuple[PackageName, ...] = Field(default=(), description="Debian packages to install here.")
+    unified_memory_gib: Count | None = Field(
+        default=None, description="Memory shared by CPU and GPU in GiB, for machines built that way."
+    )
+    vendor_image: Flag = Field(
+        default=False,
+        description="The vendor's own system (such as DGX OS): its driver stack is never replaced.",
+    )

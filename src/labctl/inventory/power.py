@@ -1,0 +1,40 @@
+"""Where the watts come from: circuits feed power supplies, power supplies feed slots and boards.
+
+Only what is declared is checked; a rack without PSUs is valid and simply has no power budget.
+"""
+
+from pydantic import Field
+
+from labctl.inventory.fields import Label, Share, Slot, Watts
+from labctl.inventory.spec import Spec
+
+
+class Circuit(Spec):
+    """One fused circuit of the building; several power supplies can hang on it."""
+
+    name: Label = Field(description="Name by which power supplies refer to the circuit.")
+    volts: int = Field(default=230, strict=True, ge=50, le=1000, description="Nominal voltage in volts.")
+    amps: float = Field(default=16, strict=True, gt=0, le=1000, description="Rating of the fuse in amperes.")
+    continuous_share: Share = Field(
+        default=0.8, description="Share of the rating that may be drawn for hours; electricians use 0.8."
+    )
+
+    @property
+    def continuous_w(self) -> float:
+        """Watts that the circuit may carry for hours."""
+        return self.volts * self.amps * self.continuous_share
+
+
+class Psu(Spec):
+    """One power supply unit of a host."""
+
+    name: Label = Field(description="Name of the power supply, unique in its host.")
+    watts: Watts = Field(description="Rated output in watts (as printed on the unit).")
+    efficiency: Share = Field(
+        default=0.9, description="Output divided by input; 0.9 suits an 80 PLUS Gold unit."
+    )
+    circuit: Label | None = Field(default=None, description="Name of the circuit that it is plugged into.")
+    feeds: tuple[Slot, ...] = Field(
+        default=(),
+        description='What hangs on it: slots of GPUs, and "board" for mainboard, CPU, fans and disks.',
+    )

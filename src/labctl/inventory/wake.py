@@ -1,0 +1,92 @@
+"""The ways to bring a sleeping or powered-off host back.
+
+A host has exactly one; ``kind`` tells them apart. Passwords are never written in the inventory: a field that
+ends in ``_file`` names a local file which holds the secret, relative to the rack file's folder.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from labctl.inventory.fields import Address, Flag, Interface, Ip, Label, Mac, Port, Text
+from labctl.inventory.spec import Spec
+
+
+class NoWake(Spec):
+    """Nothing can wake the host; labctl never lets it sleep."""
+
+    kind: Literal["none"] = Field(default="none", description="Always ``none``.")
+
+
+class WakeOnLan(Spec):
+    """A magic packet wakes the host."""
+
+    kind: Literal["wol"] = Field(default="wol", description="Always ``wol``.")
+    mac: Mac = Field(description="MAC address of the network card that listens (`ip link` shows it).")
+    interface: Interface | None = Field(
+        default=None, description="Local interface to send from; default: the route to the host decides."
+    )
+    broadcast: Ip | None = Field(
+        default=None, description="Address to send to, such as 192.168.1.255; default: 255.255.255.255."
+    )
+    port: Port = Field(default=9, description="UDP port; cards look only at the payload.")
+    secureon_file: Path | None = Field(
+        default=None, description="File with the SecureOn password (six bytes written like a MAC)."
+    )
+    relay: Label | None = Field(
+        default=None, description="Host in the same network segment that sends the packet on our behalf."
+    )
+
+
+class Ipmi(Spec):
+    """A BMC that speaks IPMI over LAN switches the host on."""
+
+    kind: Literal["ipmi"] = Field(default="ipmi", description="Always ``ipmi``.")
+    address: Address = Field(description="Address of the BMC, not of the host.")
+    port: Port = Field(default=623, description="UDP port of the BMC.")
+    user: Text = Field(description="User on the BMC.")
+    password_file: Path = Field(description="File with the password.")
+
+
+class Redfish(Spec):
+    """A BMC that speaks Redfish switches the host on."""
+
+    kind: Literal["redfish"] = Field(default="redfish", description="Always ``redfish``.")
+    address: Address = Field(description="Address of the BMC, not of the host.")
+    port: Port = Field(default=443, description="HTTPS port of the BMC.")
+    user: Text = Field(description="User on the BMC.")
+    password_file: Path = Field(description="File with the password.")
+    system: Text = Field(default="/redfish/v1/Systems/1", description="Path of the system resource.")
+    ca_file: Path | None = Field(
+        default=None, description="Certificate that signs the BMC's; default: the machine's own trust store."
+    )
+
+
+class SmartPlug(Spec):
+    """A plug on the network gives power; the firmware must be set to start when power returns."""
+
+    kind: Literal["plug"] = Field(default="plug", description="Always ``plug``.")
+    driver: Literal["shelly", "tasmota"] = Field(description="The language that the plug speaks.")
+    address: Address = Field(description="Address of the plug.")
+    port: Port = Field(default=80, description="HTTP port of the plug.")
+    outlet: int = Field(default=0, strict=True, ge=0, le=63, description="Number of the outlet, from 0.")
+    user: Text | None = Field(default=None, description="User on the plug, where it asks for one.")
+    password_file: Path | None = Field(default=None, description="File with the password.")
+    may_cut: Flag = Field(
+        default=False,
+        description="Whether labctl may also cut the power of a host that hangs; loses unsaved data.",
+    )
+
+
+class WakeCommand(Spec):
+    """A command run on this machine wakes the host; exit status 0 means that the order was sent."""
+
+    kind: Literal["command"] = Field(default="command", description="Always ``command``.")
+    argv: tuple[Text, ...] = Field(min_length=1, description="Program and arguments; no shell is involved.")
+
+
+Wake = Annotated[
+    NoWake | WakeOnLan | Ipmi | Redfish | SmartPlug | WakeCommand,
+    Field(discriminator="kind"),
+]
