@@ -44,7 +44,9 @@ COMMANDS: dict[str, Entry] = {
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
-    "completion": Entry("labctl.cli.completion:completion", _SHELL, "Print the completion script of a shell."),
+    "completion": Entry(
+        "labctl.cli.completion:completion", _SHELL, "Print the completion script of a shell."
+    ),
 }
 
 _EXAMPLES = """\

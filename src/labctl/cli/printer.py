@@ -54,7 +54,7 @@ def safe(text: str) -> str:
 
 
 def style(text: str, how: str) -> str:
-    """Return the text in a colour, a weight (``bold``, ``dim``) or both (``bold red``) where stdout has any."""
+    """Return the text in a colour, a weight (``bold``, ``dim``) or both, where stdout has colours."""
     if not colour():
         return text
     words = how.split()
@@ -130,7 +130,6 @@ def _rich_table(columns: Sequence[str], cells: list[list[str]]) -> None:
     console().print(drawn)
 
 
-
 def console() -> Console:
     """Return a rich console on stdout, for drawings that move; only this printer and live displays use it."""
     from rich.console import Console
@@ -146,4 +145,3 @@ def close_quietly() -> None:
             stream.flush()
         except (BrokenPipeError, ValueError):
             os.dup2(devnull, stream.fileno())
-
