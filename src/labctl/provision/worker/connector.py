@@ -1,0 +1,248 @@
+"""pyinfra's door to a host, over our sessions instead of one SSH channel for each command.
+
+Operations and facts see an ordinary pyinfra connector. Commands for root and for the log-in user go through
+one persistent shell each. While a plan is made nothing changes, so equal commands share one answer
+(``remember``). Files arrive under an unpredictable name in the target's own directory, private until they
+are complete.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from typing import Any
+
+import gevent
+import paramiko
+from gevent.event import AsyncResult
+from gevent.lock import RLock
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.api.util import get_file_io
+from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command_for_host
+
+from labctl.domain import failures
+from labctl.domain.failures import Failure, HostError
+from labctl.provision.worker.lock import HostLock
+from labctl.provision.worker.session import Answer, ConnectionLost, Session
+from labctl.provision.worker.transport import Endpoint, open_transport
+
+DEFAULT_TIMEOUT_S = 900
+_GRACE_S = 30
+_ROOT_ONLY = {"_sudo": True, "_sudo_user": None, "_use_sudo_login": False, "_preserve_sudo_env": False}
+
+# $1 destination. Keeps mode and owner of a file that is there, else root's umask decides.
+_RECEIVE = """
+set -e; dest=$1; dir=$(dirname -- "$dest"); umask 077
+tmp=$(mktemp -- "$dir/.labctl-put.XXXXXXXXXX"); trap 'rm -f -- "$tmp"' EXIT
+cat >"$tmp"
+if [ -e "$dest" ]; then chmod --reference="$dest" -- "$tmp"; chown --reference="$dest" -- "$tmp"
+else chmod 644 -- "$tmp"; fi
+sync -- "$tmp"; mv -fT -- "$tmp" "$dest"; trap - EXIT
+"""
+
+
+class RackConnector(SSHConnector):
+    """A connector that keeps one shell for root and one for the log-in user open."""
+
+    def __init__(self, state: State, host: Host) -> None:
+        """Prepare for ``host``; nothing is sent before ``connect``."""
+        super().__init__(state, host)
+        self.transport: paramiko.Transport | None = None
+        self.owner: str | None = None
+        self.last_failure = ""
+        self.lost: ConnectionLost | None = None
+        self._sessions: dict[bool, Session] = {}
+        self._opening = RLock()
+        self._lock: HostLock | None = None
+        self._remembered: dict[str, AsyncResult] | None = None
+
+    # -- life
+
+    def open(self, timeout_s: float) -> None:
+        """Connect and start the root shell; raise ``HostError`` when that is not possible."""
+        self.transport = open_transport(Endpoint.of(self.host.data.dict(), self.host.name, timeout_s))
+        self.lost = None
+        self._session(root=True)
+        if self.owner is not None:
+            self.take_lock(self.owner)
+
+    def connect(self) -> None:
+        """Connect as pyinfra asks for it (a reboot operation does); raise ``ConnectError``."""
+        try:
+            self.open(self.state.config.CONNECT_TIMEOUT)
+        except HostError as error:
+            raise ConnectError(error.failure.reason) from None
+
+    def disconnect(self) -> None:
+        """End the shells in an orderly way, let go of the lock, close the connection."""
+        for session in self._sessions.values():
+            session.finish()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        self.drop()
+
+    def drop(self) -> None:
+        """Close everything at once, as after a lost connection."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        if self.transport is not None:
+            self.transport.close()
+            self.transport = None
+
+    def take_lock(self, owner: str) -> None:
+        """Take the host's lock for ``owner``, now and after every reconnect; raise ``HostError``."""
+        assert self.transport is not None
+        self._lock = HostLock(self.transport, self._become, owner, self._session(root=True).pid)
+        self.owner = owner
+
+    def end_running_command(self) -> None:
+        """Send TERM to what the root shell runs now; ``timeout`` follows up with KILL."""
+        if self.transport is None:
+            return
+        pids = [session.pid for session in self._sessions.values() if session.alive]
+        script = 'for p in "$@"; do kill -TERM $(cat "/proc/$p/task/$p/children") 2>/dev/null; done; true'
+        try:
+            channel = self.transport.open_session(timeout=5)
+            words = " ".join(str(pid) for pid in pids)
+            channel.exec_command(f"{self._become}sh -c {shlex.quote(script)} labctl-cancel {words}")
+        except (paramiko.SSHException, OSError, EOFError):
+            self.drop()
+
+    @property
+    def _become(self) -> str:
+        return "" if (self.data["ssh_user"] or "root") == "root" else "sudo -H -n "
+
+    def _session(self, *, root: bool) -> Session:
+        key = root or not self._become
+        with self._opening:
+            session = self._sessions.get(key)
+            if session is None:
+                if self.transport is None:
+                    raise self.lost or ConnectionLost("there is no connection")
+                session = self._sessions[key] = self._start(root=key)
+            return session
+
+    def _start(self, *, root: bool) -> Session:
+        assert self.transport is not None
+        try:
+            return Session(self.transport, (self._become if root else "") + "sh")
+        except HostError as error:
+            named = failures.of_output(error.failure.hint)
+            raise HostError(named or error.failure) from None
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise HostError(
+                Failure("frozen", f"it opened no channel: {error or 'no answer'}", unreachable=True)
+            ) from None
+
+    # -- commands
+
+    def remember(self, *, on: bool) -> None:
+        """Share the answers of equal commands from now on, or forget them; only while nothing changes."""
+        self._remembered = {} if on else None
+
+    def run_shell_command(
+        self, command: StringCommand, print_output: bool = False, print_input: bool = False, **arguments: Any
+    ) -> tuple[bool, CommandOutput]:
+        """Run ``command`` and return whether it succeeded, and its output.
+
+        Raises ``TimeoutError`` when its deadline ended it and ``ConnectionLost`` when the host went away.
+        """
+        if arguments.pop("_get_pty", False):
+            raise HostError(Failure("deploy-error", "labctl runs commands without a terminal: drop _get_pty"))
+        timeout_s = int(arguments.pop("_timeout", None) or DEFAULT_TIMEOUT_S)
+        stdin = _stdin_bytes(arguments.pop("_stdin", None))
+        good = arguments.pop("_success_exit_codes", None) or (0,)
+        root = all(arguments.get(key) in (value, None) for key, value in _ROOT_ONLY.items() if key != "_sudo")
+        root = root and bool(arguments.get("_sudo")) and not arguments.get("_su_user")
+        if root:
+            arguments["_sudo"] = False
+        text = make_unix_command_for_host(self.state, self.host, command, **arguments).get_raw_value()
+        answer = self._ask(text, root=root, timeout_s=timeout_s, stdin=stdin)
+        output = CommandOutput(_lines("stdout", answer.stdout) + _lines("stderr", answer.stderr))
+        if answer.status in good:
+            return True, output
+        self.last_failure = (answer.stderr or answer.stdout).decode("utf-8", "replace").strip()
+        if answer.status in (124, 137):
+            raise TimeoutError(f"it did not end within {timeout_s} s and was ended")
+        return False, output
+
+    def ask_root(self, script: str) -> str:
+        """Return what ``script`` prints when root runs it, stripped; for our own questions to the host."""
+        answer = self._ask(f"sh -c {shlex.quote(script)}", root=True, timeout_s=30, stdin=None)
+        return answer.stdout.decode("utf-8", "replace").strip()
+
+    def _ask(self, text: str, *, root: bool, timeout_s: int, stdin: bytes | None) -> Answer:
+        key = f"{root}:{text}"
+        result = self._remembered.get(key) if self._remembered is not None and stdin is None else None
+        if result is None:
+            result = self._session(root=root).submit(text, timeout_s=timeout_s, stdin=stdin)
+            if self._remembered is not None and stdin is None:
+                self._remembered[key] = result
+        try:
+            answer: Answer = result.get(timeout=timeout_s + _GRACE_S)
+        except gevent.Timeout:
+            raise TimeoutError(f"it did not end within {timeout_s} s") from None
+        except ConnectionLost as error:
+            self.lost = error
+            raise
+        return answer
+
+    # -- files
+
+    def put_file(
+        self,
+        filename_or_io: Any,
+        remote_filename: str,
+        remote_temp_filename: str | None = None,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Write a file atomically and return whether that worked; pyinfra's name in /tmp is not used."""
+        with get_file_io(filename_or_io) as file:
+            content = file.read()
+        data = content.encode() if isinstance(content, str) else content
+        arguments.pop("_stdin", None)
+        command = StringCommand(f"sh -c {shlex.quote(_RECEIVE)} labctl-put {shlex.quote(remote_filename)}")
+        ok, _output = self.run_shell_command(command, _stdin=data, **arguments)
+        return ok
+
+
+    def get_file(
+        self,
+        remote_filename: str,
+        filename_or_io: Any,
+        remote_temp_filename: str | None = None,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Fetch a file and return whether that worked."""
+        command = StringCommand("base64", "--", QuoteString(remote_filename))
+        ok, output = self.run_shell_command(command, **arguments)
+        if ok:
+            with get_file_io(filename_or_io, "wb") as file:
+                file.write(base64.b64decode("".join(output.stdout_lines)))
+        return ok
+
+
+def _stdin_bytes(value: Any) -> bytes | None:
+    """Return what a command gets by stdin; text as pyinfra sends it, each line ending in a newline."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if hasattr(value, "readlines"):
+        value = value.readlines()
+    lines = value if isinstance(value, (list, tuple)) else [value]
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).encode()
+
+
+def _lines(stream: str, data: bytes) -> list[OutputLine]:
+    text = data.decode("utf-8", "replace")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [OutputLine(stream, line) for line in lines]

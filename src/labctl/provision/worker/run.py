@@ -1,0 +1,228 @@
+"""The life of each host in a run, and what ends it.
+
+Each host has one greenlet: connect, plan, wait for the word, execute, say how it went. A host that fails,
+freezes or raises ends itself and nobody else. Every host ends with exactly one ``HostEnded``.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+from gevent.event import Event as Flag
+from gevent.lock import BoundedSemaphore
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from labctl.domain import failures
+from labctl.domain.failures import Failure, HostError
+from labctl.domain.problem import LabctlError
+from labctl.provision.events import Connected, Event, HostEnded, HostStatus, Job, Planned
+from labctl.provision.worker.connector import RackConnector
+from labctl.provision.worker.executing import Execution, Tally
+from labctl.provision.worker.lock import WHO_HOLDS, refused_by
+from labctl.provision.worker.planning import DiffTap, EvaluationError, HostPlan, evaluate, register
+from labctl.provision.worker.session import ConnectionLost
+
+_INTERRUPTED = Failure("interrupted", "interrupted", "run labctl apply again: it resumes")
+_NOT_CHOSEN = Failure("interrupted", "not confirmed", "nothing was changed")
+
+
+class Run:
+    """One job on the hosts of this worker."""
+
+    def __init__(
+        self,
+        state: State,
+        job: Job,
+        deploys: list[Callable[[], None]],
+        tap: DiffTap,
+        emit: Callable[[Event], None],
+    ) -> None:
+        """Prepare to run ``job``; ``emit`` gets every event."""
+        self._state, self._job, self._deploys, self._tap, self._emit = state, job, deploys, tap, emit
+        self._slots = BoundedSemaphore(max(1, job.parallel))
+        self._decided = Flag()
+        self._chosen: frozenset[str] = frozenset(job.hosts)
+        self._cancelled = False
+        self._failed = 0
+        self._connectors: dict[str, RackConnector] = {}
+        self._turns = {name: Flag() for name in job.hosts}
+        if not job.wait_for_go:
+            self._decided.set()
+        if not job.serial:
+            for turn in self._turns.values():
+                turn.set()
+
+    def run(self) -> None:
+        """Run the job on every host to its end."""
+        greenlets = [gevent.spawn(self._host, host) for host in self._state.inventory]
+        self._next_turn()
+        gevent.joinall(greenlets, raise_error=True)
+
+    def go(self, hosts: tuple[str, ...]) -> None:
+        """Let ``hosts`` execute what they planned; the others end untouched."""
+        self._chosen = frozenset(hosts)
+        self._decided.set()
+
+    def cancel(self, grace_s: float) -> None:
+        """Start nothing new; after ``grace_s`` seconds end what runs, then the connections."""
+        self._cancelled = True
+        self._decided.set()
+        for turn in self._turns.values():
+            turn.set()
+        gevent.spawn_later(grace_s, self._end_commands)
+        gevent.spawn_later(grace_s + 7, self._drop_connections)
+
+    def _end_commands(self) -> None:
+        gevent.joinall([gevent.spawn(c.end_running_command) for c in self._connectors.values()], timeout=6)
+
+    def _drop_connections(self) -> None:
+        for connector in self._connectors.values():
+            connector.drop()
+
+    def _next_turn(self) -> None:
+        for turn in self._turns.values():
+            if not turn.is_set():
+                turn.set()
+                return
+
+    # -- one host
+
+    def _host(self, host: Host) -> None:
+        started = time.monotonic()
+        tally = Tally()
+        failure: Failure | None
+        try:
+            failure = self._live(host, tally)
+        except HostError as error:
+            failure = error.failure
+        except ConnectionLost as error:
+            failure = Failure("connection-lost", str(error), "nothing was changed", unreachable=True)
+        except EvaluationError as error:
+            failure = self._explain(host, error)
+        except LabctlError as error:
+            failure = Failure("deploy-error", "; ".join(str(problem) for problem in error.problems))
+        except Exception as error:  # whatever a deploy file raises concerns its host alone
+            failure = Failure("deploy-error", _where(error, self._job), "correct the deploy or the inventory")
+        finally:
+            self._close(host)
+            self._next_turn()
+        status = self._status(failure)
+        if status not in ("ok", "not-run", "interrupted"):
+            self._failed += 1
+        self._emit(
+            HostEnded(
+                host.name,
+                status,
+                failure.code if failure else "",
+                failure.reason if failure else "",
+                failure.hint if failure else "",
+                tally.changed,
+                tally.unchanged,
+                tally.failed,
+                tally.not_run,
+                round(time.monotonic() - started, 3),
+            )
+        )
+
+    def _live(self, host: Host, tally: Tally) -> Failure | None:
+        with self._slots:
+            if self._cancelled:
+                return _INTERRUPTED
+            plan = self._plan(host)
+        tally.not_run = len(plan.ops)
+        if not self._job.execute:
+            tally.not_run, tally.unchanged = 0, sum(op.state == "no-change" for op in plan.ops)
+            return None
+        self._decided.wait()
+        self._turns[host.name].wait()
+        if host.name not in self._chosen:
+            return _NOT_CHOSEN
+        with self._slots:
+            if failure := self._stop():
+                return failure
+            connector = host.connector
+            assert isinstance(connector, RackConnector)
+            if plan.pending:
+                connector.take_lock(self._job.owner)
+            execution = Execution(self._state, host, plan, self._emit, self._stop)
+            failure = execution.run()
+            for name in ("changed", "unchanged", "failed", "not_run"):
+                setattr(tally, name, getattr(execution.tally, name))
+            return failure
+
+    def _plan(self, host: Host) -> HostPlan:
+        started = time.monotonic()
+        connector = host.connector
+        assert isinstance(connector, RackConnector)
+        self._connectors[host.name] = connector
+        connector.open(self._job.connect_timeout_s)
+        host.connected = True
+        self._emit(Connected(host.name, round(time.monotonic() - started, 3)))
+        if self._job.execute and (holder := connector.ask_root(WHO_HOLDS)):
+            raise HostError(refused_by(holder))
+        plan = register(self._state, host, self._deploys)
+        evaluate(self._state, host, plan.ops, self._tap)
+        seconds = round(time.monotonic() - started, 3)
+        self._emit(Planned(host.name, tuple(op.planned for op in plan.ops), seconds))
+        return plan
+
+    def _stop(self) -> Failure | None:
+        """Return why no further operation may start, or None."""
+        if self._cancelled:
+            return _INTERRUPTED
+        limit = self._job.fail_percent
+        if limit is not None and self._failed * 100 > limit * len(self._job.hosts):
+            return Failure(
+                "fail-percent",
+                f"stopped: {self._failed} of {len(self._job.hosts)} hosts failed, more than {limit} %",
+                "mend the failed hosts, then run labctl apply again: it resumes",
+            )
+        return None
+
+    def _close(self, host: Host) -> None:
+        connector = host.connector
+        assert isinstance(connector, RackConnector)
+        try:
+            with gevent.Timeout(5, False):
+                connector.disconnect()
+        finally:
+            connector.drop()
+
+    def _explain(self, host: Host, error: EvaluationError) -> Failure:
+        connector = host.connector
+        assert isinstance(connector, RackConnector)
+        if connector.lost is not None:
+            return Failure("connection-lost", str(connector.lost), "nothing was changed", unreachable=True)
+        if isinstance(error.cause, HostError):
+            return error.cause.failure
+        if known := failures.of_output(str(error.cause)):
+            return known
+        return Failure("deploy-error", f"{error.name}: {_where(error.cause, self._job)}")
+
+    def _status(self, failure: Failure | None) -> HostStatus:
+        if failure is None:
+            return "ok"
+        if failure.code == "interrupted" or self._cancelled:
+            return "interrupted"
+        if failure.code == "fail-percent":
+            return "not-run"
+        return "unreachable" if failure.unreachable else "failed"
+
+
+def _where(error: BaseException, job: Job) -> str:
+    """Return what was raised and the line of the user's file that it came from, innermost first."""
+    folders = {str(Path(path).parent) for path in (*job.deploys, job.rack)}
+    text = str(error).strip() or type(error).__name__
+    if not isinstance(error, Exception) or type(error).__module__.startswith("pyinfra"):
+        kind = ""
+    else:
+        kind = f"{type(error).__name__}: "
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if any(frame.filename.startswith(folder) for folder in folders):
+            return f"{frame.filename}:{frame.lineno}: {kind}{text}"
+    return f"{kind}{text}"

@@ -1,0 +1,220 @@
+"""A persistent shell on a host: one SSH channel, commands by stdin, answers told apart by random markers.
+
+Opening a channel and a sudo for every command costs more than most commands do, so one shell is started per
+host and user and is fed scripts. Commands are pipelined: whoever waits for an answer only waits for it, and
+the facts of all operations of a host travel in a few packets. Each command runs under coreutils ``timeout``,
+so that a deadline ends the command on the host as well, never only our waiting for it. stdin of a command is
+/dev/null or the given bytes; they come base64 in a here-document and so never show in a process list.
+
+When the connection dies, every waiting command learns it at once. A host that is silent for
+``SILENCE_S`` although it owes an answer is asked for a sign of life (an SSH global request, answered by sshd
+itself, whatever the command does); no sign means frozen or cut off.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import gevent
+import paramiko
+from gevent.event import AsyncResult, Event
+
+from labctl.domain.failures import Failure, HostError
+
+SILENCE_S = 5.0
+SIGN_OF_LIFE_S = 10.0
+KILL_AFTER_S = 5
+CHANNEL_TIMEOUT_S = 10.0
+_CHUNK = 65536
+_HELLO = "printf '\\n%s %d %d\\n' {marker} 0 $$; printf '\\n%s\\n' {marker} >&2\n"
+
+
+class ConnectionLost(OSError):
+    """The host stopped answering in the middle; what its last command did is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command left behind: exit status and both outputs."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(slots=True)
+class _Pending:
+    marker: bytes
+    answer: AsyncResult = field(default_factory=AsyncResult)
+    stdout: bytes | None = None
+    stderr: bytes | None = None
+    status: int = -1
+    extra: bytes = b""
+
+    def settle(self) -> bool:
+        if self.stdout is None or self.stderr is None:
+            return False
+        self.answer.set(Answer(self.status, self.stdout, self.stderr))
+        return True
+
+
+class Session:
+    """A shell of one user on one host; ``pid`` is the shell's process id there."""
+
+    def __init__(self, transport: paramiko.Transport, argv: str) -> None:
+        """Start ``argv``, a shell that reads commands from stdin; raise ``HostError`` if it fails."""
+        self._transport = transport
+        self._token = secrets.token_hex(8)
+        self._count = 0
+        self._pending: deque[_Pending] = deque()
+        self._outgoing: list[bytes] = []
+        self._wake = Event()
+        self._lost: BaseException | None = None
+        self._tail = b""
+        self._channel = transport.open_session(timeout=CHANNEL_TIMEOUT_S)
+        self._channel.exec_command(argv)
+        self._greenlets = [
+            gevent.spawn(self._write),
+            gevent.spawn(self._read, self._channel.recv, "stdout"),
+            gevent.spawn(self._read, self._channel.recv_stderr, "stderr"),
+            gevent.spawn(self._watch),
+        ]
+        self.pid = self._greet()
+
+    def _greet(self) -> int:
+        pending = self._enqueue(lambda marker: _HELLO.format(marker=marker))
+        try:
+            pending.answer.get(timeout=CHANNEL_TIMEOUT_S)
+        except (gevent.Timeout, OSError) as error:
+            self.close()
+            said = self._tail.decode("utf-8", "replace").strip()
+            raise HostError(
+                Failure("no-shell", f"no shell could be started there: {said or error or 'no answer'}", said)
+            ) from None
+        return int(pending.extra)
+
+    @property
+    def alive(self) -> bool:
+        """Whether commands can still be sent."""
+        return self._lost is None and not self._channel.closed
+
+    def submit(self, command: str, *, timeout_s: int, stdin: bytes | None = None) -> AsyncResult:
+        """Queue ``command``, a simple command as shell text, and return where its ``Answer`` will appear.
+
+        The result raises ``ConnectionLost`` when the host goes away first. Exit status 124 or 137 after
+        ``timeout_s`` means that the command was ended by its deadline.
+        """
+
+        def frame(marker: str) -> str:
+            run = f"timeout -k {KILL_AFTER_S} {timeout_s} {command}"
+            end = f"printf '\\n%s %d\\n' {marker} $?; printf '\\n%s\\n' {marker} >&2\n"
+            if stdin is None:
+                return f"{{ {run}; }} </dev/null\n{end}"
+            body = base64.encodebytes(stdin).decode("ascii")
+            return f"base64 -d <<'{marker}' | {run}\n{body}{marker}\n{end}"
+
+        return self._enqueue(frame).answer
+
+    def _enqueue(self, frame: Callable[[str], str]) -> _Pending:
+        self._count += 1
+        marker = f"labctl:{self._token}:{self._count}"
+        pending = _Pending(marker.encode())
+        if self._lost is not None:
+            pending.answer.set_exception(self._lost)
+            return pending
+        self._pending.append(pending)
+        self._outgoing.append(frame(marker).encode())
+        self._wake.set()
+        return pending
+
+    def _write(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            data, self._outgoing = b"".join(self._outgoing), []
+            try:
+                self._channel.sendall(data)
+            except (OSError, paramiko.SSHException, EOFError) as error:
+                self._lose(ConnectionLost(f"the connection was lost: {error or 'closed'}"))
+                return
+
+    def _read(self, receive: Callable[[int], bytes], stream: str) -> None:
+        data = bytearray()
+        ending = re.compile(rb"\n(labctl:" + self._token.encode() + rb":\d+)( -?\d+)?( \d+)?\n")
+        while True:
+            try:
+                chunk = receive(_CHUNK)
+            except (OSError, paramiko.SSHException, EOFError):
+                chunk = b""
+            if not chunk:
+                self._tail = self._tail or bytes(data[-2000:])
+                gevent.sleep(0)
+                self._lose(ConnectionLost("the connection was lost"))
+                return
+            data += chunk
+            start = max(0, len(data) - len(chunk) - 80)
+            while found := ending.search(data, start):
+                self._deliver(stream, found, bytes(data[: found.start()]))
+                del data[: found.end()]
+                start = 0
+
+    def _deliver(self, stream: str, found: re.Match[bytes], output: bytes) -> None:
+        pending = next(p for p in self._pending if p.marker == found[1])
+        if stream == "stdout":
+            pending.stdout, pending.status = output, int(found[2] or b"-1")
+            pending.extra = (found[3] or b"").strip()
+        else:
+            pending.stderr = output
+        while self._pending and self._pending[0].settle():
+            self._pending.popleft()
+
+    def _watch(self) -> None:
+        owing: _Pending | None = None
+        while self._lost is None:
+            gevent.sleep(SILENCE_S)
+            first = self._pending[0] if self._pending else None
+            if first is not None and first is owing and not answers(self._transport):
+                self._lose(
+                    ConnectionLost(
+                        f"it gave no sign of life for {SILENCE_S + SIGN_OF_LIFE_S:g} s:"
+                        " frozen, or cut off from the network"
+                    )
+                )
+                self._transport.close()
+                return
+            owing = first
+
+    def _lose(self, error: BaseException) -> None:
+        if self._lost is None:
+            self._lost = error
+        while self._pending:
+            self._pending.popleft().answer.set_exception(self._lost)
+
+    def finish(self) -> None:
+        """Let the shell end by itself after the commands that it has; nothing can be sent afterwards."""
+        self._lost = self._lost or ConnectionLost("the session was ended")
+        try:
+            self._channel.shutdown_write()
+        except (OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
+
+    def close(self) -> None:
+        """Close the channel and stop reading; waiting commands fail."""
+        self._lose(ConnectionLost("the session was closed"))
+        self._channel.close()
+        gevent.killall([g for g in self._greenlets if g is not gevent.getcurrent()], block=False)
+
+
+def answers(transport: paramiko.Transport) -> bool:
+    """Return whether sshd answers a harmless global request within ``SIGN_OF_LIFE_S``."""
+    try:
+        with gevent.Timeout(SIGN_OF_LIFE_S):
+            transport.global_request("keepalive@openssh.com", wait=True)
+    except gevent.Timeout:
+        return False
+    return transport.is_active()
