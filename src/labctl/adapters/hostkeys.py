@@ -12,6 +12,7 @@ Any other failure makes the whole answer a failure, since half of the keys could
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import time
@@ -118,8 +119,8 @@ def _exchange(transport: paramiko.Transport, algorithms: tuple[str, ...], timeou
     logging.getLogger(_LOG).addHandler(logging.NullHandler())
     logging.getLogger(_LOG).propagate = False
     transport.set_log_channel(_LOG)
-    transport.banner_timeout = timeout_s
-    transport.handshake_timeout = timeout_s
+    # start_client keeps the deadline; paramiko's own would end at the same moment under another name
+    transport.banner_timeout = transport.handshake_timeout = 2 * timeout_s + 60
     transport.get_security_options().key_types = algorithms
     try:
         transport.start_client(timeout=timeout_s)
@@ -151,7 +152,7 @@ def _explain(error: Exception, endpoint: Endpoint, timeout_s: float) -> tuple[st
         return f"{place} did not answer within {timeout_s:g} s", "is the host awake, and on this network?"
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
         return f"{place} and labctl have no algorithm in common ({error})", "update the host's sshd"
-    if isinstance(error, paramiko.SSHException) and "banner" in str(error).lower():
+    if isinstance(error, paramiko.SSHException) and re.search("banner|Indecipherable", str(error)):
         return f"{place} did not introduce itself as SSH", "does something else listen there, or hang?"
     if isinstance(error, EOFError | ConnectionResetError | BrokenPipeError):
         return f"{place} closed the connection before it showed a key", "its log says why: journalctl -u ssh"
