@@ -104,7 +104,7 @@ def is_up(home: Path) -> bool:
 def sweep_leftovers(home: Path) -> tuple[str, ...]:
     """Remove what a killed lab in ``home`` left; return what would not go. Leaves a lab that is up alone."""
     lock = take_lock(home)
-    if lock is None or not (home / _RECORD).exists():
+    if lock is None:
         return ()
     with lock:
-        return Record.read(home).sweep(home)
+        return Record.read(home).sweep(home) if (home / _RECORD).exists() else ()

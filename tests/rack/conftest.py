@@ -1,0 +1,143 @@
+"""Real hosts for tests.
+
+``rack`` is one virtual rack for each xdist worker, on a network of its own: two Debian 12 hosts and three Debian 13
+hosts, booted once. ``hosts`` lends hosts of it to one test, each as clean as after its first boot; whatever a test
+does to a lent host is undone before the next test gets it. ``rack_file`` writes an inventory for lent hosts.
+
+    def test_something(rack, hosts, rack_file):
+        one, two = hosts(2)                   # or hosts(1, suite="bookworm")
+        inventory = rack_file([one, two])     # <dir>/inventory/rack.py with keys and pinned host keys
+        rack.cut(two.name)
+
+Without root or the packages that a rack needs, these tests are skipped and say why.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from labctl import wiring
+from labctl.domain.problem import LabctlError
+from labctl.lab import Lab, LabHost, LabSpec
+from labctl.lab.preflight import require_able
+from labctl.lab.spec import mac_for
+
+SUITES = {"b1": "bookworm", "b2": "bookworm", "t1": "trixie", "t2": "trixie", "t3": "trixie"}
+RACK_FILE = """\
+from labctl.inventory import Host, Rack, Ssh
+
+rack = Rack(
+    name="test",
+    ssh=Ssh(user="admin", key="keys/operator"),
+    hosts=[
+{hosts}
+    ],
+)
+globals().update(rack.groups())
+"""
+
+
+@pytest.fixture(scope="session")
+def able() -> None:
+    """Skip what needs real hosts where there can't be any."""
+    try:
+        require_able()
+    except LabctlError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def operator_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The operator's private key; the public one lies beside it."""
+    key = tmp_path_factory.mktemp("operator") / "operator"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    return key
+
+
+@pytest.fixture(scope="session")
+def worker_number(request: pytest.FixtureRequest) -> int:
+    """The number of this xdist worker, from 0."""
+    name = getattr(request.config, "workerinput", {}).get("workerid", "gw0")
+    return int(name.removeprefix("gw"))
+
+
+@pytest.fixture(scope="session")
+def spec(
+    able: None, operator_key: Path, worker_number: int, tmp_path_factory: pytest.TempPathFactory
+) -> LabSpec:
+    """What this worker's rack is."""
+    network = IPv4Network(f"10.213.{worker_number}.0/24")
+    addresses = [str(network[10 + index]) for index in range(len(SUITES))]
+    return LabSpec(
+        name="test",
+        hosts=tuple(
+            LabHost(name, address, mac_for(address), suite)
+            for (name, suite), address in zip(SUITES.items(), addresses, strict=True)
+        ),
+        network=network,
+        state_dir=tmp_path_factory.mktemp("lab"),
+        cache_dir=wiring.cache_home() / "lab",
+        operator_pubkey=operator_key.with_suffix(".pub").read_text(),
+    )
+
+
+@pytest.fixture(scope="session")
+def rack(spec: LabSpec) -> Iterator[Lab]:
+    """This worker's rack, up."""
+    with Lab(spec) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def used() -> set[str]:
+    """The hosts that a test has had since their last fresh boot."""
+    return set()
+
+
+Lend = Callable[..., tuple[LabHost, ...]]
+
+
+@pytest.fixture
+def hosts(rack: Lab, used: set[str]) -> Lend:
+    """Lend clean hosts: ``hosts(2)``, ``hosts(1, suite="bookworm")``."""
+    lent: set[str] = set()
+
+    def lend(number: int, suite: str | None = None) -> tuple[LabHost, ...]:
+        fitting = [h for h in rack.spec.hosts if suite in (None, h.suite) and h.name not in lent]
+        # Clean ones first, since a reset costs seconds.
+        chosen = sorted(fitting, key=lambda host: (host.name in used, host.name))[:number]
+        assert len(chosen) == number, f"this rack has only {len(fitting)} such hosts left"
+        lent.update(host.name for host in chosen)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(rack.reset, [host.name for host in chosen if host.name in used]))
+        used.update(lent)
+        return tuple(chosen)
+
+    return lend
+
+
+@pytest.fixture
+def rack_file(rack: Lab, operator_key: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write an inventory for some hosts, with the operator's key and the hosts' true keys; return the rack file."""
+
+    def write(chosen: Sequence[LabHost], extra: str = "") -> Path:
+        folder = tmp_path / "inventory"
+        (folder / "keys").mkdir(parents=True)
+        for suffix, mode in (("", 0o600), (".pub", 0o644)):
+            copy = folder / "keys" / f"operator{suffix}"
+            copy.write_text(Path(f"{operator_key}{suffix}").read_text())
+            copy.chmod(mode)
+        lines = (f'        Host(name="{h.name}", address="{h.address}"{extra}),' for h in chosen)
+        (folder / "rack.py").write_text(RACK_FILE.format(hosts="\n".join(lines)))
+        (folder / "known_hosts").write_text(
+            "".join(f"{host.address} {rack.host_key(host.name)}\n" for host in chosen)
+        )
+        return folder / "rack.py"
+
+    return write
