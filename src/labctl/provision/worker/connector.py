@@ -54,6 +54,7 @@ class RackConnector(SSHConnector):
         self.transport: paramiko.Transport | None = None
         self.owner: str | None = None
         self.last_failure = ""
+        self._patience_s = 10.0
         self.lost: ConnectionLost | None = None
         self._sessions: dict[bool, Session] = {}
         self._opening = RLock()
@@ -64,6 +65,7 @@ class RackConnector(SSHConnector):
 
     def open(self, timeout_s: float) -> None:
         """Connect and start the root shell; raise ``HostError`` when that is not possible."""
+        self._patience_s = timeout_s
         self.transport = open_transport(Endpoint.of(self.host.data.dict(), self.host.name, timeout_s))
         self.lost = None
         self._session(root=True)
@@ -131,7 +133,7 @@ class RackConnector(SSHConnector):
     def _start(self, *, root: bool) -> Session:
         assert self.transport is not None
         try:
-            return Session(self.transport, (self._become if root else "") + "sh")
+            return Session(self.transport, (self._become if root else "") + "sh", self._patience_s)
         except HostError as error:
             named = failures.of_output(error.failure.hint)
             raise HostError(named or error.failure) from None
@@ -169,7 +171,8 @@ class RackConnector(SSHConnector):
             return True, output
         self.last_failure = (answer.stderr or answer.stdout).decode("utf-8", "replace").strip()
         if answer.status in (124, 137):
-            raise TimeoutError(f"it did not end within {timeout_s} s and was ended")
+            self.last_failure = f"{self.last_failure}\nit did not end within {timeout_s} s and was ended".strip()
+            raise TimeoutError(self.last_failure)
         return False, output
 
     def ask_root(self, script: str) -> str:

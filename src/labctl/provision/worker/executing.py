@@ -91,7 +91,7 @@ class Execution:
             changed = meta.is_complete() and meta.did_change()
             self._end(op, "changed" if changed else "unchanged", seconds=seconds)
             return None
-        said = self._connector.last_failure
+        said = str(self._connector.lost or "") or self._connector.last_failure
         self._end(op, "failed", seconds=seconds, error=error or said)
         return self._named(op, "\n".join(part for part in (error, said) if part))
 

@@ -2,10 +2,10 @@
 
 The rule: whoever holds ``flock`` on /run/labctl/apply.lock may change the host. The holder is a small shell
 on a channel of its own, fed a heartbeat, so the lock goes away with its owner: after an orderly end at once,
-after a lost connection as soon as the command that was running then has ended. A lock whose heartbeat is
-older than ``STALE_S`` belongs to a run that is gone: the next apply waits for its last command, ends it
-after ``TAKEOVER_S``, and takes over. A living owner is never pushed aside; the refusal says who and since
-when. In doubt (no heartbeat file yet) the lock counts as living.
+after a lost connection as soon as the command that was running then has ended. A heartbeat that is overdue
+(``SUSPECT_S``) makes the next apply wait, one that is older than ``STALE_S`` belongs to a run that is gone:
+the next apply waits for its last command, ends it after ``TAKEOVER_S``, and takes over. A living owner is
+never pushed aside; the refusal says who and since when. In doubt (no heartbeat yet) the lock counts as living.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import gevent
 import paramiko
 
 from labctl.domain.failures import Failure, HostError
-from labctl.provision.worker.session import CHANNEL_TIMEOUT_S
 
-HEARTBEAT_S = 8
+HEARTBEAT_S = 4
+SUSPECT_S = 10
 STALE_S = 25
 TAKEOVER_S = 60
 ORPHAN_S = 600
+OPEN_TIMEOUT_S = 10
 
 # $1 who asks. Heartbeats come by stdin, the first line of which is the pid of the shell that does the work.
 _HOLD = f"""
@@ -31,14 +32,16 @@ await() {{ i=0; while busy "$1" && [ "$i" -lt "$2" ]; do sleep 1; i=$((i+1)); do
 reap() {{
   kill -TERM $(cat "/proc/$1/task/$1/children" 2>/dev/null) 2>/dev/null; sleep 1; kill -KILL "$1" 2>/dev/null
 }}
+age() {{ echo $(( $(date +%s) - $(stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s) )); }}
 refuse() {{ echo "locked $(cat "$dir/apply.holder" 2>/dev/null)"; exit 75; }}
-if ! flock -n 9; then
-  beat=$(stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s)
-  if [ $(( $(date +%s) - beat )) -lt {STALE_S} ]; then refuse; fi
+while ! flock -n 9; do
+  [ "$(age)" -ge {SUSPECT_S} ] || refuse
+  if [ "$(age)" -lt {STALE_S} ]; then sleep 1; continue; fi
   read -r keeper runner <"$dir/apply.pids"
   await "$runner" {TAKEOVER_S}; reap "$runner"; kill -KILL "$keeper" 2>/dev/null
   flock -w 10 9 || refuse
-fi
+  break
+done
 touch "$dir/apply.beat"
 printf '%s since %s\\n' "$1" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$dir/apply.holder"
 read -r runner || exit 1
@@ -54,7 +57,7 @@ WHO_HOLDS = f"""
 dir=/run/labctl; [ -e "$dir/apply.lock" ] || exit 0
 if ! flock -n "$dir/apply.lock" true; then
   beat=$(stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s)
-  [ $(( $(date +%s) - beat )) -ge {STALE_S} ] || cat "$dir/apply.holder"
+  [ $(( $(date +%s) - beat )) -ge {SUSPECT_S} ] || cat "$dir/apply.holder"
 fi
 """
 
@@ -64,10 +67,10 @@ class HostLock:
 
     def __init__(self, transport: paramiko.Transport, become: str, owner: str, runner_pid: int) -> None:
         """Take the lock for ``owner``; raise ``HostError`` with code ``locked`` when somebody else has it."""
-        self._channel = transport.open_session(timeout=CHANNEL_TIMEOUT_S)
+        self._channel = transport.open_session(timeout=OPEN_TIMEOUT_S)
         self._channel.exec_command(f"{become}bash -c {shlex.quote(_HOLD)} labctl-lock {shlex.quote(owner)}")
         self._channel.sendall(f"{runner_pid}\n".encode())
-        self._channel.settimeout(TAKEOVER_S + 30)
+        self._channel.settimeout(STALE_S + TAKEOVER_S + 30)
         said = self._answer()
         if said != "held":
             self._channel.close()

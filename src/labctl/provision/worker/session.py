@@ -6,9 +6,9 @@ the facts of all operations of a host travel in a few packets. Each command runs
 so that a deadline ends the command on the host as well, never only our waiting for it. stdin of a command is
 /dev/null or the given bytes; they come base64 in a here-document and so never show in a process list.
 
-When the connection dies, every waiting command learns it at once. A host that is silent for
-``SILENCE_S`` although it owes an answer is asked for a sign of life (an SSH global request, answered by sshd
-itself, whatever the command does); no sign means frozen or cut off.
+When the connection dies, every waiting command learns it at once. A host that is silent for half of
+``patience_s`` although it owes an answer is asked for a sign of life (an SSH global request, answered by
+sshd itself, whatever the command does); none within ``patience_s`` means frozen or cut off.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ from gevent.event import AsyncResult, Event
 
 from labctl.domain.failures import Failure, HostError
 
-SILENCE_S = 5.0
-SIGN_OF_LIFE_S = 10.0
 KILL_AFTER_S = 5
-CHANNEL_TIMEOUT_S = 10.0
 _CHUNK = 65536
-_HELLO = "printf '\\n%s %d %d\\n' {marker} 0 $$; printf '\\n%s\\n' {marker} >&2\n"
+# A command outlives the connection that started it: half an apt run is worse than one that nobody watches.
+_HELLO = "trap '' HUP; printf '\\n%s %d %d\\n' {marker} 0 $$; printf '\\n%s\\n' {marker} >&2\n"
 
 
 class ConnectionLost(OSError):
@@ -66,9 +64,10 @@ class _Pending:
 class Session:
     """A shell of one user on one host; ``pid`` is the shell's process id there."""
 
-    def __init__(self, transport: paramiko.Transport, argv: str) -> None:
+    def __init__(self, transport: paramiko.Transport, argv: str, patience_s: float) -> None:
         """Start ``argv``, a shell that reads commands from stdin; raise ``HostError`` if it fails."""
         self._transport = transport
+        self._patience_s = patience_s
         self._token = secrets.token_hex(8)
         self._count = 0
         self._pending: deque[_Pending] = deque()
@@ -76,7 +75,7 @@ class Session:
         self._wake = Event()
         self._lost: BaseException | None = None
         self._tail = b""
-        self._channel = transport.open_session(timeout=CHANNEL_TIMEOUT_S)
+        self._channel = transport.open_session(timeout=patience_s)
         self._channel.exec_command(argv)
         self._greenlets = [
             gevent.spawn(self._write),
@@ -89,7 +88,7 @@ class Session:
     def _greet(self) -> int:
         pending = self._enqueue(lambda marker: _HELLO.format(marker=marker))
         try:
-            pending.answer.get(timeout=CHANNEL_TIMEOUT_S)
+            pending.answer.get(timeout=self._patience_s)
         except (gevent.Timeout, OSError) as error:
             self.close()
             said = self._tail.decode("utf-8", "replace").strip()
@@ -176,12 +175,12 @@ class Session:
     def _watch(self) -> None:
         owing: _Pending | None = None
         while self._lost is None:
-            gevent.sleep(SILENCE_S)
+            gevent.sleep(self._patience_s / 2)
             first = self._pending[0] if self._pending else None
-            if first is not None and first is owing and not answers(self._transport):
+            if first is not None and first is owing and not answers(self._transport, self._patience_s):
                 self._lose(
                     ConnectionLost(
-                        f"it gave no sign of life for {SILENCE_S + SIGN_OF_LIFE_S:g} s:"
+                        f"it gave no sign of life for {self._patience_s * 1.5:g} s:"
                         " frozen, or cut off from the network"
                     )
                 )
@@ -210,10 +209,10 @@ class Session:
         gevent.killall([g for g in self._greenlets if g is not gevent.getcurrent()], block=False)
 
 
-def answers(transport: paramiko.Transport) -> bool:
-    """Return whether sshd answers a harmless global request within ``SIGN_OF_LIFE_S``."""
+def answers(transport: paramiko.Transport, within_s: float) -> bool:
+    """Return whether sshd answers a harmless global request in time."""
     try:
-        with gevent.Timeout(SIGN_OF_LIFE_S):
+        with gevent.Timeout(within_s):
             transport.global_request("keepalive@openssh.com", wait=True)
     except gevent.Timeout:
         return False
