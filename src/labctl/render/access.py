@@ -1,0 +1,67 @@
+"""Who may log in to a host, and what they may become.
+
+Two keys, two users. The operator's key provisions, so its user may become root. The controller's key may be
+stolen
+from an always-on box, so its user can do nothing but the agent's verbs: a forced command, no terminal, no
+forwarding, and sudo for whole command lines without a wildcard. Passwords open nothing. The login in use is
+never locked out: root keeps its key where labctl itself comes as root.
+"""
+
+from __future__ import annotations
+
+from labctl import render
+
+OPERATOR = "labctl"
+AGENT_USER = "labctl-agent"
+AGENT_PATH = "/usr/local/lib/labctl/agent.pyz"
+OPERATOR_SUDOERS = "/etc/sudoers.d/90-labctl-operator"
+AGENT_SUDOERS = "/etc/sudoers.d/90-labctl-agent"
+# sshd keeps the first value that it reads, so this name sorts before cloud-init's 50-.
+SSHD_DROP_IN = "/etc/ssh/sshd_config.d/10-labctl.conf"
+
+CHECK_SUDOERS = ("visudo", "-c", "-q", "-f")
+
+_CHECK_SSHD = """\
+set -eu
+main=/etc/ssh/sshd_config
+if ! grep -Eiq '^[[:space:]]*Include[[:space:]]+"?(/etc/ssh/)?sshd_config\\.d/\\*\\.conf' "$main"; then
+  echo "$main does not include /etc/ssh/sshd_config.d/*.conf, so no drop-in has any effect:" \\
+    "add 'Include /etc/ssh/sshd_config.d/*.conf' as its first line" >&2
+  exit 1
+fi
+whole=$(mktemp /run/labctl-sshd.XXXXXXXX)
+trap 'rm -f "$whole"' EXIT
+cat -- "$1" "$main" >"$whole"
+mkdir -p -m 0755 /run/sshd
+"$(command -v sshd || echo /usr/sbin/sshd)" -t -f "$whole"
+"""
+CHECK_SSHD = ("sh", "-c", _CHECK_SSHD, "labctl-sshd")
+"""Checks the drop-in together with the whole configuration, as sshd would read it after the change.
+
+``sshd -t`` alone reads only what is installed already, and ``sshd -t -f DROP-IN`` alone would not notice that
+the rest of the configuration is broken, in which case the reload would end sshd. """
+
+
+def sshd(login_user: str) -> str:
+    """Return the sshd drop-in for a host that labctl enters as ``login_user``."""
+    return render.text(
+        "sshd.conf.j2", permit_root_login="prohibit-password" if login_user == "root" else "no"
+    )
+
+
+def operator_sudoers() -> str:
+    """Return the rule by which the operator becomes root."""
+    return render.text("sudoers-operator.j2", user=OPERATOR)
+
+
+def agent_sudoers(verbs: tuple[str, ...]) -> str:
+    """Return the rules for the agent's verbs that need root, one whole command line each.
+
+    Raises:
+        ValueError: a verb is not a plain word, so sudo could read more into it than it says.
+    """
+    if bad := [verb for verb in verbs if not verb.isascii() or not verb.isalpha()]:
+        raise ValueError(f"not a plain word: {bad[0]!r}")
+    return render.text(
+        "sudoers-agent.j2", user=AGENT_USER, commands=[f"{AGENT_PATH} {verb}" for verb in verbs]
+    )

@@ -1,0 +1,177 @@
+"""systemd units for the services of the inventory.
+
+Theory: a service gets its own user, no capabilities, a read-only system and two folders of its own
+(``/var/lib/labctl-NAME``, ``/var/cache/labctl-NAME``); everything beyond that is a reasoned exception. GPUs
+are the main one: on a host whose inventory lists GPUs the unit names the device groups of NVIDIA and AMD
+instead of hiding all devices, because ``PrivateDevices`` (or a lone ``ProtectClock``) hides GPUs without an
+error. Engines that may compile at run time (any ``Command``, anything on a GPU) keep writable-and-executable
+memory. A service that crashes five times in five minutes stays down: a restart loop on a GPU ends in a lost
+driver.
+
+Values from the inventory never reach a shell, and systemd's own expansion is switched off by escaping: what
+the inventory says is, byte for byte, what the program gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labctl import render
+from labctl.domain.problem import LabctlError
+from labctl.inventory import Command, Host, LlamaServer, Model, Rack, Service
+
+SERVICE_USER = "labctl-svc"
+UNIT_DIR = "/etc/systemd/system"
+# Second line of a service's unit: units of other subjects lack it, so they are never taken for a service's.
+MARKER = "# labctl service:"
+
+DEVICE_GROUPS = (
+    "nvidia",
+    "nvidia-frontend",
+    "nvidiactl",
+    "nvidia-modeset",
+    "nvidia-uvm",
+    "nvidia-caps",
+    "drm",
+    "kfd",
+)
+_HOMES = ("/home/", "/root/", "/run/user/")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit to install: its name as systemctl takes it, and the text of its file."""
+
+    name: str
+    content: str
+
+    @property
+    def path(self) -> str:
+        """Return where its file lies on the host."""
+        return f"{UNIT_DIR}/{self.name}"
+
+
+def unit_name(service: Service) -> str:
+    """Return the name of a service's unit."""
+    return f"labctl-{service.name}.service"
+
+
+def quoted(word: str) -> str:
+    """Return ``word`` as one word of a unit file, where neither ``%`` nor a quote means anything any more."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def command_line(argv: tuple[str, ...]) -> str:
+    """Return ``argv`` as the value of ``ExecStart=``; beside quoting, ``$`` would be expanded there."""
+    return " ".join(quoted(word).replace("$", "$$") for word in argv)
+
+
+def service(rack: Rack, host: Host, wanted: Service) -> Unit:
+    """Return the unit of any service of ``host``."""
+    if isinstance(wanted, LlamaServer):
+        return llama_server(host, wanted, rack.model(wanted.model))
+    return command(host, wanted)
+
+
+def command(host: Host, wanted: Command) -> Unit:
+    """Return the unit of a program that the inventory gives by its argv."""
+    sandbox = _Sandbox(
+        paths=(*wanted.argv, wanted.working_dir or ""),
+        gpu=_has_gpu(host),
+        jit=True,
+        lock_memory=_has_gpu(host),
+        working_dir=wanted.working_dir,
+    )
+    return _unit(wanted, f"{wanted.name}: {wanted.argv[0]}", wanted.argv, sandbox)
+
+
+def llama_server(host: Host, wanted: LlamaServer, model: Model) -> Unit:
+    """Return the unit of llama.cpp's server for ``model``.
+
+    Raises:
+        LabctlError: a GPU is named by a slot whose UUID the inventory does not know.
+    """
+    argv = [wanted.binary, "--model", model.path, "--host", wanted.listen, "--port", str(wanted.port)]
+    argv += ["--alias", ",".join((model.id, *model.aliases)), "--metrics"]
+    if wanted.context is not None:
+        argv += ["--ctx-size", str(wanted.context)]
+    if wanted.gpu_layers is not None:
+        argv += ["--n-gpu-layers", str(wanted.gpu_layers)]
+    argv += wanted.extra_args
+    sandbox = _Sandbox(
+        paths=(wanted.binary, model.path, *wanted.extra_args),
+        gpu=_has_gpu(host),
+        jit=_has_gpu(host),
+        lock_memory=True,
+        environment=_visible_gpus(host, wanted),
+        # A new file under the same path means another unit, hence exactly one restart.
+        model_sha256=model.sha256,
+    )
+    return _unit(wanted, f"{wanted.name}: llama-server with {model.id}", tuple(argv), sandbox)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sandbox:
+    """What a service may see and do beyond nothing; ``paths`` are those that it must be able to read."""
+
+    paths: tuple[str, ...]
+    gpu: bool
+    jit: bool
+    lock_memory: bool
+    working_dir: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    model_sha256: str | None = None
+
+
+def _has_gpu(host: Host) -> bool:
+    return bool(host.gpus) or host.unified_memory_gib is not None
+
+
+def _visible_gpus(host: Host, wanted: LlamaServer) -> dict[str, str]:
+    if not wanted.gpus:
+        return {}
+    uuids = {gpu.slot: gpu.uuid for gpu in host.gpus if gpu.slot is not None}
+    found = []
+    for name in wanted.gpus:
+        uuid = uuids.get(name, name)
+        if uuid is None or not uuid.startswith("GPU-"):
+            raise LabctlError(
+                f"service {wanted.name} asks for GPU {name}, whose UUID is not known",
+                hint=f"add uuid= to that Gpu in the inventory; `nvidia-smi -L` on {host.name} prints it",
+                host=host.name,
+            )
+        found.append(uuid)
+    return {"CUDA_VISIBLE_DEVICES": ",".join(found)}
+
+
+def _unit(wanted: Service, description: str, argv: tuple[str, ...], sandbox: _Sandbox) -> Unit:
+    in_home = any(home in f"{path}/" for path in sandbox.paths for home in _HOMES)
+    writable = sandbox.working_dir
+    content = render.text(
+        "service.service.j2",
+        marker=MARKER,
+        name=wanted.name,
+        description=description.replace("%", "%%"),
+        user=wanted.user,
+        exec_start=command_line(argv),
+        working_dir=writable.replace("%", "%%") if writable else f"%S/labctl-{wanted.name}",
+        writable=quoted(f"-{writable}") if writable else None,
+        environment=_environment(wanted, sandbox.environment),
+        device_groups=DEVICE_GROUPS,
+        protect_home="read-only" if in_home else "yes",
+        gpu=sandbox.gpu,
+        jit=sandbox.jit,
+        lock_memory=sandbox.lock_memory,
+        model_sha256=sandbox.model_sha256,
+    )
+    return Unit(unit_name(wanted), content)
+
+
+def _environment(wanted: Service, derived: Mapping[str, str]) -> list[str]:
+    """Return the values of ``Environment=``; the inventory's own words win over derived ones."""
+    own = [quoted(f"{name}={value}") for name, value in sorted({**derived, **wanted.env}.items())]
+    if wanted.user != SERVICE_USER:
+        return own
+    return [f'"HOME=%S/labctl-{wanted.name}"', f'"XDG_CACHE_HOME=%C/labctl-{wanted.name}"', *own]
