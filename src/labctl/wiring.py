@@ -51,7 +51,12 @@ def who() -> str:
 
 def colour_refused() -> bool:
     """Return whether the person asked for no colours (https://no-color.org, or a terminal without any)."""
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return bool(os.environ.get("NO_COLOR")) or dumb_terminal()
+
+
+def dumb_terminal() -> bool:
+    """Return whether the terminal can neither colour nor redraw (an editor's shell, say)."""
+    return os.environ.get("TERM") == "dumb"
 
 
 def shell() -> str:
@@ -87,6 +92,13 @@ def find_inventory(given: str | None) -> Path:
 def cpu_count() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def worker_argv() -> tuple[str, ...]:
+    """Return how to start a worker: always the one of this installation."""
+    from labctl.provision.process import WORKER_ARGV
+
+    return WORKER_ARGV
 
 
 def clock() -> Clock:

@@ -34,8 +34,8 @@ _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u20
 
 
 def interactive() -> bool:
-    """Return whether a person watches stdout."""
-    return sys.stdout.isatty()
+    """Return whether a person watches stdout, on a terminal that can redraw."""
+    return sys.stdout.isatty() and not wiring.dumb_terminal()
 
 
 def can_ask() -> bool:

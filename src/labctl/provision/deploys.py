@@ -1,9 +1,9 @@
 """Find the deploy files of a run.
 
-``DEPLOYS`` is a file, or a directory that holds a ``site.py``; without it the deploys that came with labctl are
-meant. ``--only base,agent`` picks ``base.py`` and ``agent.py`` beside it, in the order in which ``site.py``
-calls them, whatever the order of the words. The order is read from the syntax tree: nothing is run here. A
-file that is not Python is refused before any host is contacted.
+``DEPLOYS`` is a file, or a directory that holds a ``site.py``; without it the deploys that came with labctl
+are meant. ``--only base,agent`` picks ``base.py`` and ``agent.py`` beside it, in the order in which
+``site.py`` calls them, whatever the order of the words. The order is read from the syntax tree: nothing is
+run here. A file that is not Python is refused before any host is contacted.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ def resolve(given: Path, only: Sequence[str]) -> tuple[Path, ...]:
     names = [part.strip() for item in only for part in item.split(",") if part.strip()]
     if only and not names:
         raise LabctlError("--only names no deploy", hint="leave --only out to run all of them")
-    if names:
-        chosen = _picked(site, names)
-    else:
-        chosen = (site,) if site.is_file() else _available(path)
+    whole = (site,) if site.is_file() else _available(path)
+    chosen = _picked(site, names) if names else whole
     if not chosen:
         raise LabctlError(
             f"{given} holds no deploy file", hint="a deploy is a .py file with pyinfra operations"

@@ -1,0 +1,201 @@
+"""Tell how a run goes while it goes.
+
+In a terminal each host has a bar (where it is, how far, for how long) and only what matters is printed above
+the bars: plans, failures with the end of their output, warnings. In a pipe every outcome is one plain line.
+The plan of a host is always shown before the first word about what was done there: before the question if
+there is one, else as soon as all hosts have planned or the first outcome arrives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from labctl.cli import plan_view, printer
+from labctl.domain.outcome import counted
+from labctl.domain.problem import Problem
+from labctl.provision.events import (
+    Connected,
+    Event,
+    HostEnded,
+    HostReport,
+    Log,
+    OpEnded,
+    OpStarted,
+    Planned,
+    WorkerEnded,
+)
+from labctl.provision.ledger import not_done
+from labctl.provision.summary import plan_totals
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Bars:
+    """One moving line per host; exists only in a terminal."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = printer.console()
+        self._crowded = len(hosts) > console.height - 6
+        self.progress: Progress = Progress(
+            TextColumn("{task.fields[host]}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+            transient=True,
+            refresh_per_second=8,
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        width = max(len(host) for host in hosts)
+        self._tasks: dict[str, TaskID] = {
+            host: self.progress.add_task("connecting", host=host.ljust(width), total=None) for host in hosts
+        }
+
+    def on_event(self, event: Event) -> None:
+        """Move the bar of the event's host."""
+        if isinstance(event, Connected):
+            self.progress.update(self._tasks[event.host], description="planning")
+        elif isinstance(event, Planned):
+            total = max(1, len(event.ops))
+            self.progress.update(self._tasks[event.host], description="planned", total=total)
+        elif isinstance(event, OpStarted):
+            self.progress.update(self._tasks[event.host], description=printer.safe(event.name))
+        elif isinstance(event, OpEnded):
+            self.progress.advance(self._tasks[event.host])
+        elif isinstance(event, HostEnded):
+            self._finish(event)
+
+    def _finish(self, end: HostEnded) -> None:
+        task = self._tasks[end.host]
+        said = f"{counted(end.changed, 'change')}" if end.status == "ok" else end.status
+        if end.status == "ok":
+            self.progress.update(task, completed=self.progress.tasks[task].total or 0)
+        self.progress.update(task, description=said, visible=not self._crowded)
+        self.progress.stop_task(task)
+
+
+class RunView:
+    """The listener of a run: prints what a person should know, in the order in which it makes sense."""
+
+    def __init__(self, hosts: Sequence[str], *, execute: bool, diff: bool) -> None:
+        self._execute = execute
+        self._diff = diff
+        self._reports = {host: HostReport(host) for host in hosts}
+        self._unshown: list[str] = []
+        self._awaited = set(hosts)
+        self._bars = Bars(hosts) if printer.interactive() else None
+
+    def __enter__(self) -> RunView:
+        if self._bars:
+            self._bars.progress.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._bars:
+            self._bars.progress.stop()
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Take the bars away for a question or a longer text."""
+        if self._bars is None or not self._bars.progress.live.is_started:
+            yield
+            return
+        self._bars.progress.stop()
+        yield
+        self._bars.progress.start()
+
+    def on_event(self, event: Event) -> None:
+        """Take note of an event, and say what is worth saying."""
+        if self._bars:
+            self._bars.on_event(event)
+        match event:
+            case Planned():
+                self._reports[event.host].plan = event.ops
+                self._unshown.append(event.host)
+                self._heard_of(event.host)
+            case OpEnded():
+                self._outcome(event)
+            case HostEnded():
+                self._reports[event.host].end = event
+                self._end(event)
+                self._heard_of(event.host)
+            case Log():
+                problem = Problem(event.message, host=event.host)
+                printer.show_problems([problem], severity=event.level)
+            case Connected() | OpStarted() | WorkerEnded():
+                # Only the bars have something to show of these.
+                return
+
+    def _heard_of(self, host: str) -> None:
+        if host not in self._awaited:
+            return
+        self._awaited.discard(host)
+        if not self._awaited:
+            self._show_plans()
+            printer.out(printer.style(f"Plan: {plan_totals(self._reports)}", "bold"))
+
+    def _show_plans(self) -> None:
+        if self._unshown:
+            order = [self._reports[host] for host in self._reports if host in self._unshown]
+            self._unshown = []
+            with self.standing_still():
+                plan_view.show(order, diff=self._diff)
+
+    def _outcome(self, op: OpEnded) -> None:
+        # A run of operations that changed nothing is told by its count at the end.
+        if op.status in ("unchanged", "not-run"):
+            return
+        self._show_plans()
+        if op.status == "changed" and self._bars:
+            return
+        tone = "red" if op.status == "failed" else "green"
+        name = printer.safe(op.name)
+        printer.out(f"{op.host}: {printer.style(op.status, tone)}  {name} ({op.seconds:.1f}s)")
+        if op.status == "failed":
+            _tail("stdout", op.stdout_tail)
+            _tail("stderr", op.stderr_tail)
+
+    def _end(self, end: HostEnded) -> None:
+        if end.status == "ok":
+            if self._execute and not self._bars:
+                self._show_plans()
+                done = f"{end.changed} changed, {end.unchanged} unchanged"
+                printer.out(f"{end.host}: {printer.style('ok', 'green')}  {done} ({end.seconds:.1f}s)")
+            return
+        if self._execute:
+            self._show_plans()
+        hint = f" ({printer.safe(end.hint)})" if end.hint else ""
+        printer.out(f"{end.host}: {printer.style(end.status, 'red')}  {printer.safe(end.reason)}{hint}")
+
+
+def _tail(name: str, text: str) -> None:
+    for line in printer.safe(text).splitlines():
+        printer.out(f"    {printer.style(name, 'dim')} {line}")
+
+
+def show_results(reports: dict[str, HostReport]) -> None:
+    """Print the table at the end, and for each host that did not finish what was not done."""
+    rows = []
+    for report in reports.values():
+        end = report.end
+        if end is None:
+            continue
+        why = f"{end.reason} ({end.hint})" if end.reason and end.hint else end.reason
+        counts = (end.changed, end.unchanged, end.failed, end.not_run)
+        rows.append((end.host, end.status, *counts, f"{end.seconds:.1f}", why))
+    printer.out()
+    printer.table(("host", "status", "changed", "unchanged", "failed", "not run", "seconds", "reason"), rows)
+    for report in reports.values():
+        left = not_done(report)
+        if report.end is not None and report.end.status != "ok" and left:
+            total = sum(op.state == "change" for op in report.plan)
+            printer.out(f"{report.host}: {total - len(left)} of {counted(total, 'change')} done; not done:")
+            for name in left:
+                printer.out(f"  {printer.safe(name)}")

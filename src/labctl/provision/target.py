@@ -1,0 +1,60 @@
+"""Decide what a run is about, before anything is contacted: the rack, its hosts, the deploys.
+
+Everything that can be known to be wrong is said here, with exit code 2: the rack file, the names in
+``--limit`` and ``--only``, the pinned host keys, and hosts that have none. Such a host would only be refused
+later, one by one; here all of them are named with the command that mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl import content
+from labctl.domain import limits
+from labctl.domain.problem import LabctlError
+from labctl.inventory import LoadedRack, known_hosts, load_rack
+from labctl.provision import deploys
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A validated rack file, and what of it a run is about."""
+
+    rack: Path
+    name: str
+    hosts: tuple[str, ...]
+    deploys: tuple[Path, ...]
+    known_names: tuple[str, ...]
+
+
+def aim(rack: Path, files: str | None, *, limit: Sequence[str] = (), only: Sequence[str] = ()) -> Target:
+    """Load and check all that a run needs; ``files`` is the deploy file or directory, if one was named.
+
+    Raises:
+        LabctlError: with all that is wrong in the rack file, the limits, the deploys or the pinned keys.
+    """
+    loaded = load_rack(rack)
+    names = tuple(loaded.host_data)
+    hosts = limits.select(names, loaded.groups, limit)
+    if not hosts:
+        raise LabctlError(f"{rack} has no hosts", hint="add a Host(...) to it")
+    chosen = deploys.resolve(Path(files) if files else content.deploys_dir(), only)
+    _require_enrolled(loaded, hosts)
+    return Target(rack, loaded.rack.name, hosts, chosen, (*names, *loaded.groups))
+
+
+def _require_enrolled(loaded: LoadedRack, hosts: Sequence[str]) -> None:
+    pinned = known_hosts.load(loaded.known_hosts)
+    missing = []
+    for host in hosts:
+        data = loaded.host_data[host]
+        if not known_hosts.lookup(pinned, str(data["ssh_hostname"]), int(data["ssh_port"])):
+            missing.append(host)
+    if missing:
+        whose = "this host has" if len(missing) == 1 else "these hosts have"
+        raise LabctlError(
+            f"{whose} no pinned host key: {', '.join(missing)}",
+            hint=f"compare and pin: labctl enroll {' '.join(missing)}",
+        )
