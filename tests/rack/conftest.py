@@ -1,8 +1,9 @@
 """Real hosts for tests.
 
-``rack`` is one virtual rack for each xdist worker, on a network of its own: two Debian 12 hosts and three Debian 13
-hosts, booted once. ``hosts`` lends hosts of it to one test, each as clean as after its first boot; whatever a test
-does to a lent host is undone before the next test gets it. ``rack_file`` writes an inventory for lent hosts.
+``rack`` is one virtual rack for each xdist worker, on a network of its own: two Debian 12 hosts and three
+Debian 13 hosts, booted once. ``hosts`` lends hosts of it to one test, each as clean as after its first
+boot; whatever a test does to a lent host is undone before the next test gets it. ``rack_file`` writes an
+inventory for lent hosts.
 
     def test_something(rack, hosts, rack_file):
         one, two = hosts(2)                   # or hosts(1, suite="bookworm")
@@ -124,7 +125,7 @@ def hosts(rack: Lab, used: set[str]) -> Lend:
 
 @pytest.fixture
 def rack_file(rack: Lab, operator_key: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Write an inventory for some hosts, with the operator's key and the hosts' true keys; return the rack file."""
+    """Write an inventory for some hosts, with key and true host keys; return the rack file."""
 
     def write(chosen: Sequence[LabHost], extra: str = "") -> Path:
         folder = tmp_path / "inventory"

@@ -130,8 +130,17 @@ class Lab:
         """Return the text of a known_hosts file that holds the true keys of all hosts."""
         return "".join(f"{host.address} {self.host_key(host.name)}\n" for host in self.spec.hosts)
 
-    def ssh_argv(self, name: str, *command: str, key: Path, user: str | None = None) -> list[str]:
-        """Return the ssh command line for a host, with strict checking against the lab's own known hosts."""
+    def ssh_argv(
+        self, name: str, *command: str, key: Path | None = None, user: str | None = None
+    ) -> list[str]:
+        """Return the ssh command line for a host, with strict checking against the lab's own known hosts.
+
+        Raises:
+            LabctlError: no key is given, and the lab was not told where the operator's lies.
+        """
+        key = key or self.spec.operator_key
+        if key is None:
+            raise LabctlError(f"the lab {self.spec.name!r} knows no private key", hint="labctl lab up")
         known = self.spec.home / "known_hosts"
         known.write_text(self.known_hosts())
         options = [

@@ -37,7 +37,7 @@ def launch(spec: LabSpec, progress: Callable[[str], None], *, stays: bool) -> su
     left = sweep_leftovers(spec.home)
     if left:
         raise LabctlError(f"an earlier lab left {', '.join(left)}, which would not go")
-    require_free(spec)
+    require_free(spec.network)
     trees = {
         suite: base(suite, spec.cache_dir, progress, spec.mirror)
         for suite in sorted({host.suite for host in spec.hosts})

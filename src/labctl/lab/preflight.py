@@ -14,7 +14,6 @@ from pathlib import Path
 
 from labctl.domain.problem import LabctlError, Problem
 from labctl.lab.commands import attempt, find, run
-from labctl.lab.spec import LabSpec
 
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
@@ -42,21 +41,23 @@ def require_able() -> None:
         raise LabctlError(problems)
 
 
-def require_free(spec: LabSpec) -> None:
-    """Check that the rack's network touches nothing that this machine already reaches.
+def require_free(network: IPv4Network) -> None:
+    """Check that a rack's network touches nothing that this machine already reaches.
 
     Raises:
         LabctlError: an address or a route of the machine lies in it, or it in a route.
     """
-    problems = tuple(
-        Problem(
-            f"the lab's network {spec.network} overlaps {what}, which this machine already has",
+    taken = next(_taken(network), None)
+    if taken:
+        raise LabctlError(
+            f"the lab's network {network} overlaps {taken}, which this machine already has",
             hint="end the lab that uses it (labctl lab ls, labctl lab down), or choose other addresses",
         )
-        for what in sorted(set(_taken(spec.network)))
-    )
-    if problems:
-        raise LabctlError(problems[:4])
+
+
+def is_free(network: IPv4Network) -> bool:
+    """Return whether a rack could have this network."""
+    return next(_taken(network), None) is None
 
 
 def _lacks() -> Iterator[Problem]:

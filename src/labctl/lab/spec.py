@@ -47,6 +47,7 @@ class LabSpec:
     state_dir: Path
     cache_dir: Path
     operator_pubkey: str
+    operator_key: Path | None = None
     login_user: str = "admin"
     disk_mib: int = 2048
     mirror: str | None = None
@@ -98,6 +99,7 @@ class LabSpec:
             "network": str(self.network),
             "state_dir": str(self.state_dir),
             "cache_dir": str(self.cache_dir),
+            "operator_key": str(self.operator_key) if self.operator_key else None,
         }
         return json.dumps(plain, indent=1)
 
@@ -109,6 +111,7 @@ class LabSpec:
         plain["network"] = IPv4Network(plain["network"])
         plain["state_dir"] = Path(plain["state_dir"])
         plain["cache_dir"] = Path(plain["cache_dir"])
+        plain["operator_key"] = Path(plain["operator_key"]) if plain.get("operator_key") else None
         return cls(**plain)
 
 

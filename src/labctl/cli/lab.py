@@ -1,0 +1,201 @@
+"""``labctl lab``: try labctl with no hardware, on real Debian hosts that live on this machine.
+
+Each command attaches to the lab by its name and hands the order on; what can be done and how is in
+``labctl.lab``. Nothing is decided here but where labs keep their files, and what to suggest next.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labctl import wiring
+from labctl.cli import printer
+from labctl.domain.problem import LabctlError
+
+if TYPE_CHECKING:
+    from labctl.lab import Lab, LabSpec
+
+_NAME = click.option("--name", default="lab", show_default=True, help="Which lab, where you run several.")
+_FAULTS = (
+    "cut",
+    "mend",
+    "slow",
+    "freeze",
+    "thaw",
+    "kill",
+    "start",
+    "fill-disk",
+    "free-disk",
+    "stop-sshd",
+    "cont-sshd",
+)
+
+
+@click.group()
+def lab() -> None:
+    """Run a virtual rack: real Debian hosts on this machine, to try labctl with no hardware.
+
+    Each host runs systemd, sshd and apt, with an address, a MAC and an SSH host key of its own, on a
+    network that only this machine reaches. Needs root on a Debian or Ubuntu machine; without a package that
+    it needs, it says which. `labctl lab down` leaves nothing behind but the cached Debian trees.
+    """
+
+
+@lab.command()
+@click.argument("rackfile", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--hosts", type=int, default=5, show_default=True, help="How many hosts, where no RACKFILE is given."
+)
+@click.option(
+    "--suite",
+    type=click.Choice(["bookworm", "trixie", "mixed"]),
+    default="mixed",
+    show_default=True,
+    help="Debian 12, Debian 13, or both in turn.",
+)
+@_NAME
+def up(rackfile: Path | None, hosts: int, suite: str, name: str) -> None:
+    """Boot a virtual rack: the hosts of RACKFILE, or of one that is written for you.
+
+    The rack runs until `labctl lab down`. Repeating the command starts hosts that are off.
+    """
+    from labctl.inventory import load_rack
+    from labctl.lab import Lab
+    from labctl.lab.preflight import require_able
+    from labctl.lab.rackfile import spec_of, write_rack_file
+
+    require_able()
+    written = rackfile or _state() / name / "rack" / "inventory" / "rack.py"
+    if rackfile is None and not write_rack_file(written, hosts):
+        printer.err(f"using the rack file that is there: {written}")
+    elif not written.exists():
+        raise LabctlError(f"there is no rack file {written}", hint="leave it out, and one is written for you")
+    spec = spec_of(load_rack(written), name, suite, _state(), wiring.cache_home() / "lab")
+    Lab(spec).up(printer.err, stays=True)
+    printer.out(f"{len(spec.hosts)} hosts are up. Their rack file:")
+    printer.out(f"  {written}")
+    printer.out("Next:")
+    for command in _next_commands(written, spec):
+        printer.out(f"  {command}")
+
+
+@lab.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls(*, as_json: bool) -> None:
+    """List the labs of this machine and the state of their hosts."""
+    rows = [row for found in _labs() for row in _rows(found)]
+    if as_json:
+        printer.emit_json(rows)
+    elif not rows:
+        printer.err("there is no lab on this machine; boot one with: labctl lab up")
+    else:
+        columns = ("lab", "host", "address", "suite", "state", "faults")
+        shown = [row | {"faults": ", ".join(row["faults"])} for row in rows]
+        printer.table(columns, [[row[column] for column in columns] for row in shown])
+
+
+@lab.command(context_settings={"ignore_unknown_options": True})
+@click.argument("host")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@_NAME
+def ssh(host: str, command: tuple[str, ...], name: str) -> int:
+    """Log in to HOST, or run a COMMAND there (put -- before it).
+
+    The host key is checked against the one that the lab gave to the host.
+    """
+    words = (shlex.join(command),) if command else ()
+    return subprocess.call(_attach(name).ssh_argv(host, *words))
+
+
+@lab.command()
+@click.option("--all", "every", is_flag=True, help="End every lab of this machine.")
+@_NAME
+def down(*, every: bool, name: str) -> None:
+    """End a virtual rack; sweeps up, too, after one that was killed.
+
+    Rack file, keys and cached Debian trees stay for the next time.
+    """
+    for found in _labs() if every else (_attach(name),):
+        found.down()
+        printer.err(f"the lab {found.spec.name} is down")
+
+
+@lab.command()
+@click.argument("hosts", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Reset all hosts.")
+@click.option("--new-host-key", is_flag=True, help="Come back with another SSH host key, as if reinstalled.")
+@_NAME
+def reset(*, hosts: tuple[str, ...], every: bool, new_host_key: bool, name: str) -> None:
+    """Throw away everything that happened on HOSTS and boot them fresh, with the same SSH host key."""
+    found = _attach(name)
+    if every == bool(hosts):
+        raise LabctlError("name the hosts to reset, or give --all")
+    for host in [host.name for host in found.spec.hosts] if every else hosts:
+        found.reset(host, new_host_key=new_host_key)
+        printer.err(f"{host} is fresh")
+
+
+@lab.command()
+@click.argument("host")
+@click.argument("what", type=click.Choice(_FAULTS))
+@click.option("--delay", type=int, default=0, help="For slow: milliseconds added to each round trip.")
+@click.option("--rate", type=int, default=0, help="For slow: kilobits a second, each way.")
+@_NAME
+def fault(host: str, what: str, delay: int, rate: int, name: str) -> None:
+    r"""Break HOST, or heal it.
+
+    \b
+    cut, mend            pull its network cable, plug it in again
+    slow                 make the cable slow (--delay, --rate; mend makes it fast)
+    freeze, thaw         stop every process where it stands, let them go on
+    kill, start          cut its power, boot it
+    fill-disk, free-disk leave no byte free on its disk, give the space back
+    stop-sshd, cont-sshd stop (SIGSTOP) its sshd, let it go on
+    """
+    found = _attach(name)
+    if what == "slow":
+        if not delay and not rate:
+            raise LabctlError("how slow? give --delay, --rate or both")
+        found.slow(host, delay_ms=delay, rate_kbit=rate)
+    else:
+        getattr(found, what.replace("-", "_"))(host)
+    printer.err(f"{host}: {what} done")
+
+
+def _rows(found: Lab) -> Iterator[dict[str, Any]]:
+    states = found.hosts() if found.is_up() else {}
+    for host in found.spec.hosts:
+        seen = states.get(host.name, {"state": "off", "faults": []})
+        described = {"address": host.address, "mac": host.mac, "suite": host.suite}
+        yield {"lab": found.spec.name, "host": host.name, **described, **seen}
+
+
+def _next_commands(rackfile: Path, spec: LabSpec) -> tuple[str, ...]:
+    path = shlex.quote(str(rackfile))
+    return (
+        f"labctl enroll --all --inventory {path}",
+        f"labctl apply {path}",
+        f"labctl lab ssh {spec.hosts[0].name}",
+        "labctl lab down",
+    )
+
+
+def _state() -> Path:
+    return wiring.state_home() / "lab"
+
+
+def _attach(name: str) -> Lab:
+    from labctl.lab import Lab
+
+    return Lab.attach(_state(), name)
+
+
+def _labs() -> tuple[Lab, ...]:
+    specs = sorted(_state().glob("*/spec.json"))
+    return tuple(_attach(path.parent.name) for path in specs)
