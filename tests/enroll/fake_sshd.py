@@ -24,16 +24,27 @@ logging.getLogger("fake-sshd").addHandler(logging.NullHandler())
 logging.getLogger("fake-sshd").propagate = False
 
 
-def make_key(kind: str) -> paramiko.PKey:
+Private = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def generate(kind: str) -> Private:
     """Return a fresh private key of the kind ed25519, ecdsa or rsa."""
-    made = {
-        "ed25519": ed25519.Ed25519PrivateKey.generate,
-        "ecdsa": lambda: ec.generate_private_key(ec.SECP256R1()),
-        "rsa": lambda: rsa.generate_private_key(65537, 2048),
-    }[kind]()
-    text = made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    if kind == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    return (
+        ec.generate_private_key(ec.SECP256R1()) if kind == "ecdsa" else rsa.generate_private_key(65537, 2048)
+    )
+
+
+def private_text(key: Private) -> str:
+    """Return the key as ssh-keygen would write it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+
+
+def make_key(kind: str) -> paramiko.PKey:
+    """Return a fresh private key of the kind ed25519, ecdsa or rsa, for paramiko."""
     cls = {"ed25519": paramiko.Ed25519Key, "ecdsa": paramiko.ECDSAKey, "rsa": paramiko.RSAKey}[kind]
-    return cls.from_private_key(io.StringIO(text))
+    return cls.from_private_key(io.StringIO(private_text(generate(kind))))
 
 
 def print_of(key: paramiko.PKey) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -123,28 +125,30 @@ def test_a_dead_host_does_not_hold_up_the_others(listen: Listen, keys: Keys) -> 
 def test_no_thread_and_no_socket_is_left_behind(listen: Listen, keys: Keys) -> None:
     server = listen(speaks_ssh(keys.own["ed25519"]))
     hanging = listen(says(b"SSH-2.0-x\r\n", then_hangs=True))
-    fetch(at(server))
-    before = _open_sockets()
     for _ in range(3):
         fetch(at(server))
         fetch(at(hanging), timeout_s=0.2)
-    deadline = time.monotonic() + 5
-    while _open_sockets() - before and time.monotonic() < deadline:
-        server.stopping.wait(0.05)
-    left = {fd for fd in _open_sockets() - before if _is_client(fd, {server.port, hanging.port})}
-    assert left == set()
+    assert _clients_of({server.port, hanging.port}) == []
+    for thread in filter(_is_client_thread, threading.enumerate()):
+        thread.join(5)
+        assert not thread.is_alive()
 
 
-def _open_sockets() -> set[int]:
-    return {int(fd.name) for fd in Path("/proc/self/fd").iterdir()}
+def _clients_of(ports: set[int]) -> list[int]:
+    """Return the descriptors of this process that are connected to one of the ports."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            with socket.socket(fileno=os.dup(int(entry.name))) as probe:
+                if probe.getpeername()[1] in ports:
+                    found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
 
 
-def _is_client(fd: int, ports: set[int]) -> bool:
-    try:
-        with socket.socket(fileno=socket.dup(fd)) as probe:
-            return probe.getpeername()[1] in ports
-    except OSError:
-        return False
+def _is_client_thread(thread: threading.Thread) -> bool:
+    return isinstance(thread, paramiko.Transport) and not thread.server_mode
 
 
 def test_the_fakes_do_refuse_a_login(listen: Listen, keys: Keys) -> None:
