@@ -1,8 +1,10 @@
 """An example rack. Change it to describe your machines; labctl derives everything else from it.
 
-This file is ordinary Python, so loops and variables work. It is read by `labctl` and by plain `pyinfra` alike.
-Check it with `labctl validate inventory/rack.py`: that connects to nothing and names every mistake with its line.
+This file is ordinary Python, so loops and variables work. `labctl` reads it, and plain `pyinfra` does too.
+Check it with `labctl validate`: that connects to nothing, and names every mistake with its line.
 The machines are those of the virtual rack (`labctl lab up`), so you can try all of it without any hardware.
+
+A name that starts with `_` is your own business. Other lists would be taken for groups of hosts.
 """
 
 from labctl.inventory import Circuit, Command, Gpu, Host, IdlePolicy, Psu, Rack, Ssh, WakeOnLan
@@ -10,9 +12,10 @@ from labctl.inventory import Circuit, Command, Gpu, Host, IdlePolicy, Psu, Rack,
 # The wall: a 16 A fuse at 230 V. Cables may carry only 80 % of that for hours, which is about 2.9 kW.
 _office = Circuit(name="office", volts=230, amps=16, continuous_share=0.8)
 
-# A box with eight RTX 3090 on two power supplies. Each card may draw 350 W; eight of them would trip the fuse, so
-# each is capped at 200 W. `slot` is your own name for the place a card sits in. Once the drivers are installed
-# you can write the card's UUID instead (`nvidia-smi -L` prints it); numbers like "GPU 3" change between boots.
+# A box with eight RTX 3090 on two power supplies. Each card may draw 350 W; eight of them would trip the fuse,
+# so each is capped at 200 W. `slot` is your own name for the place that a card sits in. Once the drivers are
+# installed you can add the card's UUID (`nvidia-smi -L` prints it). Numbers like "GPU 3" change between boots,
+# so labctl never uses them. `base_w` is everything but the cards, under load.
 _rig = Host(
     name="rig",
     address="10.66.0.11",
@@ -39,7 +42,8 @@ _strix = Host(
 )
 
 # A mini PC that sleeps when nobody has used it for half an hour. `wake` says how it is brought back: by a
-# Wake-on-LAN packet to its network card, sent by the hub because packets of this kind do not pass routers.
+# Wake-on-LAN packet to its network card. Such packets do not pass routers, so `relay` names a host in the same
+# network that sends them.
 _mini = Host(
     name="mini",
     address="10.66.0.13",
@@ -59,13 +63,12 @@ _sparks = [
         unified_memory_gib=128,
         vendor_image=True,
         base_w=240,
-        wake=WakeOnLan(mac=f"52:54:00:66:00:{13 + n}"),
-        depends_on=["nas"],  # their models lie there
+        depends_on=["nas"],  # their models lie there, so it must be awake first
     )
     for n in (1, 2)
 ]
 
-# The disks. It never sleeps, because other hosts need it.
+# The disks. Other hosts need it, so it never sleeps.
 _nas = Host(name="nas", address="10.66.0.16", roles=["storage", "always-on"], base_w=40)
 
 # A small computer that is always on. A service is any program: labctl makes a systemd unit of it. This one shows
@@ -87,8 +90,9 @@ _hub = Host(
 
 rack = Rack(
     name="example",
-    # The user who logs in on every host and may become root there; the key lies beside this file.
-    # `labctl init` has made it: copy keys/operator.pub to the hosts with `ssh-copy-id -i keys/operator.pub`.
+    # The user who logs in on every host and may become root there without a password, and the private key for
+    # it (beside this file). `labctl init` makes a new pair for you; put the public half on your hosts with
+    # `ssh-copy-id -i inventory/keys/operator.pub admin@HOST`.
     ssh=Ssh(user="admin", key="keys/operator"),
     timezone="Etc/UTC",
     circuits=[_office],

@@ -1,8 +1,8 @@
 """Where the files that ship with labctl lie: deploys, templates and the example rack.
 
-An installed wheel carries them inside the package in ``_content``; a checkout has them at its root. The wheel's
-copy wins when it exists, because a wheel has no checkout around it. When neither is there the installation is
-broken, and the error says so.
+An installed wheel carries them inside the package in ``_content``; a checkout has them at its root. The
+wheel's copy wins when it exists, because a wheel has no checkout around it. When neither is there the
+installation is broken, and the error says so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The kinds of values that inventory fields hold: each refuses what could not work, in plain words.
 
-Numbers are strict (``"200"`` or ``200.5`` W is a mistake, not 200), text is never coerced, and everything that
-has several spellings is normalised once here: MACs to ``aa:bb:cc:dd:ee:ff``, hashes to lower case. Units stand
-in the field's name (``cap_w``, ``memory_gib``); durations are the exception, they are written ``"15m"``.
+Numbers are strict (``"200"`` or ``200.5`` W is a mistake, not 200), text is never coerced, and everything
+that has several spellings is normalised once here: MACs to ``aa:bb:cc:dd:ee:ff``, hashes to lower case.
+Units stand in the field's name (``cap_w``, ``memory_gib``); durations are the exception, they are written
+``"15m"``.
 """
 
 import ipaddress

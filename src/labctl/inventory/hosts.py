@@ -43,7 +43,7 @@ class Ssh(Spec):
 
 
 class Gpu(Spec):
-    """One graphics card. Numbers given by drivers change, so it is known by its UUID or by its slot's name."""
+    """One graphics card. Drivers' numbers change, so it is known by its UUID or by its slot's name."""
 
     model: Text = Field(description='What it is, such as "RTX 3090".')
     uuid: GpuUuid | None = Field(default=None, description="UUID as `nvidia-smi -L` prints it.")

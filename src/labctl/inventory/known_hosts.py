@@ -1,13 +1,14 @@
 """Reading the pinned host keys, strictly.
 
-SSH libraries skip what they cannot read, and one of them then accepts any key for the host on that line. Here a
-line is understood completely or it stops labctl with its number. Accepted is what ``labctl enroll`` writes,
-``names keytype base64 [comment]``, besides blank lines and comments. Refused on purpose:
+SSH libraries skip what they cannot read, and one of them then accepts any key for the host on that line.
+Here a line is understood completely or it stops labctl with its number. Accepted is what ``labctl enroll``
+writes, ``names keytype base64 [comment]``, besides blank lines and comments. Refused on purpose:
 
-- hashed names (``|1|...``): labctl looks hosts up by name, also to say which are missing, and a person must be
-  able to read what is pinned; hashing hides nothing here, the names stand in ``rack.py`` beside it;
+- hashed names (``|1|...``): labctl looks hosts up by name, also to say which are missing, and a person must
+  be able to read what is pinned; hashing hides nothing here, the names stand in ``rack.py`` beside it;
 - patterns and negations (``*``, ``?``, ``!``): one key for many hosts is not pinning;
-- ``@cert-authority`` and ``@revoked``: paramiko does not honour them, so they would promise what nobody keeps;
+- ``@cert-authority`` and ``@revoked``: paramiko does not honour them, so they would promise what nobody
+  keeps;
 - two different keys of one type for one name: one of them is wrong, and nobody knows which.
 
 Fingerprints are OpenSSH's: SHA-256 of the key in unpadded base64.
@@ -139,7 +140,7 @@ def _conflicts(entries: Iterable[KnownHost], file: str) -> list[Problem]:
                 found.append(
                     Problem(
                         f"{name} has another {entry.keytype} key on line {first.line}",
-                        hint="only one can be right; compare with the host's console and remove the other line",
+                        hint="one is wrong: compare with the host's console, remove the other line",
                         file=file,
                         line=entry.line,
                     )

@@ -2,7 +2,8 @@
 
 ``Rack.groups()`` gives plain pyinfra what it wants to find in an inventory file: group ``hosts`` with each
 host's connection data, and one group per role. Connections derived here are strict: the key of the rack, no
-agent, no user configuration, only host keys that ``labctl enroll`` has pinned, and nothing that rests on SHA-1.
+agent, no user configuration, only host keys that ``labctl enroll`` has pinned, and nothing that rests on
+SHA-1.
 """
 
 import sys
@@ -47,7 +48,7 @@ class Rack(Spec):
     )
     controller_key: Path | None = Field(
         default=None,
-        description="Public key file of the controller (agent verbs only), relative to the rack file's folder.",
+        description="Public key file of the controller, relative to the rack file's folder; it may only ask.",
     )
 
     def host(self, name: str) -> Host:

@@ -1,10 +1,11 @@
 """The ground of every inventory class: frozen, no unknown fields, and errors that can be collected.
 
-pydantic raises at the first object that is wrong, but a person wants to hear of all mistakes at once. So while
-``load_rack`` runs a rack file it opens a ledger (``collecting``), and a constructor that fails writes its error
-and the place of its call there, then leaves a *stand-in*: an instance of the right class that holds the raw
-values, so that execution reaches the next mistake. A ledger with an entry always ends in ``LabctlError``: no
-stand-in outlives a load. Without a ledger (plain ``pyinfra``, a test, a REPL) the error is raised at once.
+pydantic raises at the first object that is wrong, but a person wants to hear of all mistakes at once. So
+while ``load_rack`` runs a rack file it opens a ledger (``collecting``). In it, every constructor notes
+where it was called, and one that fails writes its error there and leaves a *stand-in*: an instance of the
+right class that holds the raw values, so that execution reaches the next mistake. A ledger with a mistake
+always ends in ``LabctlError``: no stand-in outlives a load. Without a ledger (plain ``pyinfra``, a test, a
+REPL) the error is raised at once.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _HERE = str(Path(__file__).resolve().parent)
+_DEEPEST = 50  # frames looked at; a recipe that calls recipes that deep is told of its innermost ones
 
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """Where in a person's file a constructor was called: the code object, and the instruction in it."""
+    """Where a call stands: the code object, the index of the instruction in it, and its line."""
 
     code: CodeType
     instruction: int
@@ -34,19 +36,24 @@ class CallSite:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One failed constructor: its error, what it was given, and the calls that led to it, innermost first."""
+    """A constructor that failed: its error, the stand-in it left, and the calls to it, innermost first."""
 
     error: ValidationError
-    cls: type[BaseModel]
-    given: dict[str, Any]
+    stand_in: Spec
     calls: tuple[CallSite, ...]
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What went wrong while a rack file was run."""
+    """What was built while a rack file ran, by identity, and what went wrong."""
 
+    built: dict[int, tuple[Spec, CallSite | None]] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
+
+    def site(self, spec: object) -> CallSite | None:
+        """Return where that very object was constructed, if it was constructed under this ledger."""
+        entry = self.built.get(id(spec))
+        return entry[1] if entry else None
 
 
 _LEDGER: ContextVar[Ledger | None] = ContextVar("labctl_inventory_ledger", default=None)
@@ -63,10 +70,10 @@ def collecting() -> Iterator[Ledger]:
         _LEDGER.reset(token)
 
 
-def _calls(frame: FrameType | None) -> tuple[CallSite, ...]:
-    """Return the places of the calls in code that is not ours, innermost first, at most 20."""
+def calls_from(frame: FrameType | None, most: int = _DEEPEST) -> tuple[CallSite, ...]:
+    """Return the calls on the stack that stand in code which is not this package's, innermost first."""
     found: list[CallSite] = []
-    while frame is not None and len(found) < 20:
+    while frame is not None and len(found) < most:
         if not frame.f_code.co_filename.startswith(_HERE):
             found.append(CallSite(frame.f_code, frame.f_lasti, frame.f_lineno))
         frame = frame.f_back
@@ -76,28 +83,33 @@ def _calls(frame: FrameType | None) -> tuple[CallSite, ...]:
 class Spec(BaseModel):
     """A frozen part of the inventory; unknown fields are errors."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=False,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, protected_namespaces=())
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, *unnamed: Any, **data: Any) -> None:
+        name = type(self).__name__
+        if unnamed:
+            raise TypeError(f"{name}() takes named values only: write {name}(field=value, ...)")
+        ledger = _LEDGER.get()
+        if ledger is None:
+            super().__init__(**data)
+            return
         try:
             super().__init__(**data)
         except ValidationError as error:
-            ledger = _LEDGER.get()
-            if ledger is None:
-                raise
-            ledger.mistakes.append(Mistake(error, type(self), data, _calls(sys._getframe(1))))
-            stand_in = type(self).model_construct(**data)
-            for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
-                object.__setattr__(self, slot, getattr(stand_in, slot))
+            calls = calls_from(sys._getframe(1))
+            self._stand_in(data)
+            ledger.mistakes.append(Mistake(error, self, calls))
+        else:
+            calls = calls_from(sys._getframe(1), most=1)
+        ledger.built[id(self)] = (self, calls[0] if calls else None)
 
     # Marks the constructor as pydantic's own, so that nested dicts are validated without calling it.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def _stand_in(self, data: dict[str, Any]) -> None:
+        raw = type(self).model_construct(**data)
+        for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
+            object.__setattr__(self, slot, getattr(raw, slot))
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain JSON form; ``pyinfra ... debug-inventory`` calls this on host data."""
