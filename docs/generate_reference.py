@@ -5,6 +5,7 @@ A test compares the file with what this program would write; run it after a comm
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,15 +29,14 @@ def _cell(text: str) -> str:
 
 def _rows(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
     for parameter in command.get_params(context):
-        if isinstance(parameter, click.Argument):
-            yield parameter.make_metavar(context), "argument"
-        elif record := parameter.get_help_record(context):
+        record = parameter.get_help_record(context)
+        if record and isinstance(parameter, click.Option):  # the usage line shows the arguments
             yield record
 
 
 def _paragraphs(text: str) -> Iterator[str]:
     """Yield the paragraphs; one that click leaves as it is (marked by a backspace) becomes a code block."""
-    for paragraph in re.split(r"\n\s*\n", text.strip()):
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         if paragraph.lstrip().startswith("\b"):
             body = paragraph.lstrip().removeprefix("\b").strip("\n")
             yield f"```\n{body}\n```"
@@ -45,10 +45,12 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _section(command: click.Command, path: str, parent: click.Context | None) -> Iterator[str]:
-    context = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent)
+    context = click.Context(
+        command, info_name=path.rpartition(" ")[2], parent=parent, **command.context_settings
+    )
     usage = re.sub(r"\s*\n\s*", " ", command.get_usage(context).removeprefix("Usage: "))
     yield f"## {path}\n\n```\n{usage}\n```\n"
-    text = "\n\n".join(part for part in (command.help, command.epilog) if part)
+    text = "\n\n".join(inspect.cleandoc(part) for part in (command.help, command.epilog) if part)
     yield from (f"{paragraph}\n" for paragraph in _paragraphs(text.split("\f")[0]))
     rows = [f"| `{_cell(name)}` | {_cell(text)} |\n" for name, text in _rows(command, context)]
     if rows:

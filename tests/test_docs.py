@@ -127,16 +127,19 @@ def test_every_exit_code_is_explained() -> None:
 
 def _failure_codes() -> set[str]:
     """Return the short codes that the source gives to failures of hosts."""
+    place = {"Failure": 0, "Why": 1}  # where the code stands among the arguments
     codes = set()
     for path in (ROOT / "src" / "labctl").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in ("Failure", "Why")
-            ):
-                values = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "code")]
-                codes |= {v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)}
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in place):
+                continue
+            index = place[node.func.id]
+            for value in [
+                *node.args[index : index + 1],
+                *(k.value for k in node.keywords if k.arg == "code"),
+            ]:
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    codes.add(value.value)
     return codes
 
 
