@@ -48,20 +48,23 @@ def text(name: str) -> str:
 class Script(StringCommand):
     """A script of ours with its arguments; shown as ``labctl-NAME ARGUMENT...``."""
 
-    def __init__(self, name: str, *argv: str, stdin: str = "") -> None:
+    def __init__(self, name: str, *argv: str, stdin: str = "", timeout_s: int = 0) -> None:
         self.name = name
         self.argv = argv
         self.stdin = stdin
-        quoted = [QuoteString(word) for word in (text(name), f"labctl-{name}", *argv)]
+        self.timeout_s = timeout_s
+        super().__init__("sh", "-c", *map(QuoteString, (text(name), f"labctl-{name}", *argv)))
+        # Set only when given: an entry here overrules what the operation was called with.
         if stdin:
-            super().__init__("sh", "-c", *quoted, _stdin=stdin)
-        else:
-            super().__init__("sh", "-c", *quoted)
+            self.connector_arguments["_stdin"] = stdin
+        if timeout_s:
+            self.connector_arguments["_timeout"] = timeout_s
 
     @override
     def get_masked_value(self) -> str:
         """Return the name and arguments; the script itself says nothing about this change."""
-        return shlex.join((f"labctl-{self.name}", *self.argv))
+        shown = ("(script)" if "\n" in word else word for word in self.argv)
+        return shlex.join((f"labctl-{self.name}", *shown))
 
 
 def content_on_stdin(content: bytes) -> str:

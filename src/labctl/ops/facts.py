@@ -77,6 +77,11 @@ class PathInfo:
         return user in (self.user, str(self.uid)) and group in (self.group, str(self.gid))
 
 
+def look_function() -> str:
+    """Return the definition of the shell function by which paths are looked at."""
+    return _LOOK
+
+
 def look_command(looks: Iterable[Look]) -> str:
     """Return one shell command that answers every question, a line each."""
     return _LOOK + "\n".join(look.command() for look in looks)

@@ -26,10 +26,11 @@ from pyinfra.context import host
 from labctl.ops import diff
 from labctl.ops.command import Commands, Script, content_on_stdin, operation
 from labctl.ops.facts import CONTENT, HASH, Look, PathInfo, look
+from labctl.ops.facts_systemd import NOTES
+from labctl.render import HEADER
 
-HEADER_MARK = "Written by labctl from the rack inventory"
 _MODE = re.compile(r"0?[0-7]{3,4}")
-_NOTES = "/run/labctl/restart"
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(?:service|socket|timer|path|mount|automount|swap|target|slice)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,17 @@ def octal(mode: str, path: str) -> int:
     return int(mode, 8)
 
 
+def full_unit_name(unit: str) -> str:
+    """Return the unit's name with its suffix, ``.service`` if it has none; raise ``OperationValueError``."""
+    full = unit if _UNIT.fullmatch(unit) else f"{unit}.service"
+    if not _UNIT.fullmatch(full):
+        raise OperationValueError(f"{unit!r} is no valid unit name")
+    return full
+
+
 def restart_note(unit: str) -> str:
     """Return the path below /run that says ``unit`` must be restarted, or "" for no unit."""
-    return f"{_NOTES}/{unit}" if unit else ""
+    return f"{NOTES}/{full_unit_name(unit)}" if unit else ""
 
 
 def attribute_notes(info: PathInfo, mode: str, user: str, group: str) -> list[str]:
@@ -151,7 +160,7 @@ def put(  # noqa: PLR0913
 
     ``validate`` is an argv that judges the new content: the temporary file's path is appended, and anything
     but exit 0 leaves the old file in place. ``secret`` keeps content and hash out of diffs, logs, names and
-    every argv. ``restarts`` names a unit with its suffix, which the next ``systemd.service`` or
+    every argv. ``restarts`` names a unit, which the next ``systemd.service`` or
     ``systemd.unit`` for it restarts should this run be cut before it did.
     """
     arguments = host.current_op_global_arguments
@@ -187,11 +196,11 @@ def absent_own(path: str, *, restarts: str = "") -> Commands:
     (info,) = look(Look(path, CONTENT))
     if info.kind != "file" or info.content is None:
         return
-    if HEADER_MARK.encode() not in b"\n".join(info.content.split(b"\n", 3)[:3]):
+    if HEADER.encode() not in b"\n".join(info.content.split(b"\n", 3)[:3]):
         host.noop(f"{path} does not carry labctl's header and is left alone")
         return
     diff.show(path, info.content, None)
-    yield Script("remove", path, HEADER_MARK, restart_note(restarts))
+    yield Script("remove", path, HEADER, restart_note(restarts))
 
 
 @operation

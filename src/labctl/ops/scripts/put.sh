@@ -4,9 +4,9 @@ shift 5
 stage "$dest" "$mode" "$owner"
 if [ $# -gt 0 ]; then
   if [ -n "$quiet" ]; then
-    "$@" "$tmp" </dev/null >/dev/null 2>&1 || fail "$1 refuses the new content of $dest; nothing was changed"
+    "$@" "$tmp" </dev/null >/dev/null 2>&1 || fail "the check of the new $dest by $1 failed; nothing was changed"
   else
-    "$@" "$tmp" </dev/null >&2 || fail "$1 refuses the new content of $dest; nothing was changed"
+    "$@" "$tmp" </dev/null >&2 || fail "the check of the new $dest by $1 failed; nothing was changed"
   fi
 fi
 note_stale "$note"

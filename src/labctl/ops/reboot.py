@@ -1,0 +1,115 @@
+"""Reboot a host and wait until it has really rebooted.
+
+The kernel draws a new boot_id at each boot, so a host is back when it answers with another one; that it
+answers at all proves nothing, since a slow shutdown keeps answering for a while. Each look uses a fresh
+connection, for the old one may hang instead of failing. Any trouble while looking means "not back yet";
+only the time limit ends the wait. A host that refuses to reboot (an inhibitor) fails at once with its words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import gevent
+from pyinfra import logger
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
+from pyinfra.api.command import FunctionCommand, StringCommand
+from pyinfra.api.facts import FactBase
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.context import host as current_host
+from typing_extensions import override
+
+from labctl.ops.command import operation
+
+PAUSE_S = 2.0
+_BOOT_ID = StringCommand("cat", "/proc/sys/kernel/random/boot_id")
+
+
+class BootId(FactBase[str]):
+    """The identity of this boot, new after each."""
+
+    @override
+    def command(self) -> StringCommand:
+        """Return the command that reads it."""
+        return _BOOT_ID
+
+    @override
+    def process(self, output: list[str]) -> str:
+        """Return the one line."""
+        return output[0].strip()
+
+
+@operation
+def reboot(timeout_s: int = 600) -> Generator[FunctionCommand, None, None]:
+    """Reboot now, and be done when the host answers from a new boot, within ``timeout_s`` seconds.
+
+    Always a change: give it an ``_if``.
+    """
+    given: dict[str, Any] = dict(current_host.current_op_global_arguments or {})
+    arguments = {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given}
+    arguments["_timeout"] = 60
+
+    def reboot_host(state: State, host: Host) -> bool:
+        return reboot_and_wait(host, arguments, timeout_s)
+
+    yield FunctionCommand(reboot_host, (), {})
+
+
+def reboot_and_wait(host: Host, arguments: dict[str, Any], timeout_s: int) -> bool:
+    """Reboot ``host`` and return whether it came back from a new boot in time."""
+    before = _boot_id(host, arguments)
+    if not before:
+        host.log("its boot_id cannot be read, so a reboot could not be told; not rebooted", logger.error)
+        return False
+    try:
+        accepted, output = host.run_shell_command(StringCommand("systemctl", "reboot"), **arguments)
+        refusal = "" if accepted else output.stderr.strip()
+    except Exception as error:
+        # The connection may die before the answer comes; the boot_id will tell.
+        logger.debug("%s: connection ended by its reboot: %s", host.name, error)
+        refusal = ""
+    if refusal and _boot_id(host, arguments) == before and "connection" not in refusal.lower():
+        host.log(f"it refused to reboot: {refusal}", logger.error)
+        return False
+    limit = gevent.Timeout(timeout_s)
+    try:
+        with limit:
+            while not (_reconnected(host) and _boot_id(host, arguments) not in ("", before)):
+                gevent.sleep(PAUSE_S)
+    except gevent.Timeout as timeout:
+        if timeout is not limit:
+            raise
+        host.log(f"it did not come back from its reboot within {timeout_s} s", logger.error)
+        return False
+    return True
+
+
+def _reconnected(host: Host) -> bool:
+    """Drop the connection and open a new one; return whether that worked."""
+    client = getattr(host.connector, "client", None)
+    try:
+        host.disconnect()
+    except Exception as error:
+        logger.debug("%s: while disconnecting: %s", host.name, error)
+    finally:
+        host.connected = False
+        # pyinfra leaves the transport open.
+        if client is not None:
+            client.close()
+    try:
+        host.connect(show_errors=False, raise_exceptions=True)
+    except Exception as error:
+        logger.debug("%s: not back yet: %s", host.name, error)
+    return host.connected
+
+
+def _boot_id(host: Host, arguments: dict[str, Any]) -> str:
+    """Return the boot_id, or "" when it cannot be read."""
+    try:
+        good, output = host.run_shell_command(_BOOT_ID, **arguments)
+    except Exception as error:
+        logger.debug("%s: no boot_id: %s", host.name, error)
+        return ""
+    return output.stdout.strip() if good else ""

@@ -1,0 +1,2 @@
+# daemon-reload.sh
+systemctl daemon-reload

@@ -1,0 +1,5 @@
+# group.sh NAME [OPTION...]
+name=$1
+shift
+umask 022
+groupadd "$@" -- "$name"

@@ -1,0 +1,35 @@
+# unit.sh UNIT RELOAD ENABLE ACT NOTE DEST [MODE OWNER]; each may be "". DEST's content comes on stdin.
+# ENABLE is a verb of systemctl; ACT is start, stop, restart or reload-or-restart.
+unit=$1 reload=$2 enable=$3 act=$4 note=$5 dest=$6
+
+# What a person would type next, in the output already.
+tell() {
+  systemctl status --no-pager --full --lines=30 -- "$unit" >&2 || true
+  fail "$unit $1"
+}
+
+if [ -n "$dest" ]; then
+  if [ -L "$dest" ]; then
+    fail "$dest is a symbolic link to $(readlink -- "$dest"): somebody masked or linked this unit; nothing was changed (systemctl unmask $unit)"
+  fi
+  (umask 022 && mkdir -p -- "${dest%/*}/")
+  stage "$dest" "$7" "$8"
+  note_stale "$note"
+  commit "$dest"
+fi
+[ -z "$reload" ] || systemctl daemon-reload
+[ -z "$enable" ] || systemctl -q "$enable" -- "$unit"
+case $act in
+  '') ;;
+  stop) systemctl stop -- "$unit" ;;
+  *)
+    systemctl reset-failed -- "$unit" 2>/dev/null || true
+    systemctl "$act" -- "$unit" || tell "failed to $act"
+    # A simple service counts as started before it has run a single instruction.
+    sleep 0.3
+    case $(systemctl show -p ActiveState,SubState --value -- "$unit" | tr '\n' ' ') in
+      failed* | *auto-restart*) tell "failed right after its $act" ;;
+    esac
+    ;;
+esac
+[ -z "$note" ] || rm -f -- "$note"
