@@ -103,7 +103,7 @@ def _listen(orders: FileObject, run: Run) -> None:
             run.go(order.hosts)
         elif isinstance(order, Cancel):
             run.cancel(order.grace_s)
-    run.cancel(0)
+    run.cancel(grace_s=10.0)
 
 
 if __name__ == "__main__":
