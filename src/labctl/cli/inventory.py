@@ -76,7 +76,7 @@ def _load(file: Path) -> tuple[LoadedRack, list[str]]:
 def _notes(loaded: LoadedRack, strangers: list[str]) -> list[str]:
     """Say what is fine for a rack file, but in the way of ``labctl plan``."""
     notes = []
-    keys = {loaded.folder / loaded.rack.ssh_for(host).key for host in loaded.rack.hosts}
+    keys = {loaded.rack.key_for(host, loaded.folder) for host in loaded.rack.hosts}
     notes += [f"the key {key} does not exist yet" for key in sorted(keys) if not key.is_file()]
     if loaded.rack.controller_key and not (loaded.folder / loaded.rack.controller_key).is_file():
         notes.append(f"the key {loaded.folder / loaded.rack.controller_key} does not exist yet")

@@ -15,12 +15,11 @@ from itertools import pairwise
 
 from labctl.inventory.explain import did_you_mean
 from labctl.inventory.hosts import Host
-from labctl.inventory.rack import ROLE_GROUPS, Rack
+from labctl.inventory.rack import Rack
 from labctl.inventory.services import LlamaServer
 from labctl.inventory.wake import NoWake, WakeOnLan
 
 Where = tuple[str | int, ...]
-_RESERVED = {"all", "hosts", "rack", *ROLE_GROUPS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,6 @@ def _hosts(rack: Rack) -> Iterator[tuple[Where, Host]]:
 
 def _names(rack: Rack) -> Iterator[Finding]:
     yield from _twice(((*at, "name"), host.name, "another host") for at, host in _hosts(rack))
-    for at, host in _hosts(rack):
-        if host.name in _RESERVED:
-            yield Finding((*at, "name"), f"{host.name!r} is the name of a group", "choose another name")
     for field, things in (("circuits", rack.circuits), ("models", rack.models)):
         label = "id" if field == "models" else "name"
         yield from _twice(

@@ -9,7 +9,9 @@ Units stand in the field's name (``cap_w``, ``memory_gib``); durations are the e
 import ipaddress
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import TZPATH
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -80,6 +82,38 @@ def _gpu_uuid(text: str) -> str:
     return normal
 
 
+def _gpu_ref(text: str) -> str:
+    if text.upper().startswith("GPU-"):
+        return _gpu_uuid(text)
+    if not _NAME.fullmatch(text):
+        raise ValueError("must be a card's slot, such as slot0, or its UUID")
+    return text
+
+
+def _source(text: str) -> str:
+    scheme, found, rest = text.partition("://")
+    server, _, path = rest.partition("/")
+    if (
+        not found
+        or scheme not in ("https", "http", "file")
+        or not path
+        or (scheme == "file") != (server == "")
+    ):
+        raise ValueError("must be an https://, http:// or file:///absolute/path address")
+    if "@" in server:
+        raise ValueError("must not contain a password")
+    return text
+
+
+def _timezone(text: str) -> str:
+    known = [folder for folder in map(Path, TZPATH) if (folder / "Etc/UTC").is_file()]
+    sane = all(re.fullmatch(r"[A-Za-z0-9_+-]+", part, re.ASCII) for part in text.split("/"))
+    # Without a time zone database on this machine only the form can be checked.
+    if not sane or (known and not any((folder / text).is_file() for folder in known)):
+        raise ValueError('must be a time zone such as "Europe/Berlin"')
+    return text
+
+
 def _matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
     def check(text: str) -> str:
         if not pattern.fullmatch(text):
@@ -122,6 +156,10 @@ Label = Annotated[str, Field(strict=True), AfterValidator(_label)]
 Address = Annotated[str, Field(strict=True), AfterValidator(_address)]
 Ip = Annotated[str, Field(strict=True), AfterValidator(_ip)]
 Mac = Annotated[str, Field(strict=True), AfterValidator(_mac)]
+GpuRef = Annotated[str, Field(strict=True), AfterValidator(_gpu_ref)]
+Source = Annotated[Text, AfterValidator(_source)]
+TimeZone = Annotated[Text, AfterValidator(_timezone)]
+Argument = Annotated[str, Field(strict=True, max_length=4096), AfterValidator(_one_line)]
 Sha256 = Annotated[str, Field(strict=True), AfterValidator(_sha256)]
 GpuUuid = Annotated[str, Field(strict=True), AfterValidator(_gpu_uuid)]
 ServiceName = Annotated[

@@ -9,7 +9,8 @@ writes, ``names keytype base64 [comment]``, besides blank lines and comments. Re
 - patterns and negations (``*``, ``?``, ``!``): one key for many hosts is not pinning;
 - ``@cert-authority`` and ``@revoked``: paramiko does not honour them, so they would promise what nobody
   keeps;
-- two different keys of one type for one name: one of them is wrong, and nobody knows which.
+- two different keys of one type for one name: one of them is wrong, and nobody knows which;
+- names in capitals, or fields separated by more than one blank: paramiko would not find such a host.
 
 Fingerprints are OpenSSH's: SHA-256 of the key in unpadded base64.
 """
@@ -70,6 +71,8 @@ def fingerprint(key_b64: str) -> str:
 
 
 def _check_name(name: str) -> None:
+    if name != name.lower():
+        raise _Unreadable(f"a name in capitals ({name[:80]!r})", "write it in lower case")
     if name.startswith("|"):
         raise _Unreadable("a hashed name", "labctl needs names that can be read; enroll the host again")
     if name.startswith("!") or "*" in name or "?" in name:
@@ -98,8 +101,23 @@ def _check_key(keytype: str, key_b64: str) -> None:
     wanted = {"ssh-ed25519": 2, "ssh-rsa": 3}.get(keytype, 3)
     if len(fields) != wanted or not all(fields):
         raise _Unreadable("a key that is cut short or too long", "enroll the host again")
-    if keytype == "ssh-ed25519" and len(fields[1]) != 32:
-        raise _Unreadable("an ed25519 key of the wrong length", "enroll the host again")
+    if keytype == "ssh-ed25519":
+        if len(fields[1]) != 32:
+            raise _Unreadable("an ed25519 key of the wrong length", "enroll the host again")
+    elif not _cryptography_reads(f"{keytype} {key_b64}"):
+        raise _Unreadable(f"no valid {keytype} key", "enroll the host again")
+
+
+def _cryptography_reads(key: str) -> bool:
+    """Return whether the numbers in an RSA or ECDSA key make sense to the library that will use it."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+    try:
+        load_ssh_public_key(key.encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _ssh_strings(blob: bytes) -> list[bytes] | None:
@@ -118,16 +136,19 @@ def _ssh_strings(blob: bytes) -> list[bytes] | None:
 
 
 def _parse_line(text: str, number: int) -> KnownHost:
-    fields = text.split(None, 3)
+    fields = re.split("[ \t]", text)
     if fields[0].startswith("@"):
         raise _Unreadable(f"a marker ({fields[0][:40]})", "labctl pins plain host keys only; remove the line")
-    if len(fields) < 3:
-        raise _Unreadable("not `names keytype key`", "remove the line and enroll the host again")
+    if len(fields) < 3 or not all(fields[:3]):
+        raise _Unreadable(
+            "something else than `names keytype key`, one blank apart",
+            "remove the line and enroll the host again",
+        )
     names = tuple(fields[0].split(","))
     for name in names:
         _check_name(name)
     _check_key(fields[1], fields[2])
-    return KnownHost(tuple(name.lower() for name in names), fields[1], fields[2], number)
+    return KnownHost(names, fields[1], fields[2], number)
 
 
 def _conflicts(entries: Iterable[KnownHost], file: str) -> list[Problem]:
@@ -181,8 +202,11 @@ def load(path: Path) -> tuple[KnownHost, ...]:
         raise LabctlError([Problem(f"cannot be read: {error.strerror}", file=str(path))]) from None
     if len(data) > _MAX_BYTES:
         raise LabctlError([Problem("is larger than any file of host keys", file=str(path))])
-    # Latin-1 maps every byte, so that bad bytes are reported with their line by the parser.
-    return parse(data.decode("latin-1"), str(path))
+    try:
+        return parse(data.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise LabctlError([Problem("this line is not text", file=str(path), line=line)]) from None
 
 
 def render(entries: Iterable[KnownHost]) -> str:

@@ -25,7 +25,7 @@ from labctl.inventory.hosts import Host, Ssh
 from labctl.inventory.power import Circuit
 from labctl.inventory.rack import Rack
 from labctl.inventory.report import Report, in_short, inside, merged, name_of
-from labctl.inventory.running import Ran, run
+from labctl.inventory.running import Ran, run, working_folder
 from labctl.inventory.services import Model
 from labctl.inventory.spec import Ledger, Spec, collecting
 
@@ -78,6 +78,9 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LabctlError([Problem(f"cannot be read: {reason}", file=short)]) from None
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise LabctlError([Problem("holds a zero byte, so it is no Python", file=short, line=line)])
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -97,7 +100,7 @@ def load_rack(path: Path | str) -> LoadedRack:
     text = read_text(file)
     with collecting() as ledger:
         ran = run(text, file)
-        extra, more = _group_data(file)
+    extra, more = _group_data(file)
     report = Report(file, text, ledger)
     problems = [*report.mistakes(), *report.ending(ran), *report.printed(ran.printed), *more]
     rack = ran.namespace.get("rack")
@@ -105,7 +108,7 @@ def load_rack(path: Path | str) -> LoadedRack:
         problems += _unusable(rack, ran.namespace, report)
     if isinstance(rack, Rack):
         problems += _disagreements(rack, ledger, report)
-    if not problems and isinstance(rack, Rack):
+    if not problems and not ledger.mistakes and isinstance(rack, Rack):
         problems += _bypassed(rack, report)
         problems += _ungrouped(rack, ran.namespace, report)
         if not problems:
@@ -191,6 +194,12 @@ def _ungrouped(rack: Rack, namespace: Mapping[str, Any], report: Report) -> Iter
     for name, reason in misread(namespace, names):
         line = report.sources.assignment(file, name)
         yield Problem(f"`{name}`: {reason}", f"rename it to `_{name}`", in_short(file), line)
+    lists = (name for name, value in namespace.items() if isinstance(value, (list, tuple)))
+    groups = {"all", report.file.stem, *lists}
+    for host in rack.hosts:
+        if host.name in groups:
+            site, line = report.line_in(rack, ("hosts", names.index(host.name), "name"))
+            yield Problem("is also the name of a group", "choose another", site, line, host.name, "name")
     group = namespace.get("hosts")
     listed = (
         [item[0] for item in group[0] if isinstance(item, tuple)]
@@ -211,9 +220,13 @@ def _group_data(file: Path) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
     """Read ``group_data/*.py`` where pyinfra does: in the working directory, then beside the rack file."""
     found: dict[str, dict[str, Any]] = {}
     problems: list[Problem] = []
-    folders = dict.fromkeys(folder / "group_data" for folder in (Path.cwd(), file.parent))
-    for source in (path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.py"))):
-        text = read_text(source)
+    folders = dict.fromkeys(place for place in (working_folder(), file.parent) if place is not None)
+    for source in (path for place in folders for path in sorted((place / "group_data").glob("*.py"))):
+        try:
+            text = read_text(source)
+        except LabctlError as error:
+            problems += error.problems
+            continue
         ran: Ran = run(text, source)
         report = Report(source, text, Ledger())
         problems += [*report.ending(ran), *report.printed(ran.printed)]

@@ -5,7 +5,7 @@ Only what is declared is checked; a rack without PSUs is valid and simply has no
 
 from pydantic import Field
 
-from labctl.inventory.fields import Label, Share, Slot, Watts
+from labctl.inventory.fields import GpuRef, Label, Share, Watts
 from labctl.inventory.spec import Spec
 
 
@@ -34,7 +34,7 @@ class Psu(Spec):
         default=0.9, description="Output divided by input; 0.9 suits an 80 PLUS Gold unit."
     )
     circuit: Label | None = Field(default=None, description="Name of the circuit that it is plugged into.")
-    feeds: tuple[Slot, ...] = Field(
+    feeds: tuple[GpuRef, ...] = Field(
         default=(),
-        description='What hangs on it: slots of GPUs, and "board" for mainboard, CPU, fans and disks.',
+        description='What hangs on it: slots (or UUIDs) of GPUs, and "board" for the rest.',
     )

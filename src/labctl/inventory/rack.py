@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from labctl.inventory.connect import nodelay_transport
-from labctl.inventory.fields import Address, Label, PackageName, Text
+from labctl.inventory.fields import Address, Label, PackageName, TimeZone
 from labctl.inventory.hosts import Host, Ssh
 from labctl.inventory.power import Circuit
 from labctl.inventory.services import Model
@@ -41,7 +41,9 @@ class Rack(Spec):
     circuits: tuple[Circuit, ...] = Field(default=(), description="The circuits that they are plugged into.")
     models: tuple[Model, ...] = Field(default=(), description="The models that services serve.")
     ssh: Ssh = Field(default=Ssh(), description="How to log in, unless a host says otherwise.")
-    timezone: Text = Field(default="Etc/UTC", description='Time zone of every host, such as "Europe/Berlin".')
+    timezone: TimeZone = Field(
+        default="Etc/UTC", description='Time zone of every host, such as "Europe/Berlin".'
+    )
     ntp: tuple[Address, ...] = Field(default=(), description="Time servers; default: the distribution's.")
     packages: tuple[PackageName, ...] = Field(
         default=(), description="Debian packages to install on every host."
@@ -69,6 +71,10 @@ class Rack(Spec):
         """Return how to log in to that host."""
         return host.ssh if host.ssh is not None else self.ssh
 
+    def key_for(self, host: Host, folder: Path) -> Path:
+        """Return the private key for that host, for a rack whose file lies in ``folder``."""
+        return folder / self.ssh_for(host).key.expanduser()
+
     def host_data(self, host: Host, folder: Path) -> dict[str, Any]:
         """Return pyinfra's data for one host of a rack whose file lies in ``folder``."""
         ssh = self.ssh_for(host)
@@ -76,7 +82,7 @@ class Rack(Spec):
             "ssh_hostname": host.address,
             "ssh_port": ssh.port,
             "ssh_user": ssh.user,
-            "ssh_key": str(folder / ssh.key),
+            "ssh_key": str(self.key_for(host, folder)),
             "ssh_known_hosts_file": str(folder / "known_hosts"),
             "ssh_strict_host_key_checking": "yes",
             "ssh_config_file": "/dev/null",

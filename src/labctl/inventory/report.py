@@ -23,7 +23,7 @@ from labctl.domain.problem import LabctlError, Problem
 from labctl.inventory.explain import clean_path, did_you_mean, field_text, sentence
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
-from labctl.inventory.running import AsksForInputError, Ran, is_own, search_path
+from labctl.inventory.running import AsksForInputError, Ran, is_own, search_path, working_folder
 from labctl.inventory.source import Sources
 from labctl.inventory.spec import CallSite, Ledger, Mistake, Spec
 
@@ -61,11 +61,8 @@ def one_line(text: str) -> str:
 
 def in_short(file: Path | str) -> str:
     """Return a path as short as it stays right: relative to the working directory if it lies below."""
-    path = Path(file)
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except (ValueError, OSError):  # elsewhere, or the working directory is gone
-        return str(path)
+    path, folder = Path(file), working_folder()
+    return str(path.relative_to(folder)) if folder is not None and path.is_relative_to(folder) else str(path)
 
 
 def merged(problems: Iterable[Problem]) -> list[Problem]:
@@ -224,7 +221,7 @@ def explain_exception(error: BaseException, namespace: dict[str, Any]) -> tuple[
     if isinstance(error, SystemExit):
         return "ends the program (exit) instead of describing a rack", "remove the call"
     if isinstance(error, RecursionError):
-        return "calls itself without end", ""
+        return "calls itself without end, or is nested too deeply for Python", ""
     if isinstance(error, ModuleNotFoundError):
         return (
             f"there is no module {str(error.name)!r}",

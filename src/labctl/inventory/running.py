@@ -77,10 +77,18 @@ class _NoInput(io.TextIOBase):
         raise AsksForInputError
 
 
+def working_folder() -> Path | None:
+    """Return the working directory; None when it was removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
 def search_path(file: Path) -> list[str]:
     """Return where a rack file's own modules are looked for, after Python's places."""
-    places = [str(Path.cwd()), str(file.parent.parent), str(file.parent)]
-    return list(dict.fromkeys(places))
+    places = (working_folder(), file.parent.parent, file.parent)
+    return list(dict.fromkeys(str(place) for place in places if place is not None))
 
 
 def _below(path: str, root: str) -> bool:

@@ -6,19 +6,20 @@ inventory says otherwise, because none of them asks for a password.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from labctl.inventory.fields import (
+    Argument,
     Count,
     EnvName,
-    GpuUuid,
+    GpuRef,
     Ip,
     ModelId,
     Port,
     RemotePath,
     ServiceName,
     Sha256,
-    Slot,
+    Source,
     Text,
     UserName,
 )
@@ -29,7 +30,7 @@ class Model(Spec):
     """A model file, and where it comes from."""
 
     id: ModelId = Field(description="Name by which clients ask for it.")
-    source: Text = Field(
+    source: Source = Field(
         description="Where to fetch it: an https:// address, or file:///path on the host itself."
     )
     sha256: Sha256 | None = Field(
@@ -40,13 +41,28 @@ class Model(Spec):
         default=(), description="Other names by which clients may ask for it."
     )
 
+    @model_validator(mode="after")
+    def _pinned(self) -> "Model":
+        if self.sha256 is None and not self.source.startswith("file:"):
+            raise ValueError("give `sha256`, since anything could come over the network")
+        return self
+
+
+def _program_first(argv: tuple[str, ...]) -> tuple[str, ...]:
+    if argv and not argv[0].startswith("/"):
+        raise ValueError("must start with the absolute path of a program, such as /usr/bin/python3")
+    return argv
+
+
+Argv = Annotated[tuple[Argument, ...], AfterValidator(_program_first)]
+
 
 class Command(Spec):
     """Any program as a service."""
 
     kind: Literal["command"] = Field(default="command", description="Always ``command``.")
     name: ServiceName = Field(description="Name of the service, unique on its host.")
-    argv: tuple[Text, ...] = Field(
+    argv: Argv = Field(
         min_length=1, description="Program (absolute path) and arguments; no shell is involved."
     )
     user: UserName = Field(default="labctl-svc", description="User that it runs as.")
@@ -71,12 +87,12 @@ class LlamaServer(Spec):
     gpu_layers: int | None = Field(
         default=None, strict=True, ge=0, description="Layers kept on GPUs; default: as many as fit."
     )
-    gpus: tuple[Slot | GpuUuid, ...] = Field(
+    gpus: tuple[GpuRef, ...] = Field(
         default=(), description="GPUs it may use, by slot or UUID; default: all of the host."
     )
     user: UserName = Field(default="labctl-svc", description="User that it runs as.")
     env: dict[EnvName, Text] = Field(default={}, description="Environment variables; never put secrets here.")
-    extra_args: tuple[Text, ...] = Field(
+    extra_args: tuple[Argument, ...] = Field(
         default=(), description="Further arguments, as llama-server takes them."
     )
 
