@@ -184,3 +184,14 @@ def test_help_of_the_whole_program_names_every_command() -> None:
         [sys.executable, "-m", "labctl.cli.main", "--help"], capture_output=True, text=True, check=True
     )
     assert [name for (name, *_rest) in (path for path in COMMANDS if path) if name not in done.stdout] == []
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    named = {match for page in PAGES for match in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text())}
+    assert named
+    missing = [
+        f"{file}::{name}"
+        for file, name in sorted(named)
+        if not (ROOT / file).is_file() or not re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M)
+    ]
+    assert missing == []
