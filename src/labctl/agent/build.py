@@ -1,0 +1,76 @@
+"""Build the file that hosts get: one executable zip of the agent and the NVML binding.
+
+The same sources give the same bytes, whoever builds and when: sorted names, one date, one mode. So a plan
+says "no change" where nothing changed, and a host's file can be checked by its sha256. (The compressor is
+zlib's; a Python linked with another one may pack the same content into other bytes.)
+
+Only what a host needs goes in; ``build`` and ``access`` are for the machine that provisions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import labctl
+from labctl.domain.problem import LabctlError
+
+SHEBANG = b"#!/usr/bin/env python3\n"
+_STAYS_HERE = {"build.py", "access.py"}
+_MAIN = """\
+import sys
+
+from labctl.agent.main import main
+
+sys.exit(main())
+"""
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MODE = 0o100644
+_UNIX = 3
+
+
+@cache
+def zipapp_bytes() -> bytes:
+    """Return the executable zip, to be written to a file of mode 755.
+
+    Raises:
+        LabctlError: the NVML binding is not installed beside labctl.
+    """
+    buffer = io.BytesIO()
+    buffer.write(SHEBANG)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in sorted(_contents().items()):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system = _UNIX
+            entry.external_attr = _MODE << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def _contents() -> dict[str, bytes]:
+    """Return what goes into the zip, by its name there."""
+    package = Path(labctl.__file__).parent
+    agent = package / "agent"
+    return {
+        "__main__.py": _MAIN.encode(),
+        "labctl/__init__.py": (package / "__init__.py").read_bytes(),
+        **{
+            f"labctl/agent/{path.name}": path.read_bytes()
+            for path in agent.glob("*.py")
+            if path.name not in _STAYS_HERE
+        },
+        "pynvml.py": _nvml_binding(),
+    }
+
+
+def _nvml_binding() -> bytes:
+    found = importlib.util.find_spec("pynvml")
+    if found is None or found.origin is None:
+        raise LabctlError(
+            "the NVML binding is missing", hint="install labctl again: its dependency is nvidia-ml-py"
+        )
+    return Path(found.origin).read_bytes()

@@ -1,0 +1,132 @@
+"""What the kernel and systemd say about this host: cheap, and readable by anybody.
+
+A value that is not there is null, never zero: no answer about sessions is not the answer "no sessions".
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from .sections import Finding
+
+ROOT = Path("/")
+_TIMEX_BYTES = 512  # struct timex has about 208; the kernel reads and writes its own size
+_TIMEX_MAXERROR_AT = 24
+_SYNCHRONISED_BELOW_US = 16_000_000  # what systemd's NTPSynchronized and the kernel call unsynchronised
+
+
+def text(path: Path) -> str | None:
+    """Return what the file holds, without the space around it, or null where it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def number(path: Path) -> int | None:
+    """Return the integer in the file, or null."""
+    try:
+        return int(text(path) or "")
+    except ValueError:
+        return None
+
+
+def system(root: Path = ROOT) -> dict[str, Any]:
+    """Return what this machine is and how long and how hard it has been working."""
+    kernel = os.uname()
+    uptime = (text(root / "proc/uptime") or "").split()
+    memory = _fields(root / "proc/meminfo", ":")
+    release = {key: value.strip("\"'") for key, value in _fields(root / "etc/os-release", "=").items()}
+    load = (text(root / "proc/loadavg") or "").split()[:3]
+    return {
+        "hostname": kernel.nodename,
+        "machine": kernel.machine,
+        "kernel": kernel.release,
+        "boot_id": text(root / "proc/sys/kernel/random/boot_id"),
+        "uptime_s": float(uptime[0]) if uptime else None,
+        "os": {key: release.get(key.upper()) for key in ("id", "version_id", "pretty_name")},
+        "cpu": {"model": _cpu_model(root), "threads": os.cpu_count()},
+        "memory": {
+            "total_mib": _mib(memory.get("MemTotal")),
+            "available_mib": _mib(memory.get("MemAvailable")),
+        },
+        "load": [float(value) for value in load] or None,
+    }
+
+
+def _fields(path: Path, separator: str) -> dict[str, str]:
+    """Return a file of ``name separator value`` lines; of a name that comes twice, the first value."""
+    found: dict[str, str] = {}
+    for line in (text(path) or "").splitlines():
+        name, separated, value = line.partition(separator)
+        if separated:
+            found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _cpu_model(root: Path) -> str | None:
+    """Return the processor's name; ARM boards keep theirs in the device tree."""
+    named = _fields(root / "proc/cpuinfo", ":").get("model name")
+    return named or (text(root / "proc/device-tree/model") or "").strip("\0") or None
+
+
+def _mib(kib: str | None) -> int | None:
+    return int(kib.split()[0]) // 1024 if kib else None
+
+
+def upkeep(root: Path = ROOT) -> dict[str, Any]:
+    """Return whether the distribution asks for a reboot, and for which packages."""
+    packages = text(root / "run/reboot-required.pkgs") or ""
+    return {
+        "reboot_pending": (root / "run/reboot-required").exists(),
+        "reboot_because": sorted(set(packages.split())),
+    }
+
+
+def clock() -> dict[str, Any]:
+    """Return whether the kernel calls the clock synchronised, by the rule of systemd's NTPSynchronized."""
+    import ctypes
+
+    if struct.calcsize("l") != 8:
+        raise Finding("the clock's state is read on 64-bit systems only")
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # all zero: modes = 0 asks and sets nothing
+    if libc.adjtimex(buffer) < 0:
+        raise Finding(f"the kernel does not say: {os.strerror(ctypes.get_errno())}")
+    (error_us,) = struct.unpack_from("l", buffer.raw, _TIMEX_MAXERROR_AT)
+    return {"synchronised": error_us < _SYNCHRONISED_BELOW_US}
+
+
+def sessions() -> dict[str, Any]:
+    """Return how many logind sessions there are besides the one that asks.
+
+    Sessions of the classes ``user...`` are people and their ssh, and so are those that logind does not class;
+    the others are login screens, services and user managers.
+    """
+    import ctypes
+
+    try:
+        systemd = ctypes.CDLL("libsystemd.so.0")
+    except OSError:
+        raise Finding("libsystemd is not installed, so sessions cannot be counted") from None
+    names = ctypes.POINTER(ctypes.c_char_p)()
+    count = systemd.sd_get_sessions(ctypes.byref(names))
+    if count < 0:
+        raise Finding(f"logind does not say who is logged in: {os.strerror(-count)}")
+    own = ctypes.c_char_p()
+    systemd.sd_pid_get_session(0, ctypes.byref(own))
+    people = others = 0
+    for index in range(count):
+        session = names[index]
+        if session == own.value:
+            continue
+        kind = ctypes.c_char_p()
+        systemd.sd_session_get_class(session, ctypes.byref(kind))
+        if (kind.value or b"user").startswith(b"user"):
+            people += 1
+        else:
+            others += 1
+    return {"people": people, "others": others}

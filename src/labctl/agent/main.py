@@ -1,0 +1,110 @@
+"""The agent's door: a fixed table of orders, and no other way in.
+
+An order is a verb and flags out of the table, in lower-case ASCII, single spaces between. It is matched as
+a whole before anything is looked at in part, so quotes, separators, redirections, newlines, other alphabets
+and paths have no meaning to refuse: they simply are no order. No shell ever sees it. What is refused ends
+with 126 and one line, which does not repeat what was asked: who reads logs should not read a stranger's text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .. import __version__
+
+REFUSED = 126
+BAD_USAGE = 2
+DEADLINE_S = 10.0
+_MAX_LENGTH = 100
+_SHAPE = re.compile(r"[a-z]+(?: --[a-z]+)*", re.ASCII)
+
+
+class Order(NamedTuple):
+    """A verb that may be asked for, the flags that it takes, and what does it."""
+
+    flags: frozenset[str]
+    run: Callable[[frozenset[str]], str]
+    help: str
+
+
+def _report(flags: frozenset[str]) -> str:
+    from . import report  # only when asked: a refusal should cost nothing
+
+    return report.as_json(report.collect(DEADLINE_S), pretty="--pretty" in flags)
+
+
+def _version(flags: frozenset[str]) -> str:
+    return f"labctl-agent {__version__}"
+
+
+ORDERS: dict[str, Order] = {
+    "report": Order(frozenset({"--pretty"}), _report, "print what this host is and how it is, as JSON"),
+    "version": Order(frozenset(), _version, "print the agent's version"),
+}
+
+
+class Refusal(Exception):
+    """What was asked for is not in the table."""
+
+
+def parse(line: str) -> tuple[Order, frozenset[str]]:
+    """Return the order that the line is, with its flags.
+
+    Raises:
+        Refusal: it is none.
+    """
+    if len(line) > _MAX_LENGTH or not _SHAPE.fullmatch(line):
+        raise Refusal
+    verb, *flags = line.split(" ")
+    order = ORDERS.get(verb)
+    if order is None or not order.flags.issuperset(flags) or len(set(flags)) != len(flags):
+        raise Refusal
+    return order, frozenset(flags)
+
+
+def usage() -> str:
+    """Return the table of orders for a person."""
+    lines = ["labctl-agent: what labctl runs on this host. It does one of these:"]
+    for verb, order in ORDERS.items():
+        words = " ".join([verb, *(f"[{flag}]" for flag in sorted(order.flags))])
+        lines.append(f"  {words:<20} {order.help}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line, or with ``--forced`` the other end of the SSH session, asks for."""
+    args: list[str] = list(sys.argv[1:] if argv is None else argv)
+    forced = args[:1] == ["--forced"]
+    if not forced and args in ([], ["-h"], ["--help"]):
+        _say(usage())
+        return 0
+    if not forced and args == ["--version"]:
+        args = ["version"]
+    line = os.environ.get("SSH_ORIGINAL_COMMAND", "") if args == ["--forced"] else " ".join(args)
+    try:
+        order, flags = parse(line)
+    except Refusal:
+        known = ", ".join(ORDERS)
+        sys.stderr.write(
+            f"labctl-agent: refused: this key may ask for: {known}\n" if forced else usage() + "\n"
+        )
+        return REFUSED if forced else BAD_USAGE
+    _say(order.run(flags))
+    return 0
+
+
+def _say(text: str) -> None:
+    """Write the answer; a caller that went away is no concern of ours."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
