@@ -9,13 +9,21 @@ never locked out: root keeps its key where labctl itself comes as root.
 
 from __future__ import annotations
 
+import base64
+import binascii
+
 from labctl import render
+from labctl.domain.problem import LabctlError
 
 OPERATOR = "labctl"
 AGENT_USER = "labctl-agent"
+AGENT_HOME = "/var/lib/labctl-agent"
 AGENT_PATH = "/usr/local/lib/labctl/agent.pyz"
+# The agent's verbs that need root, each a whole command line.
+ROOT_VERBS = ("suspend",)
 OPERATOR_SUDOERS = "/etc/sudoers.d/90-labctl-operator"
 AGENT_SUDOERS = "/etc/sudoers.d/90-labctl-agent"
+SSHD = "ssh.service"
 # sshd keeps the first value that it reads, so this name sorts before cloud-init's 50-.
 SSHD_DROP_IN = "/etc/ssh/sshd_config.d/10-labctl.conf"
 
@@ -65,3 +73,47 @@ def agent_sudoers(verbs: tuple[str, ...]) -> str:
     return render.text(
         "sudoers-agent.j2", user=AGENT_USER, commands=[f"{AGENT_PATH} {verb}" for verb in verbs]
     )
+
+
+def operator_key(*, private: bytes, public: str, name: str) -> str:
+    """Return the line of the operator's public key for authorized_keys.
+
+    Args:
+        private: content of the private key file; only its public part is looked at.
+        public: content of the file beside it.
+        name: of the private key file, for the error.
+
+    Raises:
+        LabctlError: the two do not belong together, so the operator would be locked out.
+    """
+    words = public.split()
+    blob = _decoded(words[1]) if len(words) >= 2 else b""
+    body = [line for line in private.decode("ascii", "replace").splitlines() if "-----" not in line]
+    # OpenSSH's own format holds the public part in the clear, also when a passphrase protects the rest.
+    whole = _decoded("".join(body)) if b"BEGIN OPENSSH PRIVATE KEY" in private else blob
+    if not blob or blob not in whole:
+        raise LabctlError(
+            f"{name}.pub is not the public key of {name}", hint=f"ssh-keygen -y -f {name} > {name}.pub"
+        )
+    return f"{words[0]} {words[1]} labctl-operator"
+
+
+def controller_line(public: str) -> str:
+    """Return the line for authorized_keys by which the controller's key opens the agent and nothing else.
+
+    Raises:
+        LabctlError: ``public`` is not one public key without options.
+    """
+    words = public.split()
+    if len(public.strip().splitlines()) != 1 or len(words) < 2 or not _decoded(words[1]):
+        raise LabctlError(
+            "controller_key is not a file with one public key", hint="give the file that ends in .pub"
+        )
+    return f'command="{AGENT_PATH} --forced",restrict {words[0]} {words[1]} labctl-controller'
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""

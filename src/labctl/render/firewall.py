@@ -1,6 +1,7 @@
 """The firewall of a host: what the inventory declares is open, everything else from outside is dropped.
 
-A port is declared by the SSH settings, by ``open_ports``, or by a service that listens on more than loopback.
+A port is declared by the SSH settings or by ``open_ports``, never by a service alone: that a program listens
+to everybody does not mean that everybody should reach it, so it is said twice (`labctl validate` insists).
 Two rules keep a mistake from locking anybody out: every port on which the host's sshd really listens stays
 open (behind a port forward it is not the port in the inventory), and sshd is accepted before connection
 tracking, so that the session which loads the rules survives them. The rules live in one table of labctl's
@@ -12,7 +13,6 @@ whether a file lies on disk.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Iterable
 
 from labctl import render
@@ -25,18 +25,16 @@ RULES = f"{DIRECTORY}/firewall.nft"
 DROP_INS = f"{DIRECTORY}/firewall.d"
 # Not called labctl-*: that name could be a service's.
 UNIT = "nftables-labctl.service"
+CHECK_RULES = ("nft", "-c", "-f")
 _MARKER = "rules_"
 
 
 def declared_ports(host: Host) -> list[tuple[int, str]]:
-    """Return the TCP ports to open besides SSH, each with the reason, in order of their numbers."""
-    reasons: dict[int, list[str]] = {}
-    for port in host.open_ports:
-        reasons.setdefault(port, []).append("open_ports")
-    for service in host.services:
-        if service.port is not None and not ipaddress.ip_address(service.listen).is_loopback:
-            reasons.setdefault(service.port, []).append(service.name)
-    return [(port, ", ".join(why)[:100]) for port, why in sorted(reasons.items())]
+    """Return the TCP ports to open besides SSH, each with who listens there, in order of their numbers."""
+    return [
+        (port, ", ".join(service.name for service in host.services if service.port == port)[:100])
+        for port in sorted(set(host.open_ports))
+    ]
 
 
 def rules(host: Host, ssh_ports: Iterable[int]) -> str:

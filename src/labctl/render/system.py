@@ -9,6 +9,8 @@ from __future__ import annotations
 from labctl import render
 from labctl.inventory import Host, Rack
 
+JOURNALD = "systemd-journald.service"
+TIMESYNCD = "systemd-timesyncd.service"
 JOURNALD_DROP_IN = "/etc/systemd/journald.conf.d/10-labctl.conf"
 TIMESYNCD_DROP_IN = "/etc/systemd/timesyncd.conf.d/10-labctl.conf"
 UPGRADES_DROP_IN = "/etc/apt/apt.conf.d/52labctl-unattended-upgrades"

@@ -36,6 +36,8 @@ DEVICE_GROUPS = (
     "drm",
     "kfd",
 )
+# A service may start in these but write there only if a drop-in says so.
+_SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
@@ -75,8 +77,45 @@ def service(rack: Rack, host: Host, wanted: Service) -> Unit:
     return command(host, wanted)
 
 
+def gpu_groups(host: Host) -> tuple[str, ...]:
+    """Return the groups that own GPU devices, which the services of ``host`` join; empty without GPUs."""
+    return ("video", "render") if _has_gpu(host) else ()
+
+
+def fetched_models(rack: Rack, host: Host) -> list[Model]:
+    """Return the models that services of ``host`` read and that must be brought to their path first.
+
+    A model whose source is its own path lies there already, by the word of the inventory.
+
+    Raises:
+        LabctlError: a model is to be fetched but no sha256 says which file it is.
+    """
+    ids = dict.fromkeys(service.model for service in host.services if isinstance(service, LlamaServer))
+    models = {model.id: model for model in map(rack.model, ids)}
+    fetched = [model for model in models.values() if model.source != f"file://{model.path}"]
+    for model in fetched:
+        if model.sha256 is None:
+            raise LabctlError(
+                f"model {model.id} is fetched from {model.source}, but no sha256= says which file that is",
+                hint="add sha256= to the Model; `sha256sum FILE` prints it",
+                host=host.name,
+            )
+    return fetched
+
+
 def command(host: Host, wanted: Command) -> Unit:
-    """Return the unit of a program that the inventory gives by its argv."""
+    """Return the unit of a program that the inventory gives by its argv.
+
+    Raises:
+        LabctlError: the program is not an absolute path.
+    """
+    if not wanted.argv[0].startswith("/"):
+        # systemd reads + - ! @ : before a path as orders, some of which lift the sandbox.
+        raise LabctlError(
+            f"service {wanted.name}: the program {wanted.argv[0]!r} is not an absolute path",
+            hint="write the whole path, as `command -v` prints it on the host",
+            host=host.name,
+        )
     sandbox = _Sandbox(
         paths=(*wanted.argv, wanted.working_dir or ""),
         gpu=_has_gpu(host),
@@ -148,7 +187,8 @@ def _visible_gpus(host: Host, wanted: LlamaServer) -> dict[str, str]:
 
 def _unit(wanted: Service, description: str, argv: tuple[str, ...], sandbox: _Sandbox) -> Unit:
     in_home = any(home in f"{path}/" for path in sandbox.paths for home in _HOMES)
-    writable = sandbox.working_dir
+    start_in = sandbox.working_dir
+    writable = start_in if start_in and not f"{start_in}/".startswith(_SYSTEM) else None
     content = render.text(
         "service.service.j2",
         marker=MARKER,
@@ -156,7 +196,7 @@ def _unit(wanted: Service, description: str, argv: tuple[str, ...], sandbox: _Sa
         description=description.replace("%", "%%"),
         user=wanted.user,
         exec_start=command_line(argv),
-        working_dir=writable.replace("%", "%%") if writable else f"%S/labctl-{wanted.name}",
+        working_dir=start_in.replace("%", "%%") if start_in else f"%S/labctl-{wanted.name}",
         writable=quoted(f"-{writable}") if writable else None,
         environment=_environment(wanted, sandbox.environment),
         device_groups=DEVICE_GROUPS,

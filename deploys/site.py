@@ -1,0 +1,11 @@
+"""Everything, in order. Run it with ``labctl apply`` or ``pyinfra inventory/rack.py deploys/site.py``."""
+
+from deploys.agent import agent
+from deploys.base import base
+from deploys.services import services
+from deploys.wol import wol
+
+base()
+agent()
+services()
+wol()
