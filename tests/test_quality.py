@@ -238,6 +238,19 @@ def test_deploys_use_only_the_inventory_the_rendering_and_the_operations() -> No
     assert foreign == {}
 
 
+def test_what_goes_to_a_host_uses_only_the_standard_library() -> None:
+    stays_here = {"build.py", "access.py"}  # they pack the agent and its key, where labctl runs
+    allowed = {*sys.stdlib_module_names, "pynvml"}  # pynvml travels with it
+    foreign = [
+        f"{_name(path)}:{line} {name}"
+        for path in _files("src/labctl/agent")
+        if path.name not in stays_here
+        for line, name in _imported_names(_tree(path))
+        if name.split(".")[0] not in allowed and not name.startswith("labctl.agent")
+    ]
+    assert foreign == []
+
+
 def test_everything_but_operations_and_worker_loads_without_pyinfra_and_gevent() -> None:
     modules = sorted(
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
