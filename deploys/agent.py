@@ -25,10 +25,10 @@ def agent() -> None:
     if rack.controller_key is not None:
         # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
         folder = Path(host.data.ssh_known_hosts_file).parent
-        keys = (access.controller_line((folder / rack.controller_key).read_text()),)
+        keys = (agent_bundle.authorized_keys_line((folder / rack.controller_key).read_text()),)
 
-    files.directory(name="folder", path=str(Path(access.AGENT_PATH).parent))
-    files.put(name="program", dest=access.AGENT_PATH, content=agent_bundle.zipapp(), mode="755")
+    files.directory(name="folder", path=str(Path(agent_bundle.PATH).parent))
+    files.put(name="program", dest=agent_bundle.PATH, content=agent_bundle.zipapp_bytes(), mode="755")
     users.user(
         name="user and controller's key",
         user=access.AGENT_USER,

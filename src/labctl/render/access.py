@@ -13,12 +13,12 @@ import base64
 import binascii
 
 from labctl import render
+from labctl.agent.access import AGENT_PATH
 from labctl.domain.problem import LabctlError
 
 OPERATOR = "labctl"
 AGENT_USER = "labctl-agent"
 AGENT_HOME = "/var/lib/labctl-agent"
-AGENT_PATH = "/usr/local/lib/labctl/agent.pyz"
 # The agent's verbs that need root, each a whole command line.
 ROOT_VERBS = ("suspend",)
 OPERATOR_SUDOERS = "/etc/sudoers.d/90-labctl-operator"
@@ -96,20 +96,6 @@ def operator_key(*, private: bytes, public: str, name: str) -> str:
             f"{name}.pub is not the public key of {name}", hint=f"ssh-keygen -y -f {name} > {name}.pub"
         )
     return f"{words[0]} {words[1]} labctl-operator"
-
-
-def controller_line(public: str) -> str:
-    """Return the line for authorized_keys by which the controller's key opens the agent and nothing else.
-
-    Raises:
-        LabctlError: ``public`` is not one public key without options.
-    """
-    words = public.split()
-    if len(public.strip().splitlines()) != 1 or len(words) < 2 or not _decoded(words[1]):
-        raise LabctlError(
-            "controller_key is not a file with one public key", hint="give the file that ends in .pub"
-        )
-    return f'command="{AGENT_PATH} --forced",restrict {words[0]} {words[1]} labctl-controller'
 
 
 def _decoded(text: str) -> bytes:
