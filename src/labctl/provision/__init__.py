@@ -1,1 +1,1 @@
-"""Plan and apply: the parent spawns worker processes which hold gevent and pyinfra, and draws their events."""
+"""Plan and apply: the parent spawns workers, which hold gevent and pyinfra, and draws their events."""

@@ -112,8 +112,9 @@ class OpEnded:
 class HostEnded:
     """The last word on a host. ``reason`` and ``hint`` are set unless all went well.
 
-    ``code`` is a stable short name of the failure: "timeout", "frozen", "host-key", "auth", "no-sudo", "locked",
-    "disk-full", "apt-locked", "connection-lost", "deploy-error", "op-failed", "interrupted", "fail-percent", "".
+    ``code`` is a stable short name of the failure: "timeout", "frozen", "host-key", "auth", "no-shell",
+    "no-sudo", "locked", "disk-full", "apt-locked", "connection-lost", "deploy-error", "op-failed",
+    "interrupted", "fail-percent", "worker-died", or "" when there is none.
     """
 
     host: str

@@ -171,8 +171,9 @@ class RackConnector(SSHConnector):
             return True, output
         self.last_failure = (answer.stderr or answer.stdout).decode("utf-8", "replace").strip()
         if answer.status in (124, 137):
-            self.last_failure = f"{self.last_failure}\nit did not end within {timeout_s} s and was ended".strip()
-            raise TimeoutError(self.last_failure)
+            late = f"it did not end within {timeout_s} s and was ended"
+            self.last_failure = f"{self.last_failure}\n{late}".strip()
+            raise TimeoutError(late)
         return False, output
 
     def ask_root(self, script: str) -> str:

@@ -5,7 +5,7 @@ on a channel of its own, fed a heartbeat, so the lock goes away with its owner: 
 after a lost connection as soon as the command that was running then has ended. A heartbeat that is overdue
 (``SUSPECT_S``) makes the next apply wait, one that is older than ``STALE_S`` belongs to a run that is gone:
 the next apply waits for its last command, ends it after ``TAKEOVER_S``, and takes over. A living owner is
-never pushed aside; the refusal says who and since when. In doubt (no heartbeat yet) the lock counts as living.
+never pushed aside; the refusal says who and since when. In doubt (no heartbeat yet) it counts as living.
 """
 
 from __future__ import annotations
