@@ -15,6 +15,7 @@ Without root or the packages that a rack needs, these tests are skipped and say 
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ import pytest
 from labctl import wiring
 from labctl.domain.problem import LabctlError
 from labctl.lab import Lab, LabHost, LabSpec
-from labctl.lab.preflight import require_able
+from labctl.lab.preflight import is_free, require_able
 from labctl.lab.spec import mac_for
 
 SUITES = {"b1": "bookworm", "b2": "bookworm", "t1": "trixie", "t2": "trixie", "t3": "trixie"}
@@ -62,26 +63,34 @@ def operator_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def worker_number(request: pytest.FixtureRequest) -> int:
-    """The number of this xdist worker, from 0."""
-    name = getattr(request.config, "workerinput", {}).get("workerid", "gw0")
-    return int(name.removeprefix("gw"))
+def network(able: None) -> Iterator[IPv4Network]:
+    """A /23 that no other test process uses: one half for ``rack``, one for a lab of a test's own."""
+    locks = wiring.cache_home() / "lab" / "test-networks"
+    locks.mkdir(parents=True, exist_ok=True)
+    for network in IPv4Network("10.213.0.0/16").subnets(new_prefix=23):
+        with (locks / str(network.network_address)).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if is_free(network):
+                yield network
+                return
+    pytest.fail("no network is free")
 
 
 @pytest.fixture(scope="session")
-def spec(
-    able: None, operator_key: Path, worker_number: int, tmp_path_factory: pytest.TempPathFactory
-) -> LabSpec:
+def spec(network: IPv4Network, operator_key: Path, tmp_path_factory: pytest.TempPathFactory) -> LabSpec:
     """What this worker's rack is."""
-    network = IPv4Network(f"10.213.{worker_number}.0/24")
-    addresses = [str(network[10 + index]) for index in range(len(SUITES))]
+    mine, _ = network.subnets()
+    addresses = [str(mine[10 + index]) for index in range(len(SUITES))]
     return LabSpec(
         name="test",
         hosts=tuple(
             LabHost(name, address, mac_for(address), suite)
             for (name, suite), address in zip(SUITES.items(), addresses, strict=True)
         ),
-        network=network,
+        network=mine,
         state_dir=tmp_path_factory.mktemp("lab"),
         cache_dir=wiring.cache_home() / "lab",
         operator_pubkey=operator_key.with_suffix(".pub").read_text(),

@@ -247,7 +247,7 @@ def test_a_plan_changes_nothing(rack, hosts, rack_file) -> None:
     (one,) = hosts(1)
     inventory = rack_file([one])
     deploy = write_deploy(inventory, TOUCH + WRITE)
-    # What a boot and a log-in write, whoever logs in: journals, time stamps, and sudo's note of its first use.
+    # What a boot and a log-in write, whoever logs in: journals, time stamps, sudo's note of its first use.
     rack.run(one.name, ["systemctl", "is-system-running", "--wait"])
     exclude = (
         "/var/log",

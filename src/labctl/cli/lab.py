@@ -107,9 +107,10 @@ def ls(*, as_json: bool) -> None:
 def ssh(host: str, command: tuple[str, ...], name: str) -> int:
     """Log in to HOST, or run a COMMAND there (put -- before it).
 
-    The host key is checked against the one that the lab gave to the host.
+    One word is a line for the shell there, several are a program and its arguments. The host key is checked
+    against the one that the lab gave to the host.
     """
-    words = (shlex.join(command),) if command else ()
+    words = (shlex.join(command),) if len(command) > 1 else command
     return subprocess.call(_attach(name).ssh_argv(host, *words))
 
 

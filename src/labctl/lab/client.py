@@ -54,8 +54,11 @@ class Lab:
         return cls(LabSpec.parse(text))
 
     def __enter__(self) -> Self:
-        self.up()
-        return self
+        try:
+            return self.up()
+        except BaseException:
+            self.down()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

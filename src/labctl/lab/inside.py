@@ -16,10 +16,12 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 from labctl.domain.problem import LabctlError
 from labctl.lab import commands
 
+_RELEASE_S = 10.0
 _LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 _HOLD = (
     "import fcntl, sys\n"
@@ -49,7 +51,7 @@ def run(
         start_new_session=True,
     ) as child:
         try:
-            out, err = child.communicate(stdin, timeout)
+            out, err = _communicate(child, stdin, timeout)
         except subprocess.TimeoutExpired:
             # The command itself is a child of nsenter in another process namespace; the session is both.
             os.killpg(child.pid, signal.SIGKILL)
@@ -82,7 +84,7 @@ def holding_locks(leader: int) -> Iterator[None]:
         try:
             yield
         finally:
-            holder.stdin.close()
+            _communicate(holder, "", _RELEASE_S)
 
 
 def digest(root: Path, roots: Sequence[str], exclude: Sequence[str]) -> str:
@@ -112,11 +114,29 @@ def _enter(leader: int, argv: Sequence[str]) -> list[str]:
     return [*commands.PLAIN_ENV, "nsenter", "--target", str(leader), *spaces, "--", *clean, *argv]
 
 
+def _communicate(child: subprocess.Popen[str], stdin: str, timeout: float) -> tuple[str, str]:
+    """Feed a child, wait for its end, and keep it from standing still.
+
+    A host that shuts down stops all of its processes before it kills them. nsenter sees its child stop, stops
+    itself, and would wait for ever for somebody to continue it.
+    """
+    deadline = monotonic() + timeout
+    given: str | None = stdin
+    while True:
+        try:
+            return child.communicate(given, min(0.5, max(0.0, deadline - monotonic())))
+        except subprocess.TimeoutExpired:
+            if monotonic() >= deadline:
+                raise
+            given = None
+            os.kill(child.pid, signal.SIGCONT)
+
+
 def _walk(root: Path, path: Path, exclude: Sequence[str]) -> Iterator[Path]:
     if any(fnmatch.fnmatch(f"/{path.relative_to(root)}", pattern) for pattern in exclude):
         return
     yield path
-    if stat.S_ISDIR(path.lstat().st_mode):
+    if path.is_dir() and not path.is_symlink():
         for child in sorted(path.iterdir()):
             yield from _walk(root, child, exclude)
 
