@@ -150,4 +150,5 @@ def sentence(error: ErrorDetails, cls: type[BaseModel]) -> tuple[str, str]:
 
 
 def _but_is(error: ErrorDetails, path: Sequence[str | int]) -> str:
-    return f", not {shown(error['input'])}" if path and isinstance(error["input"], (str, int, float)) else ""
+    showable = isinstance(error["input"], (str, int, float)) and "password" not in error["msg"]
+    return f", not {shown(error['input'])}" if path and showable else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import TZPATH
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _HOSTNAME = re.compile(
@@ -146,9 +146,18 @@ def duration(value: Any) -> timedelta:
         found = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     else:
         raise ValueError('must be a duration such as "90s", "15m", "2h" or "1h30m"')
-    if not timedelta(0) < found <= timedelta(days=366):
-        raise ValueError("must be a duration above zero and at most 366 days")
+    if not timedelta(seconds=1) <= found <= timedelta(days=366) or found.microseconds:
+        raise ValueError("must be a duration of whole seconds, from one second to 366 days")
     return found
+
+
+def duration_text(value: timedelta) -> str:
+    """Write a duration as ``duration`` reads it, such as ``"1h30m"``."""
+    minutes, seconds = divmod(round(value.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"))
+    return "".join(f"{count}{unit}" for count, unit in parts if count)
 
 
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=4096), AfterValidator(_one_line)]
@@ -200,5 +209,6 @@ Flag = Annotated[bool, Field(strict=True)]
 Duration = Annotated[
     timedelta,
     BeforeValidator(duration),
+    PlainSerializer(duration_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "examples": ["90s", "15m", "2h", "1h30m"]}),
 ]

@@ -175,7 +175,7 @@ class Report:
         error = ran.error
         if error is None:
             return
-        if self._ledger.mistakes and _choked_on_stand_in(error):
+        if self._ledger.mistakes and self._choked_on_stand_in(error):
             return
         file, line = self.place_of(error)
         if isinstance(error, LabctlError):
@@ -189,6 +189,12 @@ class Report:
             if self._ledger.mistakes and isinstance(error, (AttributeError, TypeError)) and not hint:
                 hint = "this may follow from another mistake in this list"
             yield Problem(reason, hint=hint, file=file, line=line)
+
+    def _choked_on_stand_in(self, error: BaseException) -> bool:
+        """Return whether our own code raised it, which it does only on values that were refused before."""
+        frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+        known = [name for name in frames if name.startswith(_PACKAGE) or is_own(name, self._roots)]
+        return bool(known) and known[-1].startswith(_PACKAGE)
 
     def line_in(self, rack: Rack, path: Path_) -> tuple[str, int | None]:
         """Return the file and line of a field of a valid rack, as exactly as they are known."""
@@ -204,12 +210,6 @@ class Report:
         if site is None or not is_own(site.code.co_filename, self._roots):
             return in_short(self.file), None
         return in_short(site.code.co_filename), self.sources.line(site, rest)
-
-
-def _choked_on_stand_in(error: BaseException) -> bool:
-    """Return whether our own code raised it, which it does only on values that were refused before."""
-    innermost = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)][-1:]
-    return bool(innermost) and innermost[0].startswith(_PACKAGE)
 
 
 def explain_exception(error: BaseException, namespace: dict[str, Any]) -> tuple[str, str]:

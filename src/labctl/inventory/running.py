@@ -110,6 +110,13 @@ def is_own(name: str, roots: Sequence[str]) -> bool:
     )
 
 
+def _origins(module: object) -> list[str]:
+    """Return the file of a module, or the files that a package without one might have."""
+    file = getattr(module, "__file__", None)
+    folders = getattr(module, "__path__", ()) if file is None else ()
+    return [file] if isinstance(file, str) else [f"{folder}/__init__.py" for folder in folders]
+
+
 @contextmanager
 def _surroundings(file: Path, printed: list[CallSite]) -> Iterator[None]:
     places = search_path(file)
@@ -128,8 +135,7 @@ def _surroundings(file: Path, printed: list[CallSite]) -> Iterator[None]:
         finally:
             sys.stdin, sys.dont_write_bytecode, sys.path[:] = stdin, bytecode, path
             for name in set(sys.modules) - modules:
-                origin = getattr(sys.modules[name], "__file__", None)
-                if isinstance(origin, str) and is_own(origin, places):
+                if any(is_own(origin, places) for origin in _origins(sys.modules[name])):
                     del sys.modules[name]
 
 

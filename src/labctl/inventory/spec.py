@@ -85,6 +85,9 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, protected_namespaces=())
 
+    # pydantic iterates over (name, value) pairs, and would take `hosts=Host(...)` for a list of such pairs.
+    __iter__ = None  # type: ignore[assignment]
+
     def __init__(self, /, *unnamed: Any, **data: Any) -> None:
         name = type(self).__name__
         if unnamed:

@@ -1,0 +1,92 @@
+# ruff: noqa: E501 - one case a line reads best
+"""Rack files with one mistake each, and what a person must be told. The body starts on line 5 of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    body: str
+    line: int | None
+    reason: str
+    host: str = ""
+    field: str = ""
+    hint: str = ""
+
+
+def one(host_arguments: str) -> str:
+    return f'rack = Rack(name="r", hosts=[\n    Host(name="a", address="10.0.0.1",\n        {host_arguments}),\n])'
+
+
+FIELDS = [
+    Case("a misspelt field", one('gpus=[Gpu(model="x", slot="s0", cap=200)]'), 7, "not a known field", "a", "gpus[0].cap", "did you mean cap_w?"),
+    Case("watts as text", one('gpus=[Gpu(model="x", slot="s0", cap_w="200W")]'), 7, "must be a whole number, not the text '200W'", "a", "gpus[0].cap_w", "write 200, without quotes and unit"),
+    Case("watts with a fraction", one("base_w=35.5"), 7, "must be a whole number, not 35.5", "a", "base_w", "write 36"),
+    Case("zero watts", one("base_w=0"), 7, "must be more than 0, not 0", "a", "base_w"),
+    Case("watts as True", one("base_w=True"), 7, "must be a whole number, not True", "a", "base_w"),
+    Case("a role that does not exist", one('roles=["gpus"]'), 7, "must be 'gpu', 'always-on' or 'storage'", "a", "roles[0]", "did you mean gpu?"),
+    Case("text where a list belongs", one('roles=("gpu")'), 7, "must be a list, not the text 'gpu'", "a", "roles", "write ['gpu']"),
+    Case("a port beyond all ports", one("open_ports=[22, 70000]"), 7, "must be at most 65535, not 70000", "a", "open_ports[1]"),
+    Case("a card without a place", one('gpus=[Gpu(model="x")]'), 7, "give `uuid` or `slot`", "a", "gpus[0]"),
+    Case("a card's uuid cut short", one('gpus=[Gpu(model="x", uuid="GPU-1234")]'), 7, "must be a GPU UUID", "a", "gpus[0].uuid"),
+    Case("a bad MAC", one('wake=WakeOnLan(mac="52:54:00:66:00")'), 7, "must be a MAC address", "a", "wake.mac"),
+    Case("a multicast MAC", one('wake=WakeOnLan(mac="01:00:5e:00:00:01")'), 7, "must be the MAC address of one network card", "a", "wake.mac"),
+    Case("a wake method as text", one('wake="wol"'), 7, "must be NoWake(), WakeOnLan(...)", "a", "wake"),
+    Case("a wake method of an unknown kind", one('wake={"kind": "wifi"}'), 7, "must be NoWake(), WakeOnLan(...)", "a", "wake"),
+    Case("a mistake in a dictionary", one('wake={"kind": "wol",\n "mac": "x"}'), 8, "must be a MAC address", "a", "wake.mac"),
+    Case("a password in the inventory", one('wake=Ipmi(address="10.0.0.9", user="u", password_file="f", password="secret")'), 7, "not a known field", "a", "wake.password", "did you mean password_file?"),
+    Case("a duration as a number", one("idle=IdlePolicy(after=30)"), 7, "must be a duration such as", "a", "idle.after"),
+    Case("a duration of nothing", one('idle=IdlePolicy(after="0m")'), 7, "from one second to 366 days", "a", "idle.after"),
+    Case("an empty command", one('services=[Command(name="x", argv=[])]'), 7, "must not be empty", "a", "services[0].argv"),
+    Case("a command without a path", one('services=[Command(name="x", argv=["python3"])]'), 7, "absolute path of a program", "a", "services[0].argv"),
+    Case("a command as one text", one('services=[Command(name="x", argv="/bin/true")]'), 7, "must be a list", "a", "services[0].argv", "write ['/bin/true']"),
+    Case("a line break in a unit's argument", one('services=[Command(name="x", argv=["/bin/true", "a\\nb"])]'), 7, "one line without control characters", "a", "services[0].argv[1]"),
+    Case("something else than a service", one("services=[Gpu(model='x', slot='s')]"), 7, "must be Command(...) or LlamaServer(...), not Gpu(...)", "a", "services[0]"),
+    Case("a relative path on the host", one('services=[Command(name="x", argv=["/bin/true"], working_dir="tmp")]'), 7, "absolute path on the host", "a", "services[0].working_dir"),
+    Case("a secret name for an environment variable", one('services=[Command(name="x", argv=["/bin/true"], env={"A B": "c"})]'), 7, "environment variable name", "a", ""),
+    Case("a user name with a blank", one('ssh=Ssh(user="a b")'), 7, "Linux user name", "a", "ssh.user"),
+    Case("a package name with an option in it", one('packages=["vim", "-oDebug=1"]'), 7, "Debian package name", "a", "packages[1]"),
+    Case("a plug of unknown make", one('wake=SmartPlug(driver="acme", address="10.0.0.9")'), 7, "must be 'shelly' or 'tasmota'", "a", "wake.driver"),
+    Case("a name in capitals", 'rack = Rack(name="r", hosts=[\n    Host(name="Rig", address="10.0.0.1")])', 6, "must be a host name label", "Rig", "name"),
+    Case("no name", 'rack = Rack(name="r", hosts=[\n    Host(address="10.0.0.1")])', 6, "is missing", "", "name"),
+    Case("a port in the address", 'rack = Rack(name="r", hosts=[\n    Host(name="a", address="10.0.0.1:22")])', 6, "must be an IP address or a host name", "a", "address"),
+    Case("an address with too large a part", 'rack = Rack(name="r", hosts=[\n    Host(name="a", address="10.0.0.256")])', 6, "must be an IP address or a host name", "a", "address"),
+    Case("values without names", 'rack = Rack(name="r", hosts=[\n    Host("a", "10.0.0.1")])', 6, "Host() takes named values only"),
+    Case("a host that is text", 'rack = Rack(name="r", hosts=[\n    "a"])', 6, "must be Host(...), not the text 'a'", "", "hosts[0]"),
+    Case("one host instead of a list", 'rack = Rack(name="r",\n    hosts=Host(name="a", address="10.0.0.1"))', 6, "must be a list, not Host(...)", "", "hosts"),
+    Case("a mistake in a host written as a dictionary", 'rack = Rack(name="r", hosts=[\n    {"name": "a", "address": "10.0.0.1",\n     "base_w": -1}])', 7, "must be more than 0", "a", "base_w"),
+    Case("a download without a checksum", 'rack = Rack(name="r", hosts=[], models=[\n    Model(id="m", source="https://e.org/m.gguf", path="/m")])', 6, "give `sha256`", "", "models[0]"),
+    Case("a password in an address", 'rack = Rack(name="r", hosts=[], models=[\n    Model(id="m", source="https://u:p@e.org/m", path="/m", sha256="' + "0" * 64 + '")])', 6, "must not contain a password", "", "models[0].source"),
+    Case("a time zone that does not exist", 'rack = Rack(name="r", hosts=[],\n    timezone="Mars/Olympus")', 6, "must be a time zone", "", "timezone"),
+    Case("a circuit beyond its rating", 'rack = Rack(name="r", hosts=[], circuits=[\n    Circuit(name="c", continuous_share=80)])', 6, "must be at most 1", "", "circuits[0].continuous_share"),
+    Case("an object that is in no host", 'Psu(name="p", watts="many")\nrack = Rack(name="r", hosts=[])', 5, "must be a whole number", "", "Psu.watts"),
+]  # fmt: skip
+
+ENDINGS = [
+    Case("a syntax error", "rack = Rack(\nname=\n)", 7, "Python cannot read this line"),
+    Case("a wrong indentation", "  x = 1\n y = 2", 5, "Python cannot read this line"),
+    Case("an exception", "x = 1\nx / 0", 6, "ZeroDivisionError: division by zero"),
+    Case("an exception in a function", "def f():\n    raise OSError('no disk')\n\nf()", 6, "OSError: no disk"),
+    Case("an exception whose text fails", "class E(Exception):\n    def __str__(self): raise ValueError\nraise E", 7, "E"),
+    Case("a message of many lines", "raise ValueError('\\n\\x1b[31mfirst\\nsecond')", 5, "ValueError: [31mfirst"),
+    Case("an exit", "exit(0)", 5, "ends the program"),
+    Case("an exit by exception", "raise SystemExit", 5, "ends the program"),
+    Case("a generator's exit", "raise GeneratorExit", 5, "GeneratorExit"),
+    Case("a recursion without end", "def f(): return f()\nf()", 5, "without end"),
+    Case("a lack of memory", "raise MemoryError", 5, "MemoryError"),
+    Case("a question", "input('name? ')", 5, "asks for input"),
+    Case("reading standard input", "import sys\nsys.stdin.read()", 6, "asks for input"),
+    Case("a print", "rack = Rack(name='r', hosts=[])\nprint('hello')", 6, "prints to standard output", hint="remove it, or print to sys.stderr"),
+    Case("an unknown module", "import labcuddle", 5, "there is no module 'labcuddle'", hint="beside the rack file"),
+    Case("an unknown class", "from labctl.inventory import Hots", 5, "labctl.inventory has no 'Hots'", hint="did you mean Host?"),
+    Case("a class that is not imported", "x = Redfish(address='a')", 5, "Redfish is not imported", hint="from labctl.inventory import Redfish"),
+    Case("a misspelt name", "circuits = 5\nprint_ = circuts", 6, "name 'circuts' is not defined", hint="did you mean circuits?"),
+    Case("no rack", "pass", 1, "defines no `rack`", hint="add: rack = Rack("),
+    Case("a rack by another name", "box = Rack(name='r', hosts=[])", 1, "defines no `rack`", hint="rename `box` to `rack`"),
+    Case("a rack that is a list", "rack = []", 5, "`rack` is a list, not a Rack(...)", field="rack"),
+    Case("a rack that is the class", "rack = Rack", 5, "`rack` is a ModelMetaclass, not a Rack(...)", field="rack"),
+    Case("validation by hand", "x = 1\nHost.model_validate({'name': 'a'})", 6, "Host address is missing"),
+]  # fmt: skip
