@@ -125,7 +125,8 @@ def _shown(wanted: Wanted, seen: UnitInfo, *, changed: bool) -> bool:
 
 def _act(goal: _Goal, seen: UnitInfo, *, changed: bool) -> str:
     if goal.running is None:
-        return ""
+        # Nobody asked for this unit to run, but somebody asked for its restart.
+        return "restart" if seen.stale and seen.is_running else ""
     if not goal.running:
         return "stop" if seen.is_running else ""
     if not seen.is_running:

@@ -126,7 +126,8 @@ def _changed_keys(user: str, there: UserInfo, granted: tuple[str, ...]) -> bytes
     usable = seen.kind == "absent" or (seen.uid in (there.uid, 0) and not seen.mode & 0o022)
     if encoded == (old or b"") and usable:
         return None
-    diff.show(f"{there.home or '/home/' + user}/.ssh/authorized_keys", old, encoded)
+    notes = [] if usable else ["rewritten for its owner and mode"]
+    diff.show(f"{there.home or '/home/' + user}/.ssh/authorized_keys", old, encoded, notes=notes)
     return encoded
 
 
