@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import platform
 import posixpath
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from labctl.lab.commands import attempt
 
+_PRINTABLE = re.compile("[!-~]+")
 _FORMAT = "$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
 
 
@@ -36,7 +38,12 @@ class Allowed:
 
     def upstream(self, asked: str) -> str | None:
         """Return the URL to fetch for the plain HTTP URL that a host asked for, or None to refuse."""
-        parts = urlsplit(asked)
+        if not _PRINTABLE.fullmatch(asked):
+            return None
+        try:
+            parts = urlsplit(asked)
+        except ValueError:
+            return None
         plain = posixpath.normpath(unquote(parts.path))
         if parts.scheme != "http" or parts.query or parts.fragment or plain != unquote(parts.path):
             return None
