@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from labctl.provision.events import (
     Event,
     Go,
     HostEnded,
+    HostStatus,
     Job,
     Log,
     OpEnded,
@@ -69,7 +71,8 @@ class Worker:
         host = self.host(name)
         match host["fault"]:
             case "unreachable":
-                return self.end(name, "unreachable", "timeout", "no answer within 10 s", "is it on?")
+                self.end(name, "unreachable", "timeout", "no answer within 10 s", "is it on?")
+                return
             case "die-before-plan":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "complain-and-die":
@@ -89,7 +92,7 @@ class Worker:
         self.emit(Connected(name, 0.1))
         self.emit(Log("warning", "its clock is wrong", name)) if host.get("warns") else None
         diff = host.get("diff", "--- /etc/motd\n+++ /etc/motd\n@@ -1 +1 @@\n-old\n+new\n")
-        states = ["change"] * host["changes"] + ["conditional"] * host["conditional"]
+        states: list[Any] = ["change"] * host["changes"] + ["conditional"] * host["conditional"]
         states += ["no-change"] * host["unchanged"]
         ops = tuple(
             PlannedOp(index, f"Base | step {index}", state, diff if state == "change" else "", ("sh",))
@@ -139,10 +142,11 @@ class Worker:
         self.end(name, "interrupted", "interrupted", "interrupted", changed=op[1] + 1, not_run=3)
 
     def end(
-        self, name: str, status: Any, code: str = "", reason: str = "", hint: str = "", **counts: int
+        self, name: str, status: HostStatus, code: str = "", reason: str = "", hint: str = "", **counts: Any
     ) -> None:
         self.ended.add(name)
-        self.emit(HostEnded(name, status, code, reason, hint, seconds=1.5, **counts))
+        end = HostEnded(name, status, code, reason, hint, seconds=1.5)
+        self.emit(replace(end, **counts))
 
     def run(self) -> None:
         job = self.order()

@@ -124,7 +124,7 @@ def test_when_no_host_has_a_plan_nobody_is_asked(stage: Stage) -> None:
     assert set(stage.statuses(result).values()) == {"unreachable"}
 
 
-MANY = {f"h{number:02}": {} for number in range(22)}
+MANY: dict[str, dict[str, Any]] = {f"h{number:02}": {} for number in range(22)}
 
 
 def test_many_hosts_are_dealt_out_over_workers_and_each_once(stage: Stage) -> None:

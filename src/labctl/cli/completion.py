@@ -87,7 +87,8 @@ def complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) 
     from click.shell_completion import CompletionItem
 
     begun, comma, last = incomplete.rpartition(",")
-    given = ctx.params.get("inventory")
+    # While an option still lacks its value, click leaves the arguments unassigned.
+    given = ctx.params.get("inventory") or next(iter(ctx.args), None)
     try:
         names = _known_names(wiring.find_inventory(given if isinstance(given, str) else None))
     except (LabctlError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):

@@ -1,0 +1,171 @@
+"""The door: help, unknown commands, and every way in which a command can end."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import click
+import pytest
+
+from labctl import __version__
+from labctl.cli import main as door
+from labctl.cli.main import COMMANDS, Entry, cli, main
+from labctl.domain.problem import ExitCode, LabctlError, Problem
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABCTL_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def _command(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, result: object = None) -> None:
+    """Let `labctl validate` do this."""
+
+    @click.command()
+    def played() -> object:
+        if error is not None:
+            raise error
+        return result
+
+    monkeypatch.setattr(door, "_played", played, raising=False)
+    monkeypatch.setitem(COMMANDS, "validate", Entry("labctl.cli.main:_played", "x", "y"))
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], []])
+def test_help_names_every_command_under_a_heading_with_examples(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 0
+    text = capsys.readouterr().out
+    for name, entry in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(entry.help)}$", text, re.MULTILINE)
+    assert "Provision it:" in text
+    assert "labctl apply --limit" in text
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"labctl {__version__}\n"
+
+
+def test_every_command_of_the_table_exists_and_says_the_same_of_itself() -> None:
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert command.help
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("aply", "labctl apply"), ("enrol", "labctl enroll"), ("xyzzy", "labctl --help")]
+)
+def test_an_unknown_command_names_the_likely_one(
+    typed: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([typed]) == ExitCode.BAD_INPUT
+    said = capsys.readouterr()
+    assert typed in said.err
+    assert hint in said.err
+    assert said.out == ""
+
+
+def test_a_wrong_option_is_explained_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--limt", "x"]) == ExitCode.BAD_INPUT
+    said = capsys.readouterr().err
+    assert "--limt" in said
+    assert "labctl plan --help" in said
+
+
+def test_an_expected_error_shows_all_its_problems_and_ends_in_its_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = [
+        Problem("is no address", hint="write 10.0.0.1", file="rack.py", line=7, host="rig", field="address"),
+        Problem("is missing", file="rack.py"),
+    ]
+    _command(monkeypatch, LabctlError(problems, code=ExitCode.UNREACHABLE))
+    assert main(["validate"]) == ExitCode.UNREACHABLE
+    assert capsys.readouterr().err == (
+        "error: rack.py:7: host rig: address: is no address\n"
+        "  hint: write 10.0.0.1\n"
+        "error: rack.py: is missing\n"
+    )
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_ctrl_c_is_130(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _command(monkeypatch, error)
+    assert main(["validate"]) == ExitCode.INTERRUPTED
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (4, 4), (ExitCode.CHANGES_PENDING, 10)])
+def test_what_a_command_returns_is_the_exit_code(
+    result: object, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _command(monkeypatch, None, result)
+    assert main(["validate"]) == code
+
+
+def test_an_unexpected_exception_is_one_sentence_and_a_file_for_us(
+    own_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _command(monkeypatch, ZeroDivisionError("division by zero"))
+    assert main(["validate"]) == ExitCode.INTERNAL
+    said = capsys.readouterr().err
+    assert "this is a bug in labctl: ZeroDivisionError: division by zero" in said
+    assert "Traceback" not in said
+    (log,) = (own_state / "logs").glob("bug-*.log")
+    assert str(log) in said
+    assert "Traceback" in log.read_text()
+    assert (own_state / "logs").stat().st_mode & 0o077 == 0
+
+
+def test_a_bug_is_told_even_where_no_file_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LABCTL_STATE", str(tmp_path / "file"))
+    _command(monkeypatch, ZeroDivisionError())
+    assert main(["validate"]) == ExitCode.INTERNAL
+    assert "bug in labctl" in capsys.readouterr().err
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "labctl.cli.main", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_help_starts_within_150_ms_and_imports_nothing_heavy() -> None:
+    heavy = "{'rich', 'pydantic', 'pyinfra', 'gevent', 'paramiko', 'jinja2'}"
+    code = (
+        "import sys; from labctl.cli.main import main; main(['--help']);"
+        f"sys.exit(len({heavy} & set(sys.modules)))"
+    )
+    took = []
+    for _ in range(7):
+        before = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        took.append(time.perf_counter() - before)
+        assert done.returncode == 0
+    # The best of seven: the machine that runs the tests does other things meanwhile.
+    assert min(took) < 0.150, f"median {median(took):.3f} s"
