@@ -177,8 +177,9 @@ def parse(text: str, file: str) -> tuple[KnownHost, ...]:
     entries: list[KnownHost] = []
     problems: list[Problem] = []
     for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip(" \t\r")
-        if not line or line.startswith("#"):
+        line = raw.removesuffix("\r").strip(" \t")
+        # paramiko takes a lone carriage return for the end of a line, so a comment could hide a key from us.
+        if "\r" not in line and (not line or line.startswith("#")):
             continue
         try:
             if not line.isascii() or not line.replace("\t", " ").isprintable():
