@@ -169,6 +169,13 @@ def encode(message: Event | Order) -> str:
     return json.dumps(asdict(message), separators=(",", ":")) + "\n"
 
 
+def _named(kinds: dict[str, type[Any]], data: Any, key: str) -> Any:
+    cls = kinds.get(data.get(key, "")) if isinstance(data, dict) else None
+    if cls is None:
+        raise ValueError(f"neither of {', '.join(kinds)}: {str(data)[:80]}")
+    return _build(cls, data)
+
+
 def _build(cls: type[Any], data: dict[str, Any]) -> Any:
     known = {f.name for f in fields(cls)}
     if unknown := set(data) - known:
@@ -181,15 +188,13 @@ def _build(cls: type[Any], data: dict[str, Any]) -> Any:
 
 def decode_event(line: str) -> Event:
     """Read one line from a worker; raise ``ValueError`` when it is not an event."""
-    data = json.loads(line)
-    event: Event = _build(_EVENTS[data["ev"]], data)
+    event: Event = _named(_EVENTS, json.loads(line), "ev")
     return event
 
 
 def decode_order(line: str) -> Order:
     """Read one line from the parent; raise ``ValueError`` when it is not an order."""
-    data = json.loads(line)
-    order: Order = _build(_ORDERS[data["do"]], data)
+    order: Order = _named(_ORDERS, json.loads(line), "do")
     return order
 
 
