@@ -8,11 +8,14 @@ take their place.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Rack
-from labctl.ops import download, leftovers, systemd, users
+from labctl.inventory import Host, Model, Rack
+from labctl.ops import download, files, leftovers, systemd, users
+from labctl.ops.facts import Look, Paths
 from labctl.render import units
 
 
@@ -31,8 +34,7 @@ def services() -> None:
     )
     if wanted:
         accounts(spec)
-    for model in units.fetched_models(rack, spec):
-        download.file(name=f"model {model.id}", url=model.source, dest=model.path, sha256=model.sha256)
+    model_files(units.fetched_models(rack, spec))
     for service, unit in wanted:
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
 
@@ -50,6 +52,17 @@ def accounts(spec: Host) -> None:
             create_home=False,
             shell="/usr/sbin/nologin",
         )
+
+
+def model_files(models: list[Model]) -> None:
+    """Fetch the models, each into its folder; a folder that is there already stays as it is."""
+    folders = sorted({str(Path(model.path).parent) for model in models})
+    there = host.get_fact(Paths, looks=[Look(folder, follow=True) for folder in folders]) if folders else []
+    for folder, info in zip(folders, there, strict=True):
+        if info.kind == "absent":
+            files.directory(name=f"folder {folder}", path=folder)
+    for model in models:
+        download.file(name=f"model {model.id}", url=model.source, dest=model.path, sha256=model.sha256)
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

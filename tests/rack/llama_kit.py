@@ -1,0 +1,111 @@
+"""The real llama-server for hosts of the virtual rack, from Debian's unstable archive, with its own loader.
+
+No stable Debian ships it, and unstable's wants a newer C library than the hosts have. So its packages are
+unpacked, not installed, below one folder, and a launcher starts it by the loader that came with them. apt
+works in a state of its own here: nothing of this machine changes. The tree is made once and kept in labctl's
+cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from labctl.lab.aptsources import debian_lines
+
+HOME = "/opt/llama"
+BINARY = f"{HOME}/llama-server"
+PACKAGES = (
+    "llama.cpp-tools",
+    "libllama0",
+    "libggml0",
+    "libc6",
+    "libgcc-s1",
+    "libstdc++6",
+    "libgomp1",
+    "libssl3t64",
+    "libzstd1",
+    "zlib1g",
+)
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+LAUNCHER = """\
+#!/bin/sh
+# The newest loader for the newest libraries; the backend is the one that every processor can run.
+lib=$(dirname "$0")/lib
+export GGML_BACKEND_PATH="$lib/ggml/backends0/{backend}"
+exec "$lib/{loader}" --library-path "$lib:$lib/llama" "$(dirname "$0")/bin/llama-server" "$@"
+"""
+
+
+class NoLlama(Exception):
+    """llama-server cannot be had here; says why."""
+
+
+def tree(cache: Path) -> Path:
+    """Return a folder to be copied to ``/opt/llama`` of a host, making it first where it is missing."""
+    cache.mkdir(parents=True, exist_ok=True)
+    done = cache / "llama"
+    with (cache / "llama.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.is_dir():
+            work = cache / "llama.new"
+            shutil.rmtree(work, ignore_errors=True)
+            _make(work)
+            (work / "tree").rename(done)
+            shutil.rmtree(work)
+    return done
+
+
+def install(cache: Path, root: Path) -> None:
+    """Lay llama-server out below ``/opt/llama`` of the host whose file tree is ``root``."""
+    shutil.copytree(tree(cache), root / HOME.lstrip("/"), symlinks=True)
+
+
+def _make(work: Path) -> None:
+    for folder in ("etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d", "state/lists/partial"):
+        (work / folder).mkdir(parents=True)
+    (work / "cache/archives/partial").mkdir(parents=True)
+    (work / "apt.conf").write_text(
+        f'Dir::Etc "{work}/etc"; Dir::Etc::sourcelist "sources.list";\n'
+        'Dir::Etc::sourceparts "sources.list.d";\n'
+        f'Dir::State "{work}/state"; Dir::State::status "/var/lib/dpkg/status"; Dir::Cache "{work}/cache";\n'
+        'APT::Sandbox::User "root";\n'
+    )
+    # A frozen mirror makes unstable's index look out of date; its signature is checked all the same.
+    options = f"[signed-by={KEYRING} check-valid-until=no]"
+    lines = [line.replace("deb ", f"deb {options} ", 1) for line in debian_lines("sid")[:1]]
+    (work / "etc/sources.list").write_text("".join(f"{line}\n" for line in lines))
+    _run(work, "apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any")
+    _run(work, "apt-get", "download", "-q", *PACKAGES)
+    for package in work.glob("*.deb"):
+        _run(work, "dpkg-deb", "-x", str(package), "unpacked")
+    _lay_out(work / "unpacked/usr", work / "tree")
+
+
+def _lay_out(usr: Path, made: Path) -> None:
+    (loader,) = usr.glob("lib/*/ld-linux-*.so.*")
+    backends = sorted(path.name for path in loader.parent.glob("ggml/backends0/libggml-cpu-*.so"))
+    backend = next((name for name in backends if name.endswith("-x64.so")), backends[0])
+    shutil.copytree(
+        loader.parent,
+        made / "lib",
+        symlinks=True,
+        ignore=lambda folder, names: [
+            name for name in names if (name.startswith("libggml-cpu-") and name != backend) or name == "gconv"
+        ],
+    )
+    (made / "bin").mkdir()
+    shutil.copy2(usr / "bin/llama-server", made / "bin")
+    launcher = made / "llama-server"
+    launcher.write_text(LAUNCHER.format(backend=backend, loader=loader.name))
+    launcher.chmod(0o755)
+
+
+def _run(work: Path, *argv: str) -> None:
+    environment = {**os.environ, "APT_CONFIG": str(work / "apt.conf")}
+    done = subprocess.run(argv, cwd=work, env=environment, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise NoLlama(f"{argv[0]} {argv[1]}: {done.stderr.strip()[-300:]}")
