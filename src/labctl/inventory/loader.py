@@ -107,9 +107,9 @@ def load_rack(path: Path | str) -> LoadedRack:
     if ran.error is None:
         problems += _unusable(rack, ran.namespace, report)
     if isinstance(rack, Rack):
-        problems += _disagreements(rack, ledger, report)
+        bypassed = [] if ledger.mistakes else list(_bypassed(rack, report))
+        problems += bypassed or _disagreements(rack, ledger, report)
     if not problems and not ledger.mistakes and isinstance(rack, Rack):
-        problems += _bypassed(rack, report)
         problems += _ungrouped(rack, ran.namespace, report)
         if not problems:
             groups: Groups = read_groups(ran.namespace, file, extra)
@@ -137,7 +137,7 @@ def _salvage(rack: Rack, broken: set[int]) -> tuple[Rack, set[str]]:
         items = vars(rack).get(field)
         kept = []
         for item in items if isinstance(items, (list, tuple)) else ():
-            if isinstance(item, kind) and not any(id(part) in broken for part, _ in inside(item)):
+            if isinstance(item, kind) and _is_sound(item, broken):
                 kept.append(item)
             elif isinstance(item, Spec):
                 raw = vars(item)
@@ -154,6 +154,17 @@ def _salvage(rack: Rack, broken: set[int]) -> tuple[Rack, set[str]]:
         ssh=ssh if isinstance(ssh, Ssh) and id(ssh) not in broken else Ssh(),
     )
     return safe, names
+
+
+def _is_sound(item: Spec, broken: set[int]) -> bool:
+    """Return whether nothing in an object was refused, or slipped in without being validated."""
+    if any(id(part) in broken for part, _ in inside(item)):
+        return False
+    try:
+        type(item).model_validate(item.model_dump(warnings=False))
+    except Exception:
+        return False
+    return True
 
 
 def _texts(value: object) -> list[object]:

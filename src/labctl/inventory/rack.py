@@ -20,7 +20,7 @@ from labctl.inventory.services import Model
 from labctl.inventory.spec import Spec
 
 ROLE_GROUPS = {"gpu": "gpu", "always-on": "always_on", "storage": "storage"}
-_SHA1 = {
+_WEAK = {
     "kex": (
         "diffie-hellman-group-exchange-sha1",
         "diffie-hellman-group14-sha1",
@@ -93,7 +93,7 @@ class Rack(Spec):
                 "channel_timeout": 10,
                 "banner_timeout": 10,
                 "auth_timeout": 10,
-                "disabled_algorithms": {kind: list(names) for kind, names in _SHA1.items()},
+                "disabled_algorithms": {kind: list(names) for kind, names in _WEAK.items()},
             },
             "_sudo": ssh.user != "root",
             "spec": host,
