@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 class Accounts:
     """A host with one user, ``admin``, whose home lies below the test's directory."""
 
-    def __init__(self, here: Here) -> None:
+    def __init__(self, here: Here, top: Path) -> None:
         self.here = here
-        self.home = here.root / "home/admin"
+        self.home = top / "home/admin"
         self.ssh = self.home / ".ssh"
         self.keys = self.ssh / "authorized_keys"
         self.log = here.root / "log"
@@ -33,9 +35,6 @@ class Accounts:
             here.stand_in(program, f'printf "%s %s\\n" {program} "$*" >> {self.log}')
 
     def make_home(self) -> None:
-        # The test's directories are private to root; the user must be able to pass through them.
-        for parent in (self.here.root, *self.here.root.parents[:2]):
-            parent.chmod(0o711)
         self.home.mkdir(parents=True)
         os.chown(self.home, NOBODY, NOBODY)
 
@@ -46,8 +45,11 @@ class Accounts:
 
 
 @pytest.fixture
-def accounts(here: Here) -> Accounts:
-    return Accounts(here)
+def accounts(here: Here) -> Iterator[Accounts]:
+    # pytest's own directories are private to root, and the user must be able to reach its home.
+    with tempfile.TemporaryDirectory(prefix="labctl-test-") as top:
+        Path(top).chmod(0o711)
+        yield Accounts(here, Path(top))
 
 
 def test_a_new_user_gets_a_group_of_its_own(accounts: Accounts) -> None:
