@@ -24,7 +24,9 @@ from labctl.lab.processes import wait_until
 from labctl.lab.record import sweep_leftovers
 from labctl.lab.spec import SSH_PORT, LabHost, LabSpec
 
-_SSH_S = 30.0
+_SSH_S = 60.0
+_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+_INSTANCES = 4096
 
 
 def launch(spec: LabSpec, progress: Callable[[str], None], *, stays: bool) -> subprocess.Popen[bytes]:
@@ -38,6 +40,7 @@ def launch(spec: LabSpec, progress: Callable[[str], None], *, stays: bool) -> su
     if left:
         raise LabctlError(f"an earlier lab left {', '.join(left)}, which would not go")
     require_free(spec.network)
+    _make_room(progress)
     trees = {
         suite: base(suite, spec.cache_dir, progress, spec.mirror)
         for suite in sorted({host.suite for host in spec.hosts})
@@ -60,7 +63,7 @@ def await_ssh(host: LabHost) -> None:
     """Wait until the host's sshd greets.
 
     Raises:
-        LabctlError: it did not within 30 seconds.
+        LabctlError: it did not within a minute.
     """
 
     def greets() -> bool:
@@ -73,6 +76,25 @@ def await_ssh(host: LabHost) -> None:
 
     if not wait_until(greets, within=_SSH_S):
         raise LabctlError(f"it runs, but its ssh does not answer at {host.address}", host=host.name)
+
+
+def _make_room(progress: Callable[[str], None]) -> None:
+    """Raise the number of inotify instances that root may have: each host takes about eight, 128 are usual.
+
+    Where it stays too low, systemd dies inside the hosts without a word. The higher limit stays until the
+    machine boots: taking it back could starve another lab, or whoever else relied on it meanwhile.
+    """
+    now = int(_INOTIFY.read_text())
+    if now >= _INSTANCES:
+        return
+    try:
+        _INOTIFY.write_text(str(_INSTANCES))
+    except OSError as error:
+        raise LabctlError(
+            f"only {now} inotify instances are allowed, and that can't be changed here: {error.strerror}",
+            hint=f"outside of this container: sysctl fs.inotify.max_user_instances={_INSTANCES}",
+        ) from None
+    progress(f"raised fs.inotify.max_user_instances from {now} to {_INSTANCES}, until the next boot")
 
 
 def _spawn(spec: LabSpec, trees: dict[str, Path], *, stays: bool) -> subprocess.Popen[bytes]:
