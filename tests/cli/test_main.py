@@ -6,9 +6,7 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
-from statistics import median
 
 import click
 import pytest
@@ -155,17 +153,18 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_help_starts_within_150_ms_and_imports_nothing_heavy() -> None:
+def test_help_costs_less_than_150_ms_and_imports_nothing_heavy() -> None:
     heavy = "{'rich', 'pydantic', 'pyinfra', 'gevent', 'paramiko', 'jinja2'}"
     code = (
         "import sys; from labctl.cli.main import main; main(['--help']);"
         f"sys.exit(len({heavy} & set(sys.modules)))"
     )
-    took = []
-    for _ in range(7):
-        before = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-        took.append(time.perf_counter() - before)
-        assert done.returncode == 0
-    # The best of seven: the machine that runs the tests does other things meanwhile.
-    assert min(took) < 0.150, f"median {median(took):.3f} s"
+    costs = []
+    for _ in range(5):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        costs.append(usage.ru_utime + usage.ru_stime)
+    # Processor time, which on an idle machine is the wall time: the machine that runs tests is not idle.
+    assert min(costs) < 0.150, costs

@@ -59,7 +59,9 @@ def style(text: str, how: str) -> str:
         return text
     words = how.split()
     named = [word for word in words if word not in ("bold", "dim")]
-    return click.style(text, fg=named[0] if named else None, bold="bold" in words, dim="dim" in words)
+    # None, not False: click writes "not dim" as the code that also ends bold.
+    bold, dim = ("bold" in words) or None, ("dim" in words) or None
+    return click.style(text, fg=named[0] if named else None, bold=bold, dim=dim)
 
 
 def out(text: str = "") -> None:

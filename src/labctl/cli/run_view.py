@@ -9,7 +9,6 @@ there is one, else as soon as all hosts have planned or the first outcome arrive
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,8 @@ class Bars:
             console=console,
             transient=True,
             refresh_per_second=8,
-            redirect_stderr=sys.stderr.isatty(),
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         width = max(len(host) for host in hosts)
         self._tasks: dict[str, TaskID] = {
@@ -103,13 +103,15 @@ class RunView:
 
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Take the bars away for a question or a longer text."""
+        """Take the bars away while something is printed or asked; nested use is harmless."""
         if self._bars is None or not self._bars.progress.live.is_started:
             yield
             return
         self._bars.progress.stop()
-        yield
-        self._bars.progress.start()
+        try:
+            yield
+        finally:
+            self._bars.progress.start()
 
     def on_event(self, event: Event) -> None:
         """Take note of an event, and say what is worth saying."""
@@ -127,8 +129,9 @@ class RunView:
                 self._end(event)
                 self._heard_of(event.host)
             case Log():
-                problem = Problem(event.message, host=event.host)
-                printer.show_problems([problem], severity=event.level)
+                with self.standing_still():
+                    problem = Problem(event.message, host=event.host)
+                    printer.show_problems([problem], severity=event.level)
             case Connected() | OpStarted() | WorkerEnded():
                 # Only the bars have something to show of these.
                 return
@@ -138,41 +141,40 @@ class RunView:
             return
         self._awaited.discard(host)
         if not self._awaited:
-            self._show_plans()
-            printer.out(printer.style(f"Plan: {plan_totals(self._reports)}", "bold"))
+            with self.standing_still():
+                self._show_plans()
+                printer.out(printer.style(f"Plan: {plan_totals(self._reports)}", "bold"))
 
     def _show_plans(self) -> None:
-        if self._unshown:
-            order = [self._reports[host] for host in self._reports if host in self._unshown]
-            self._unshown = []
-            with self.standing_still():
-                plan_view.show(order, diff=self._diff)
+        order = [report for host, report in self._reports.items() if host in self._unshown]
+        self._unshown = []
+        plan_view.show(order, diff=self._diff)
 
     def _outcome(self, op: OpEnded) -> None:
-        # A run of operations that changed nothing is told by its count at the end.
-        if op.status in ("unchanged", "not-run"):
+        # What changed nothing is told by its count at the end, what is not run by its name.
+        if op.status in ("unchanged", "not-run") or (op.status == "changed" and self._bars):
             return
-        self._show_plans()
-        if op.status == "changed" and self._bars:
-            return
-        tone = "red" if op.status == "failed" else "green"
-        name = printer.safe(op.name)
-        printer.out(f"{op.host}: {printer.style(op.status, tone)}  {name} ({op.seconds:.1f}s)")
-        if op.status == "failed":
-            _tail("stdout", op.stdout_tail)
-            _tail("stderr", op.stderr_tail)
+        with self.standing_still():
+            self._show_plans()
+            tone = "red" if op.status == "failed" else "green"
+            name = printer.safe(op.name)
+            printer.out(f"{op.host}: {printer.style(op.status, tone)}  {name} ({op.seconds:.1f}s)")
+            if op.status == "failed":
+                _tail("stdout", op.stdout_tail)
+                _tail("stderr", op.stderr_tail)
 
     def _end(self, end: HostEnded) -> None:
-        if end.status == "ok":
-            if self._execute and not self._bars:
-                self._show_plans()
-                done = f"{end.changed} changed, {end.unchanged} unchanged"
-                printer.out(f"{end.host}: {printer.style('ok', 'green')}  {done} ({end.seconds:.1f}s)")
+        if end.status == "ok" and (self._bars or not self._execute):
             return
-        if self._execute:
-            self._show_plans()
-        hint = f" ({printer.safe(end.hint)})" if end.hint else ""
-        printer.out(f"{end.host}: {printer.style(end.status, 'red')}  {printer.safe(end.reason)}{hint}")
+        with self.standing_still():
+            if self._execute:
+                self._show_plans()
+            if end.status == "ok":
+                said = f"{end.changed} changed, {end.unchanged} unchanged ({end.seconds:.1f}s)"
+            else:
+                said = printer.safe(end.reason) + (f" ({printer.safe(end.hint)})" if end.hint else "")
+            tone = "green" if end.status == "ok" else "red"
+            printer.out(f"{end.host}: {printer.style(end.status, tone)}  {said}")
 
 
 def _tail(name: str, text: str) -> None:
