@@ -15,6 +15,7 @@ from pathlib import Path
 from labctl.domain.problem import LabctlError
 from labctl.ports import Clock
 
+COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
 
 
@@ -57,6 +58,11 @@ def colour_refused() -> bool:
 def dumb_terminal() -> bool:
     """Return whether the terminal can neither colour nor redraw (an editor's shell, say)."""
     return os.environ.get("TERM") == "dumb"
+
+
+def completing() -> bool:
+    """Return whether a shell started us to complete a word."""
+    return COMPLETION_VARIABLE in os.environ
 
 
 def shell() -> str:

@@ -116,4 +116,4 @@ def completion(shell: str | None) -> None:
     maker = get_completion_class(chosen) if chosen in SHELLS else None
     if maker is None:
         raise LabctlError("which shell?", hint=f"say one of: {', '.join(SHELLS)}")
-    printer.out(maker(cli, {}, "labctl", "_LABCTL_COMPLETE").source())
+    printer.out(maker(cli, {}, "labctl", wiring.COMPLETION_VARIABLE).source())

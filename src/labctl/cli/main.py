@@ -146,12 +146,24 @@ def _report_bug(error: Exception) -> int:
     return ExitCode.INTERNAL
 
 
+def _run(args: list[str]) -> object:
+    if wiring.completing():
+        # The shell asks for words; click answers it and exits.
+        cli.main(args, prog_name="labctl", complete_var=wiring.COMPLETION_VARIABLE)
+    try:
+        # Not cli.main(), which would end the process by itself when the reader of stdout went away.
+        with cli.make_context("labctl", args) as context:
+            result: object = cli.invoke(context)
+    except click.exceptions.Exit as end:
+        result = end.exit_code
+    sys.stdout.flush()
+    return result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run labctl and return its exit code."""
-    args = list(sys.argv[1:] if argv is None else argv)
     try:
-        result = cli.main(args, prog_name="labctl", complete_var="_LABCTL_COMPLETE", standalone_mode=False)
-        sys.stdout.flush()
+        result = _run(list(sys.argv[1:] if argv is None else argv))
     except LabctlError as error:
         printer.show_problems(error.problems)
         return error.code
