@@ -46,29 +46,26 @@ SCALARS = [
 ]  # fmt: skip
 
 
-def call(name: str, inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    fields = st.sampled_from([*FIELDS[name].split(), *FIELDS[name].split(), *TYPOS])
-    values = st.one_of(
-        st.sampled_from(SCALARS),
-        inner,
-        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
-    )
-    pairs = st.dictionaries(fields, values, max_size=6)
-    required = {"Host": {"name": "'a'", "address": "'x'"}, "Rack": {"name": "'r'", "hosts": "[]"}}.get(
-        name, {}
-    )
-    return st.tuples(pairs, st.booleans()).map(
-        lambda drawn: (
-            f"{name}({', '.join(f'{k}={v}' for k, v in {**(required if drawn[1] else {}), **drawn[0]}.items())})"
-        )
-    )
+@st.composite
+def expressions(draw: st.DrawFn) -> str:
+    """A constructor with right and wrong fields and values, other constructors among them."""
+
+    def value(depth: int) -> str:
+        if depth == 0 or draw(st.integers(0, 2)):
+            return draw(st.sampled_from(SCALARS))
+        name = draw(st.sampled_from(sorted(FIELDS)))
+        known = FIELDS[name].split()
+        given = {known[0]: "'a'", known[1]: "'x'"} if draw(st.booleans()) else {}
+        for field in draw(st.lists(st.sampled_from([*known, *known, *TYPOS]), max_size=4)):
+            given[field] = value(depth - 1)
+            if draw(st.booleans()):
+                given[field] = f"[{given[field]}]"
+        return f"{name}({', '.join(f'{field}={text}' for field, text in given.items())})"
+
+    return value(4)
 
 
-EXPRESSIONS = st.recursive(
-    st.sampled_from(SCALARS),
-    lambda inner: st.sampled_from(sorted(FIELDS)).flatmap(lambda name: call(name, inner)),
-    max_leaves=12,
-)
+EXPRESSIONS = expressions()
 STATEMENTS = st.one_of(
     EXPRESSIONS.map(lambda text: f"x = {text}"),
     EXPRESSIONS.map(lambda text: f"rack = {text}"),
@@ -166,19 +163,19 @@ def test_any_program_about_racks_is_a_rack_or_problems(folder: Path, text: str) 
     judge(folder, text)
 
 
-@settings(THOROUGH, max_examples=2500)
+@settings(THOROUGH, max_examples=3500)
 @given(mutants())
 def test_any_slip_in_the_example_is_a_rack_or_problems(folder: Path, text: str) -> None:
     judge(folder, text)
 
 
-@settings(THOROUGH, max_examples=2250)
+@settings(THOROUGH, max_examples=1750)
 @given(st.text(max_size=200))
 def test_any_text_is_a_rack_or_problems(folder: Path, text: str) -> None:
     judge(folder, text)
 
 
-@settings(THOROUGH, max_examples=2250)
+@settings(THOROUGH, max_examples=1750)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_rack_or_problems(folder: Path, data: bytes) -> None:
     judge(folder, data)

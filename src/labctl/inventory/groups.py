@@ -46,7 +46,7 @@ def _is_host(item: Any) -> bool:
 
 def _candidates(namespace: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in namespace.items():
-        if isinstance(name, str) and not name.startswith("_") and isinstance(value, (list, tuple)):
+        if not name.startswith("_") and isinstance(value, (list, tuple)):
             yield name, value
 
 

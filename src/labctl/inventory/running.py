@@ -145,12 +145,15 @@ def run(text: str, file: Path) -> Ran:
     Raises:
         KeyboardInterrupt: somebody pressed Ctrl-C.
     """
-    ran = Ran(namespace={"__file__": str(file)})
+    ran = Ran()
+    namespace: dict[str, Any] = {"__file__": str(file)}
     with _surroundings(file, ran.printed):
         try:
-            exec(compile(text, str(file), "exec"), ran.namespace)
+            exec(compile(text, str(file), "exec"), namespace)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             ran.error = error
+    # `globals()[5] = ...` is possible, and means nothing.
+    ran.namespace = {name: value for name, value in namespace.items() if isinstance(name, str)}
     return ran

@@ -1,0 +1,251 @@
+"""The commands init, validate and schema, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import paramiko
+import pytest
+from rack_texts import rack_text, write
+
+from labctl import content
+from labctl.cli.main import main
+from labctl.domain.problem import ExitCode, LabctlError
+from labctl.inventory import load_rack, scaffold
+
+HOST = 'rack = Rack(name="r", hosts=[Host(name="a", address="10.0.0.1")])'
+KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): stat.filemode(path.lstat().st_mode)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def test_init_makes_a_rack_that_is_valid_and_says_what_to_type_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "lab/mine"]) == 0
+    told = capsys.readouterr().out
+    positions = [told.index(f"cd lab/mine && labctl {verb}") for verb in ("validate", "enroll", "plan")]
+    assert positions == sorted(positions)
+    assert tree(tmp_path / "lab" / "mine") == {
+        "inventory": "drwxr-xr-x",
+        "inventory/.gitignore": "-rw-r--r--",
+        "inventory/keys": "drwx------",
+        "inventory/keys/operator": "-rw-------",
+        "inventory/keys/operator.pub": "-rw-r--r--",
+        "inventory/rack.py": "-rw-r--r--",
+    }
+    monkeypatch.chdir(tmp_path / "lab" / "mine")
+    assert main(["validate"]) == 0
+    assert "rack example is valid (7 hosts, 11 GPUs, 1 service, 0 models)" in capsys.readouterr().out
+
+
+def test_the_new_key_pair_is_one_that_ssh_can_use(tmp_path: Path) -> None:
+    made = scaffold.create(tmp_path, b"")
+    private = paramiko.Ed25519Key.from_private_key_file(str(made.public_key.with_suffix("")))
+    keytype, public, comment = made.public_key.read_text().split()
+    assert (keytype, public, comment) == ("ssh-ed25519", private.get_base64(), "labctl-operator")
+
+
+def test_git_keeps_private_keys_out_and_host_keys_in(tmp_path: Path) -> None:
+    scaffold.create(tmp_path, b"")
+    (tmp_path / "inventory" / "known_hosts").write_text("")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    listed = subprocess.run(
+        ["git", "-C", str(tmp_path), "ls-files", "-o", "--exclude-standard"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert "inventory/keys/operator" not in listed
+    assert {"inventory/keys/operator.pub", "inventory/known_hosts"} <= set(listed)
+
+
+def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(["init", str(tmp_path)]) == ExitCode.BAD_INPUT
+    assert "exists already; nothing was changed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_init_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def full_disk(path: Path, data: bytes, mode: int) -> None:
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        path.write_bytes(data)
+
+    monkeypatch.setattr(scaffold, "_write", full_disk)
+    with pytest.raises(LabctlError, match="No space left"):
+        scaffold.create(tmp_path / "new" / "rack", b"x")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").write_text("mine")
+    calls.clear()
+    with pytest.raises(LabctlError):
+        scaffold.create(tmp_path / "old", b"x")
+    assert tree(tmp_path) == {"old": "drwxr-xr-x", "old/file": "-rw-r--r--"}
+
+
+def test_init_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(LabctlError, match="cannot be made"):
+        scaffold.create(tmp_path / "file" / "rack", b"x")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_validate_shows_every_error_with_its_line_and_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(
+        tmp_path, rack_text('rack = Rack(name="r", hosts=[\n    Host(name="A", address="10.0.0.1", cap=3)])')
+    )
+    assert main(["validate", "rack.py"]) == ExitCode.BAD_INPUT
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "error: rack.py:6: host A: name: must be a host name label" in told.err
+    assert "error: rack.py:6: host A: cap: is not a known field" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_validate_tells_scripts_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(
+        tmp_path, rack_text('rack = Rack(name="r", hosts=[\n    Host(name="A", address="10.0.0.1")])')
+    )
+    assert main(["validate", str(path), "--json"]) == ExitCode.BAD_INPUT
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] is False
+    (problem,) = told["problems"]
+    assert (problem["line"], problem["host"], problem["field"]) == (6, "A", "name")
+    path = write(tmp_path, rack_text(HOST))
+    assert main(["validate", str(path), "--json"]) == ExitCode.OK
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["hosts"], told["problems"], told["not_enrolled"]) == (True, 1, [], ["a"])
+
+
+def test_validate_says_who_is_not_enrolled_yet_and_does_not_mind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(
+        tmp_path,
+        rack_text(HOST.replace("])", ', ), Host(name="b", address="10.0.0.2")])')).replace(
+            '"10.0.0.1"), )', '"10.0.0.1")'
+        ),
+    )
+    write(tmp_path, f"10.0.0.1 ssh-ed25519 {KEY}\n", "known_hosts")
+    assert main(["validate", str(path)]) == ExitCode.OK
+    assert "not enrolled yet: b (labctl enroll b)" in capsys.readouterr().out
+
+
+def test_validate_tells_a_bad_line_of_known_hosts_beside_the_rack_s_own_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, f"10.0.0.1 ssh-ed25519 {KEY}\n10.0.0.1 ssh-ed25519 AAAA\n", "known_hosts")
+    path = write(tmp_path, rack_text(HOST))
+    assert main(["validate", str(path)]) == ExitCode.BAD_INPUT
+    assert "known_hosts:2: this line holds" in capsys.readouterr().err
+    path = write(tmp_path, rack_text(HOST.replace("name=", "nam=", 1)))
+    assert main(["validate", str(path)]) == ExitCode.BAD_INPUT
+    told = capsys.readouterr().err
+    assert "known_hosts:2" in told
+    assert "nam: is not a known field" in told
+
+
+def test_validate_without_a_rack_file_says_how_to_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["validate", "nowhere/rack.py"]) == ExitCode.BAD_INPUT
+    assert "labctl init" in capsys.readouterr().err
+
+
+def test_the_schema_describes_every_field_and_accepts_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--indent", "0"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1
+    schema = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for name, part in [*schema["$defs"].items(), ("Rack", schema)]:
+        assert part["description"], name
+        assert part["additionalProperties"] is False
+        for field, details in part["properties"].items():
+            assert details.get("description"), f"{name}.{field}"
+    rack = load_rack(content.example_rack()).rack
+    jsonschema.validate(rack.to_json(), schema)
+    wrong = rack.to_json()
+    wrong["hosts"][0]["base_w"] = "250"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, schema)
+
+
+def test_what_ships_is_found_in_a_checkout_and_in_a_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert content.example_rack().is_file()
+    assert content.deploys_dir().is_dir()
+    assert content.templates_dir().is_dir()
+    package = tmp_path / "site-packages" / "labctl"
+    shipped = package / "_content" / "inventory"
+    shipped.mkdir(parents=True)
+    write(shipped, "", "rack.py")
+    monkeypatch.setattr(content, "_PACKAGE", package)
+    assert content.example_rack() == shipped / "rack.py"
+    with pytest.raises(LabctlError, match="lacks deploys") as caught:
+        content.deploys_dir()
+    assert caught.value.code is ExitCode.INTERNAL
+
+
+def test_loading_a_rack_imports_no_engine(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from labctl.inventory import load_rack, known_hosts\n"
+        f"load_rack({str(content.example_rack())!r})\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert not {"gevent", "pyinfra", "paramiko", "cryptography", "rich", "click"} & set(ended.stdout.split())
+
+
+HUNDRED = """\
+rack = Rack(name="big", circuits=[Circuit(name="c")], hosts=[
+    Host(name=f"n{i}", address=f"10.66.0.{i}", roles=["gpu"], base_w=200,
+        gpus=[Gpu(model="RTX 3090", slot=f"slot{n}", cap_w=200) for n in range(8)],
+        psus=[Psu(name="p", watts=2000, circuit="c")],
+        wake=WakeOnLan(mac=f"52:54:00:00:00:{i:02x}", relay="n100" if i < 100 else None),
+        depends_on=[f"n{i + 1}"] if i < 100 else [],
+        services=[Command(name="web", argv=["/bin/true"], port=8000)])
+    for i in range(1, 101)])
+"""
+
+
+def test_a_hundred_hosts_are_validated_within_half_a_second_of_processor_time(tmp_path: Path) -> None:
+    path = write(tmp_path, rack_text(HUNDRED))
+    costs = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run(
+            [sys.executable, "-m", "labctl.cli.main", "validate", str(path)], check=True, capture_output=True
+        )
+        after = os.times()
+        costs.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
+    # Processor time, not wall time: other tests run beside this one.
+    assert min(costs) < 0.5
