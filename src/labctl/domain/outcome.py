@@ -51,8 +51,8 @@ def judge(statuses: Mapping[str, Status], *, interrupted: bool = False) -> Outco
     if done:
         return Outcome(ExitCode.PARTIAL, f"{len(done)} {of_all} finished; not done: {', '.join(left)}")
     if named("interrupted"):
-        return Outcome(ExitCode.INTERRUPTED, f"interrupted; no host {of_all} finished")
-    return Outcome(ExitCode.UNREACHABLE, f"none {of_all} could be reached: {', '.join(left)}")
+        return Outcome(ExitCode.INTERRUPTED, "interrupted; no host finished")
+    return Outcome(ExitCode.UNREACHABLE, f"no host could be reached: {', '.join(left)}")
 
 
 def counted(count: int, noun: str) -> str:
