@@ -2,7 +2,8 @@
 
 Between two first runs a host is thrown away and booted fresh. Ansible needs python3-apt there, which a
 Debian server usually has but the virtual rack's hosts don't; it is put in by dpkg after every boot, for every
-tool. Nothing is timed before the hosts have come to rest.
+tool. Nothing is timed before the hosts have come to rest, and every run finds a host to which nobody is
+logged in: a log-in starts a systemd for the user, which stays for a while and would favour whoever is next.
 """
 
 from __future__ import annotations
@@ -82,9 +83,8 @@ class Hosts:
             shutil.copy(deb, self._debs)
 
     def fresh(self, count: int) -> None:
-        """Throw the first ``count`` hosts away, boot them anew, and wait until they are at rest."""
+        """Throw the first ``count`` hosts away and boot them anew."""
         list(self._pool.map(self._renew, self.names(count)))
-        self.rest(count)
 
     def _renew(self, name: str) -> None:
         self.lab.reset(name)
@@ -94,8 +94,9 @@ class Hosts:
         self.lab.run(name, ["sh", "-c", "dpkg -i /root/debs/*.deb"], timeout=120, check=True)
         shutil.rmtree(there)
 
-    def rest(self, count: int) -> None:
-        """Wait until the hosts do next to nothing, for at most 20 seconds."""
+    def ready(self, count: int) -> None:
+        """Make sure that nobody is logged in; wait until the hosts do next to nothing, at most 20 seconds."""
+        list(self._pool.map(self._log_out, self.names(count)))
         deadline = time.monotonic() + _REST_S
         groups = self.groups(count)
         while time.monotonic() < deadline:
@@ -103,6 +104,9 @@ class Hosts:
             time.sleep(0.5)
             if sum(map(cpu_s, groups)) - before < _QUIET * 0.5:
                 return
+
+    def _log_out(self, name: str) -> None:
+        self.lab.run(name, ["systemctl", "stop", "user@*.service"], timeout=60, check=True)
 
     def state(self, count: int) -> dict[str, str]:
         """Return a digest of each host's end state: files, users, units, packages."""

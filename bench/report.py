@@ -91,6 +91,11 @@ def _table(results: Results, phase: str) -> str:
         cells = [_cell(results.of(tool, n, phase)) for n in results.counts]
         if any(cell != "–" for cell in cells):
             rows.append([name, *cells])
+    if phase == "again":
+        alone = [results.median("floor", n, phase, "net_s") for n in results.counts]
+        rows.append(["floor, network only", *("–" if s is None else f"{s:.2f}" for s in alone)])
+        over = [_times(_ratio(results, phase, "labctl", n, to="floor")) for n in results.counts]
+        rows.append(["labctl : floor", *over])
     for tool in ("ansible", "pyinfra"):
         ratios = [_times(_ratio(results, phase, tool, n)) for n in results.counts]
         rows.append([f"{NAMES[tool]} : labctl", *ratios])
@@ -114,8 +119,8 @@ def _cell(records: list[Record]) -> str:
     return f"**{median(wall):.2f}** ({min(wall):.2f}) · {client:.2f} · {served:.2f}"
 
 
-def _ratio(results: Results, phase: str, tool: str, hosts: int) -> float | None:
-    other, own = results.median(tool, hosts, phase), results.median("labctl", hosts, phase)
+def _ratio(results: Results, phase: str, tool: str, hosts: int, to: str = "labctl") -> float | None:
+    other, own = results.median(tool, hosts, phase), results.median(to, hosts, phase)
     return other / own if other and own else None
 
 

@@ -83,11 +83,11 @@ class Bench:
             raise Unfair(f"{tool.name} leaves {', '.join(differ)} in another state than the first tool did")
         if not first:
             raise Unfair(f"{tool.name} says that it changed nothing on fresh hosts")
-        self.hosts.rest(count)
         if changes := self._measure(tool, count, "again", turn):
             raise Unfair(f"{tool.name} changes {changes} things when run again")
 
     def _measure(self, tool: Tool, count: int, phase: str, turn: int, *, watch: bool = False) -> int:
+        self.hosts.ready(count)
         cost = self._meter.run(tool.command, self.hosts.groups(count), watch=watch)
         (self._work / f"{tool.name}.log").write_text(cost.output)
         try:
@@ -104,6 +104,7 @@ class Bench:
         known = self._work / f"n{len(chosen)}" / "known_hosts"
         script = (sys.executable, "-m", "bench.floor", spec.login_user, str(spec.operator_key), str(known))
         command = Command((*script, *(host.address for host in chosen)), REPO, environment(self._work))
+        self.hosts.ready(len(chosen))
         cost = self._meter.run(command, self.hosts.groups(len(chosen)))
         if cost.status != 0:
             raise Unfair(f"the floor could not be measured:\n{cost.output[-2000:]}")
@@ -186,6 +187,7 @@ def workplace() -> Iterator[Path]:
 
 
 def arguments() -> argparse.Namespace:
+    """Return the command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--hosts", default="1,5,20", help="numbers of hosts, separated by commas")
     parser.add_argument("--repeat", type=int, default=5, help="turns of each tool for each number of hosts")
