@@ -131,7 +131,8 @@ def sentence(error: ErrorDetails, cls: type[BaseModel]) -> tuple[str, str]:
     if kind == "extra_forbidden":
         return "is not a known field", did_you_mean(path[-1], cls.model_fields) if len(path) == 1 else ""
     if kind == "value_error":
-        return f"{ctx.get('error', error['msg'])}" + _but_is(error, path), ""
+        reason = str(ctx.get("error", error["msg"]))
+        return reason + _but_is(error, path), _value_hint(reason, error["input"])
     if kind == "literal_error":
         return _literal(error)
     if kind in _EXPECTED:
@@ -147,6 +148,20 @@ def sentence(error: ErrorDetails, cls: type[BaseModel]) -> tuple[str, str]:
     if kind in ("too_long", "string_too_long"):
         return f"must not be longer than {ctx.get('max_length')}", ""
     return error["msg"][:1].lower() + error["msg"][1:], ""
+
+
+def _value_hint(reason: str, value: object) -> str:
+    """Return what to write instead of a value that has the right type, where that can be guessed."""
+    if "duration" in reason and type(value) is int and value > 0:
+        return f'write "{value}s", "{value}m" or "{value}h"' if value < 10_000 else ""
+    if not isinstance(value, str) or len(value) > 80:
+        return ""
+    if "label" in reason:
+        guess = re.sub("[^a-z0-9]+", "-", value.lower()).strip("-")
+        return f'write "{guess}"' if guess else ""
+    if "IP address or a host name" in reason and (port := re.fullmatch(r"[^:]+:([0-9]{1,5})", value)):
+        return f"the port goes elsewhere: ssh=Ssh(port={port[1]})"
+    return ""
 
 
 def _but_is(error: ErrorDetails, path: Sequence[str | int]) -> str:

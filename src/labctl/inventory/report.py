@@ -74,12 +74,9 @@ def merged(problems: Iterable[Problem]) -> list[Problem]:
     told = []
     for first, *others in groups.values():
         hosts = sorted({other.host for other in others if other.host} - {first.host})
-        also = (
-            ", ".join(hosts[:5]) + (", ..." if len(hosts) > 5 else "")
-            if hosts
-            else f"{len(others)} times more"
-        )
-        told.append(replace(first, reason=f"{first.reason} (also {also})") if others else first)
+        also = f"also {', '.join(hosts[:5])}" + (", ..." if len(hosts) > 5 else "")
+        again = also if hosts else f"{len(others)} more from this line"
+        told.append(replace(first, reason=f"{first.reason} ({again})") if others else first)
     return sorted(told, key=lambda problem: (problem.file, problem.line or 0))
 
 
