@@ -12,10 +12,10 @@ from labctl.inventory import Circuit, Command, Gpu, Host, IdlePolicy, Psu, Rack,
 # The wall: a 16 A fuse at 230 V. Cables may carry only 80 % of that for hours, which is about 2.9 kW.
 _office = Circuit(name="office", volts=230, amps=16, continuous_share=0.8)
 
-# A box with eight RTX 3090 on two power supplies. Each card may draw 350 W; eight of them would trip the fuse,
-# so each is capped at 200 W. `slot` is your own name for the place that a card sits in. Once the drivers are
-# installed you can add the card's UUID (`nvidia-smi -L` prints it). Numbers like "GPU 3" change between boots,
-# so labctl never uses them. `base_w` is everything but the cards, under load.
+# A box with eight RTX 3090 on two power supplies. Each card may draw 350 W; eight of them would trip the
+# fuse, so each is capped at 200 W. `slot` is your own name for the place that a card sits in. Once the
+# drivers are installed you can add the card's UUID (`nvidia-smi -L` prints it). Numbers like "GPU 3" change
+# between boots, so labctl never uses them. `base_w` is everything but the cards, under load.
 _rig = Host(
     name="rig",
     address="10.66.0.11",
@@ -42,8 +42,8 @@ _strix = Host(
 )
 
 # A mini PC that sleeps when nobody has used it for half an hour. `wake` says how it is brought back: by a
-# Wake-on-LAN packet to its network card. Such packets do not pass routers, so `relay` names a host in the same
-# network that sends them.
+# Wake-on-LAN packet to its network card. Such packets do not pass routers, so `relay` names a host in the
+# same network that sends them.
 _mini = Host(
     name="mini",
     address="10.66.0.13",
@@ -71,8 +71,9 @@ _sparks = [
 # The disks. Other hosts need it, so it never sleeps.
 _nas = Host(name="nas", address="10.66.0.16", roles=["storage", "always-on"], base_w=40)
 
-# A small computer that is always on. A service is any program: labctl makes a systemd unit of it. This one shows
-# a folder to programs on the same machine. It listens on 127.0.0.1, which is the default: nobody else gets in.
+# A small computer that is always on. A service is any program: labctl makes a systemd unit of it. This one
+# shows a folder to programs on the same machine. It listens on 127.0.0.1, which is the default: nobody else
+# gets in.
 _hub = Host(
     name="hub",
     address="10.66.0.17",
