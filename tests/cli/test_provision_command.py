@@ -17,7 +17,7 @@ def test_a_plan_shows_alike_hosts_together_with_their_diff_and_a_summary(desk: D
     done = desk.run("plan")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "gpu-box, mini: 2 changes, 3 unchanged",
+        "gpu-box, mini: 2 changes, 3 unchanged each",
         *["  change       Base | step 0", *_DIFF, "  change       Base | step 1", *_DIFF],
         "nas: 1 change, 1 conditional, 4 unchanged",
         *["  change       Base | step 0", *_DIFF, "  conditional  Base | step 1"],
@@ -33,6 +33,20 @@ _DIFF = [
     "      -old",
     "      +new",
 ]
+
+
+def test_alike_hosts_with_different_diffs_show_each_diff_with_its_hosts(desk: Desk) -> None:
+    desk.play(nas={"diff": "+name=nas", "changes": 1}, mini={"changes": 1}, gpu_box={"changes": 1})
+    lines = desk.run("plan").out.splitlines()
+    assert lines == [
+        "gpu-box, nas, mini: 1 change, 3 unchanged each",
+        "  change       Base | step 0",
+        "      on gpu-box, mini:",
+        *_DIFF,
+        "      on nas:",
+        "      +name=nas",
+        "Plan: 3 changes on 3 hosts, 0 conditional, 9 unchanged",
+    ]
 
 
 def test_diffs_can_be_left_out(desk: Desk) -> None:
@@ -66,7 +80,7 @@ def test_apply_without_changes_asks_nothing_and_says_0_changes(desk: Desk) -> No
     desk.play(gpu_box=NOTHING, nas=NOTHING, mini=NOTHING)
     done = desk.run("apply")
     assert done.code == 0
-    assert "gpu-box, nas, mini: no changes, 4 unchanged" in done.out
+    assert "gpu-box, nas, mini: no changes, 4 unchanged each" in done.out
     assert "Result: 0 changes on 3 hosts in" in done.out
 
 
@@ -83,7 +97,7 @@ def test_apply_with_yes_shows_the_plan_then_each_outcome_then_a_table(desk: Desk
     done = desk.run("apply", "--yes", "--no-diff")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines.index("gpu-box, nas, mini: 2 changes, 3 unchanged") < lines.index(
+    assert lines.index("gpu-box, nas, mini: 2 changes, 3 unchanged each") < lines.index(
         "gpu-box: changed  Base | step 0 (0.1s)"
     )
     assert "mini: ok  2 changed, 3 unchanged (1.5s)" in lines

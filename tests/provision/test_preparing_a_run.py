@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labctl.cli.plan_view import folded
+from labctl.cli.plan_view import folded, shared
 from labctl.domain.problem import LabctlError
 from labctl.provision.deploys import call_order, resolve
 from labctl.provision.events import (
@@ -107,15 +107,25 @@ def _report(host: str, *states: PlanState, diff: str = "") -> HostReport:
     return HostReport(host, tuple(ops))
 
 
-def test_hosts_are_one_paragraph_only_when_everything_shown_is_the_same() -> None:
+def test_hosts_are_one_paragraph_when_the_same_operations_are_due() -> None:
     reports = [
         _report("a", "change", "no-change"),
         _report("b", "change", "no-change", diff="+x"),
-        _report("c", "change", "no-change"),
+        _report("c", "no-change", "change"),
         _report("d", "change", "no-change", "no-change"),
         _report("e", "change", "conditional"),
     ]
-    assert [hosts for hosts, _ in folded(reports)] == [["a", "c"], ["b"], ["d"], ["e"]]
+    assert [[report.host for report in alike] for alike in folded(reports)] == [
+        ["a", "b"],
+        ["c"],
+        ["d"],
+        ["e"],
+    ]
+
+
+def test_a_diff_is_shown_once_for_the_hosts_that_share_it() -> None:
+    pairs = [("a", "+x"), ("b", "+y"), ("c", "+x")]
+    assert shared(pairs) == [(["a", "c"], "+x"), (["b"], "+y")]
 
 
 def test_totals_count_planned_hosts_and_say_when_one_has_no_plan() -> None:

@@ -1,57 +1,74 @@
 """Show plans: what would change, host by host, alike hosts together.
 
 Only what a person has to judge is shown: changes with their diff, and what runs only if one of them happens.
-Hosts whose plans are the same, diffs included, are one paragraph, so that a fleet of twenty equal machines
-reads like one.
+Hosts on which the same operations would change something are one paragraph, so that a fleet of twenty alike
+machines reads like one. A diff that is the same on all of them is shown once; where it differs (each host has
+its own name, MAC, keys), it is shown for each set of hosts that share it, so nothing is hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from labctl.cli import printer
 from labctl.domain.outcome import counted
-from labctl.provision.events import HostReport, PlannedOp
+from labctl.provision.events import HostReport
 
 _DIFF_COLOURS = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-", "red"))
 
 
-def folded(reports: Iterable[HostReport]) -> list[tuple[list[str], tuple[PlannedOp, ...]]]:
-    """Group hosts by what would change on them, in the order in which each group's first host comes."""
-    groups: dict[tuple[object, ...], tuple[list[str], tuple[PlannedOp, ...]]] = {}
+def folded(reports: Iterable[HostReport]) -> list[list[HostReport]]:
+    """Group hosts on which the same operations are due, in the order of each group's first host."""
+    groups: dict[tuple[object, ...], list[HostReport]] = {}
     for report in reports:
-        interesting = tuple(op for op in report.plan if op.state != "no-change")
-        key = (len(report.plan), *((op.name, op.state, op.diff, op.commands) for op in interesting))
-        groups.setdefault(key, ([], report.plan))[0].append(report.host)
+        due = tuple((op.name, op.state) for op in report.plan if op.state != "no-change")
+        groups.setdefault((len(report.plan), due), []).append(report)
     return list(groups.values())
+
+
+def shared(texts: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
+    """Group ``(host, text)`` pairs by their text, in the order of the first host of each."""
+    groups: dict[str, list[str]] = {}
+    for host, text in texts:
+        groups.setdefault(text, []).append(host)
+    return [(hosts, text) for text, hosts in groups.items()]
 
 
 def show(reports: Iterable[HostReport], *, diff: bool) -> None:
     """Print the plans of these hosts."""
-    for hosts, plan in folded(reports):
-        _paragraph(", ".join(hosts), plan, diff=diff)
+    for alike in folded(reports):
+        _paragraph(alike, diff=diff)
 
 
-def _paragraph(hosts: str, plan: tuple[PlannedOp, ...], *, diff: bool) -> None:
+def _paragraph(alike: Sequence[HostReport], *, diff: bool) -> None:
+    plan = alike[0].plan
     changes = sum(op.state == "change" for op in plan)
     conditional = sum(op.state == "conditional" for op in plan)
     unchanged = len(plan) - changes - conditional
-    head = printer.style(hosts, "bold")
+    hosts = printer.style(", ".join(report.host for report in alike), "bold")
+    each = " each" if len(alike) > 1 else ""
     if not changes:
-        printer.out(f"{head}: no changes, {unchanged + conditional} unchanged")
+        printer.out(f"{hosts}: no changes, {unchanged + conditional} unchanged{each}")
         return
     extra = f", {conditional} conditional" if conditional else ""
-    printer.out(f"{head}: {counted(changes, 'change')}{extra}, {unchanged} unchanged")
-    for op in plan:
-        if op.state == "change":
-            printer.out(f"  {printer.style('change', 'yellow')}       {printer.safe(op.name)}")
-            if diff and op.diff:
-                _diff(op.diff)
-        elif op.state == "conditional":
+    printer.out(f"{hosts}: {counted(changes, 'change')}{extra}, {unchanged} unchanged{each}")
+    due = [[op for op in report.plan if op.state != "no-change"] for report in alike]
+    for same_op in zip(*due, strict=True):
+        op = same_op[0]
+        if op.state == "conditional":
             printer.out(f"  {printer.style('conditional', 'dim')}  {printer.safe(op.name)}")
+            continue
+        printer.out(f"  {printer.style('change', 'yellow')}       {printer.safe(op.name)}")
+        if diff:
+            names = (report.host for report in alike)
+            _diffs(shared(zip(names, (one.diff for one in same_op), strict=True)))
 
 
-def _diff(text: str) -> None:
-    for line in printer.safe(text).splitlines():
-        how = next((tone for start, tone in _DIFF_COLOURS if line.startswith(start)), "")
-        printer.out(f"      {printer.style(line, how) if how else line}")
+def _diffs(groups: list[tuple[list[str], str]]) -> None:
+    for hosts, text in groups:
+        if len(groups) > 1:
+            what = "" if text else " (nothing to show)"
+            printer.out(f"      {printer.style('on ' + ', '.join(hosts) + ':', 'dim')}{what}")
+        for line in printer.safe(text).splitlines():
+            how = next((tone for start, tone in _DIFF_COLOURS if line.startswith(start)), "")
+            printer.out(f"      {printer.style(line, how) if how else line}")
