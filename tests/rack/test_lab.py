@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from time import monotonic
 
 import pytest
 
+import labctl
 from labctl.domain.problem import LabctlError
 from labctl.inventory import load_rack
 from labctl.lab import Lab, LabHost, LabSpec
@@ -391,6 +394,33 @@ def test_a_killed_lab_is_gone_and_the_next_command_sweeps_the_rest(small: LabSpe
     assert traces(small) == before
 
 
+@pytest.mark.parametrize("moment_s", [0.0, 0.15, 0.4, 0.8])
+def test_a_command_killed_while_the_rack_boots_leaves_nothing_that_down_does_not_sweep(
+    small: LabSpec, moment_s: float
+) -> None:
+    before = traces(small)
+    script = (
+        "import sys; from labctl.lab import Lab, LabSpec; "
+        "Lab(LabSpec.parse(sys.argv[1])).up(lambda line: print(line, flush=True), stays=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, small.dump()], stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline().startswith("starting")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command.wait(moment_s)
+        command.kill()
+    lab = Lab(small)
+
+    def is_settled() -> bool:
+        # The daemon may be on its way still: it has the lock, but no record yet.
+        lab.down()
+        return traces(small) == before
+
+    assert wait_until(is_settled, within=30)
+
+
 def test_a_new_lab_starts_over_the_remains_of_a_killed_one(small: LabSpec) -> None:
     before = traces(small)
     lab = Lab(small).up(stays=True)
@@ -429,8 +459,59 @@ def test_a_network_that_is_in_use_is_refused(rack: Lab, small: LabSpec) -> None:
 def test_a_lab_that_is_up_is_not_started_twice(rack: Lab) -> None:
     assert Lab(rack.spec).up().is_up()
     changed = replace(rack.spec, login_user="somebody")
-    with pytest.raises(LabctlError, match="another lab"):
+    with pytest.raises(LabctlError, match="with other hosts"):
         Lab(changed).up()
+
+
+# The machine.
+
+ELSEWHERE = """
+import contextlib
+import json
+from ipaddress import IPv4Network
+from pathlib import Path
+from labctl.lab import Lab, LabHost, LabSpec, launch
+from labctl.lab.record import Record
+from labctl.lab.spec import mac_for
+
+launch.base = lambda *_: Path("/opt/tree/root")
+hosts = tuple(LabHost(f"in{n}", f"10.55.0.{n}", mac_for(f"10.55.0.{n}")) for n in (11, 12))
+spec = LabSpec("inner", hosts, IPv4Network("10.55.0.0/24"), Path("/var/lib/labs"), Path("/opt/cache"), "key")
+with Lab(spec) as lab:
+    record = Record.read(spec.home)
+    told = {"legacy": record.groups.legacy is not None, "group": str(record.groups.unified)}
+    told["states"] = [host["state"] for host in lab.hosts().values()]
+    lab.freeze("in11")
+    lab.kill("in12")
+    told["damaged"] = [host["state"] for host in lab.hosts().values()]
+    lab.thaw("in11")
+    lab.reset("in12")
+    told["healed"] = [lab.run(host.name, ["systemctl", "is-system-running"]).stdout.strip() for host in hosts]
+left = [str(path) for path in Path("/sys/fs/cgroup").rglob("labctl*")]
+left += [name for name in Path("/sys/class/net").iterdir() if name.name.startswith("lab")]
+print(json.dumps(told | {"left": left}))
+"""
+
+
+def test_the_lab_runs_where_systemd_and_cgroup_v2_rule(rack: Lab, hosts: Lend) -> None:
+    """A lab inside of a lab host: a machine with systemd 257, Python 3.13 and nothing but cgroup v2."""
+    (host,) = hosts(1, suite="trixie")
+    shell(rack, host, "apt-get install -qqy mmdebstrap systemd-container openssh-client", timeout=300)
+    opt = rack.root(host.name) / "opt"
+    source = Path(labctl.__file__).parent.parent
+    shutil.copytree(source, opt / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    tree = Path(Record.read(rack.spec.home).trees["trixie"]).parent
+    subprocess.run(["cp", "-a", str(tree), str(opt / "tree")], check=True)
+    argv = ["env", "PYTHONPATH=/opt/src", "python3", "-c", ELSEWHERE]
+    told = json.loads(rack.run(host.name, argv, timeout=180, check=True).stdout)
+    assert told.pop("group").startswith("/sys/fs/cgroup/system.slice/labctl-"), "a delegated scope"
+    assert told == {
+        "legacy": False,
+        "states": ["running", "running"],
+        "damaged": ["frozen", "off"],
+        "healed": ["running", "running"],
+        "left": [],
+    }
 
 
 # The commands.

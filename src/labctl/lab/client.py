@@ -21,8 +21,8 @@ from labctl.domain.problem import LabctlError
 from labctl.lab import inside, launch
 from labctl.lab.furnish import host_directory, make_host_keys
 from labctl.lab.nspawn import RUN
-from labctl.lab.processes import command_name
-from labctl.lab.record import Record, is_up, sweep_leftovers
+from labctl.lab.processes import command_name, wait_until
+from labctl.lab.record import Record, is_locked, is_up, sweep_leftovers
 from labctl.lab.spec import SSH_PORT, LabSpec
 from labctl.lab.wire import order
 
@@ -81,7 +81,8 @@ class Lab:
             self._daemon = launch.launch(self.spec, progress, stays=stays)
         elif (self.spec.home / "spec.json").read_text() != self.spec.dump():
             raise LabctlError(
-                f"another lab {self.spec.name!r} is up", hint=f"labctl lab down --name {self.spec.name}"
+                f"the lab {self.spec.name!r} is up with other hosts",
+                hint=f"labctl lab down --name {self.spec.name}",
             )
 
         def boot(name: str) -> None:
@@ -104,6 +105,8 @@ class Lab:
             LabctlError: something would not go; it is named.
         """
         home = self.spec.home
+        # A daemon that only just starts has the lock, and will have a record in a moment.
+        wait_until(lambda: self.is_up() or not is_locked(home), within=10)
         if self.is_up():
             Record.read(home).daemon.end(signal.SIGTERM, within=20)
         if self._daemon is not None:
@@ -145,7 +148,10 @@ class Lab:
         if key is None:
             raise LabctlError(f"the lab {self.spec.name!r} knows no private key", hint="labctl lab up")
         known = self.spec.home / "known_hosts"
-        known.write_text(self.known_hosts())
+        text = self.known_hosts()
+        # Not rewritten needlessly: another ssh may just be reading it.
+        if not known.exists() or known.read_text() != text:
+            known.write_text(text)
         options = [
             f"UserKnownHostsFile={known}",
             "GlobalKnownHostsFile=/dev/null",

@@ -96,6 +96,14 @@ def take_lock(home: Path) -> IO[str] | None:
     return file
 
 
+def is_locked(home: Path) -> bool:
+    """Return whether some process works on the lab in ``home`` right now."""
+    lock = take_lock(home)
+    if lock is not None:
+        lock.close()
+    return lock is None
+
+
 def is_up(home: Path) -> bool:
     """Return whether the lab in ``home`` has a daemon that lives."""
     return (home / _RECORD).exists() and Record.read(home).daemon.is_alive()
