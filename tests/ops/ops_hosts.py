@@ -68,7 +68,7 @@ class Here:
         self.bin.mkdir()
         self.current_op_global_arguments = {"name": "a change"}
         self.prefix = ""
-        self.facts_asked = 0
+        self.asked: list[Done] = []
 
     def stand_in(self, program: str, script: str) -> None:
         path = self.bin / program
@@ -92,10 +92,10 @@ class Here:
         return Done(text, ran.returncode, ran.stdout, ran.stderr)
 
     def get_fact(self, cls: type[Any], **kwargs: Any) -> Any:
-        self.facts_asked += 1
         fact = cls()
         command = fact.command(**kwargs)
         ran = self.shell(command.get_raw_value() if isinstance(command, StringCommand) else command)
+        self.asked.append(ran)
         assert (ran.status, ran.stderr) == (0, ""), ran
         lines = ran.stdout.splitlines()
         return fact.process(lines) if lines else fact.default()

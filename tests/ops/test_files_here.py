@@ -53,7 +53,7 @@ def test_any_bytes_arrive_unchanged(here: Here, etc: Path, content: bytes) -> No
 
 def test_one_question_and_one_command_are_all_it_takes(here: Here, etc: Path) -> None:
     assert len(here.apply(files.put, dest=f"{etc}/a", content="x", **OWNER)) == 1
-    assert here.facts_asked == 1
+    assert len(here.asked) == 1
 
 
 def test_a_hostile_name_is_only_a_name(here: Here, etc: Path) -> None:
@@ -128,6 +128,7 @@ def test_a_secret_shows_nowhere_but_in_the_file(here: Here, etc: Path, diffs: Di
     refused = here.run(command)
     (done,) = here.must(files.put, **wanted)
     seen = [command.get_raw_value(), str(command), repr(command), *diffs.texts]
+    seen += [asked.shown for asked in here.asked]
     seen += [refused.stdout, refused.stderr, done.stdout, done.stderr]
     assert refused.status == 1
     assert [text for text in seen if secret in text or digest in text or "older secret" in text] == []
