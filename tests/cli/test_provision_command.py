@@ -290,6 +290,19 @@ def test_json_cannot_ask(desk: Desk) -> None:
     assert desk.run("apply", "--json", "--check").code == 0
 
 
+def test_what_was_not_done_is_named_for_alike_hosts_together(desk: Desk) -> None:
+    desk.play(
+        nas={"fault": "fail", "changes": 3, "fail_at": 1},
+        mini={"fault": "fail", "changes": 3, "fail_at": 1},
+        gpu_box={"fault": "die-midway", "changes": 2},
+    )
+    lines = desk.run("apply", "--yes", "--limit", "nas,mini").out.splitlines()
+    at = lines.index("nas, mini: 1 of 3 changes done, 1 failed; not done:")
+    assert lines[at + 1] == "  Base | step 2"
+    lines = desk.run("apply", "--yes", "--limit", "gpu-box").out.splitlines()
+    assert "gpu-box: 1 of 2 changes done; not done:" in lines
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_says_what_was_and_was_not_done(desk: Desk, number: int) -> None:
     desk.play(gpu_box={"fault": "slow", "changes": 3}, nas={}, mini={})

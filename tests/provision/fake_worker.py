@@ -112,7 +112,7 @@ class Worker:
         for index in range(total):
             op = (name, index, f"Base | step {index}")
             self.emit(OpStarted(*op))
-            if index == total - 1:
+            if index == host.get("fail_at", total - 1):
                 match host["fault"]:
                     case "fail":
                         self.emit(OpEnded(*op, "failed", 0.3, "some output", "E: \x1b[31mit\x1b[0m broke"))

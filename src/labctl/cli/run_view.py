@@ -9,7 +9,7 @@ there is one, else as soon as all hosts have planned or the first outcome arrive
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from labctl.cli import plan_view, printer
@@ -67,7 +67,7 @@ class Bars:
             self.progress.update(self._tasks[event.host], description="planned", total=total)
         elif isinstance(event, OpStarted):
             self.progress.update(self._tasks[event.host], description=printer.safe(event.name))
-        elif isinstance(event, OpEnded):
+        elif isinstance(event, OpEnded) and event.status != "not-run":
             self.progress.advance(self._tasks[event.host])
         elif isinstance(event, HostEnded):
             self._finish(event)
@@ -194,10 +194,21 @@ def show_results(reports: dict[str, HostReport]) -> None:
         rows.append((end.host, end.status, *counts, f"{end.seconds:.1f}", why))
     printer.out()
     printer.table(("host", "status", "changed", "unchanged", "failed", "not run", "seconds", "reason"), rows)
-    for report in reports.values():
+    _show_unfinished(reports.values())
+
+
+def _show_unfinished(reports: Iterable[HostReport]) -> None:
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for report in reports:
         left = not_done(report)
-        if report.end is not None and report.end.status != "ok" and left:
-            total = sum(op.state == "change" for op in report.plan)
-            printer.out(f"{report.host}: {total - len(left)} of {counted(total, 'change')} done; not done:")
-            for name in left:
-                printer.out(f"  {printer.safe(name)}")
+        if report.end is None or report.end.status == "ok" or not left:
+            continue
+        total = sum(op.state == "change" for op in report.plan)
+        failed = sum(op.status == "failed" for op in report.ops)
+        words = f"{total - len(left) - failed} of {counted(total, 'change')} done"
+        words += f", {failed} failed" if failed else ""
+        alike.setdefault((words, left), []).append(report.host)
+    for (words, left), hosts in alike.items():
+        printer.out(f"{', '.join(hosts)}: {words}; not done:")
+        for name in left:
+            printer.out(f"  {printer.safe(name)}")

@@ -114,6 +114,6 @@ def tally(report: HostReport) -> dict[str, int]:
 
 
 def not_done(report: HostReport) -> tuple[str, ...]:
-    """Return the names of the operations that were to change something and were not brought to an end."""
-    done = {op.index for op in report.ops if op.status in ("changed", "unchanged", "failed")}
-    return tuple(op.name for op in report.plan if op.state == "change" and op.index not in done)
+    """Return the names of the operations that were to change something and of which no end was told."""
+    begun = {op.index for op in report.ops if op.status != "not-run"}
+    return tuple(op.name for op in report.plan if op.state == "change" and op.index not in begun)
