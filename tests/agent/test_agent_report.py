@@ -67,13 +67,13 @@ def test_sections_that_hang_crash_or_fail_are_named_and_the_others_are_whole() -
             "odd": lambda: object(),
             "talks": talks,
         },
-        0.7,
+        2,
     )
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 6
     assert values["good"] == {"a": None, "b": [1.5]}
     assert len(values["large"]) == 3_000_000
     assert values["talks"] == "/dev/null"
-    assert findings["hangs"]["what"] == findings["deaf"]["what"] == "did not answer within 0.7 s"
+    assert findings["hangs"]["what"] == findings["deaf"]["what"] == "did not answer within 2 s"
     assert findings["crashes"]["what"] == "the process that looked was ended by signal 9"
     assert findings["exits"]["what"] == "gave no answer"
     assert findings["finds"] == {"what": "the fan is off", "hint": "switch it on"}
@@ -121,7 +121,7 @@ def test_the_whole_report_keeps_its_deadline_when_everything_hangs(monkeypatch: 
     monkeypatch.setattr(report, "SECTIONS", dict.fromkeys(report.SECTIONS, forever))
     began = time.monotonic()
     found = report.collect(1.0)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 6
     assert set(found["errors"]) == set(report.SECTIONS)
     assert json.loads(report.as_json(found))["system"] is None
 

@@ -331,6 +331,6 @@ def test_ctrl_c_while_a_host_hangs_ends_at_once(listen: Listen, make_rack: MakeR
         while server.connections == 0:
             assert running.poll() is None
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=5)
+        _, told = running.communicate(timeout=8)
     assert running.returncode == 130
     assert "Traceback" not in told

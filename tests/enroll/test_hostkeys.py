@@ -84,7 +84,7 @@ def test_bad_manners_are_named_within_the_time(
     server = listen(manners)
     began = time.monotonic()
     answer = fetch(at(server), timeout_s=0.6)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 6
     assert answer.keys == ()
     assert reason in answer.failure
     assert answer.hint
@@ -116,8 +116,8 @@ def test_a_dead_host_does_not_hold_up_the_others(listen: Listen, keys: Keys) -> 
     good = [at(listen(speaks_ssh(keys.own["ed25519"]))) for _ in range(3)]
     dead = at(listen(says(b"", then_hangs=True)))
     began = time.monotonic()
-    answers = fetch_all([dead, *good], timeout_s=1.5)
-    assert time.monotonic() - began < 5
+    answers = fetch_all([dead, *good], timeout_s=3)
+    assert time.monotonic() - began < 8
     assert [answers[each].failure for each in good] == ["", "", ""]
     assert "did not answer" in answers[dead].failure
 
