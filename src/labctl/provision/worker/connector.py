@@ -217,7 +217,6 @@ class RackConnector(SSHConnector):
         ok, _output = self.run_shell_command(command, _stdin=data, **arguments)
         return ok
 
-
     def get_file(
         self,
         remote_filename: str,
