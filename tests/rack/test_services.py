@@ -6,15 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import indent
 
 import llama_kit
 import pytest
-from rack_driving import labctl
+from declared import DeclaredHost
 from tiny_model import tiny_gguf
 
 from labctl import wiring
-from labctl.lab import Lab, LabHost
+from labctl.lab import Lab
 from labctl.lab.processes import wait_until
 
 pytestmark = pytest.mark.rack
@@ -31,98 +30,65 @@ CHAT = f'LlamaServer(name="chat", binary="{llama_kit.BINARY}", model="tiny", por
 UNIT = "/etc/systemd/system/labctl-docs.service"
 
 
-class Served:
-    """A lent host with an inventory that a test rewrites."""
-
-    def __init__(self, rack: Lab, host: LabHost, file: Path) -> None:
-        self.rack, self.host, self.file = rack, host, file
-
-    def declare(self, services: str = "", models: str = "", fields: str = "") -> None:
-        self.file.write_text(
-            "from labctl.inventory import Command, Gpu, Host, LlamaServer, Model, Rack, Ssh\n"
-            "rack = Rack(\n"
-            '    name="test", ssh=Ssh(user="admin", key="keys/operator"),\n'
-            f"    models=[{models}],\n"
-            f'    hosts=[Host(name="{self.host.name}", address="{self.host.address}", {fields}services=[\n'
-            f"{indent(services, ' ' * 8)}    ])],\n"
-            ")\n"
-            "globals().update(rack.groups())\n"
-        )
-
-    def apply(self, only: str = "services") -> int:
-        """Apply, and return how many operations changed something."""
-        done = labctl("apply", str(self.file), "--only", only, "--yes", "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
-        (report,) = json.loads(done.stdout)["hosts"]
-        return int(report["changed"])
-
-    def run(self, script: str, status: int = 0) -> str:
-        done = self.rack.run(self.host.name, ["sh", "-c", script])
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout.strip()
-
-    def fetch(self, url: str, *options: str) -> str:
-        """Return what a web server on the host answers to the host itself, once it answers."""
-        argv = ["curl", "-sS", "--fail-with-body", *options, url]
-        assert wait_until(lambda: self.rack.run(self.host.name, argv).returncode == 0, within=30), url
-        return self.rack.run(self.host.name, argv).stdout
+BOTH = pytest.mark.parametrize("served", ["bookworm", "trixie"], indirect=True)
 
 
-@pytest.fixture(params=["bookworm", "trixie"])
-def served(request: pytest.FixtureRequest, rack: Lab, hosts, rack_file: Callable[..., Path]) -> Served:
-    """One host of each Debian that is supported."""
-    (host,) = hosts(1, suite=request.param)
-    return Served(rack, host, rack_file([host]))
+@pytest.fixture
+def served(request: pytest.FixtureRequest, rack: Lab, hosts, rack_file: Callable[..., Path]) -> DeclaredHost:
+    """One host, of the Debian that the test asks for."""
+    (host,) = hosts(1, suite=getattr(request, "param", "trixie"))
+    return DeclaredHost(rack, host, rack_file([host]))
 
 
-def test_a_command_runs_as_a_service_on_loopback_until_it_leaves_the_inventory(served: Served) -> None:
+@BOTH
+def test_a_command_runs_as_a_service_on_loopback_until_it_leaves_the_inventory(served: DeclaredHost) -> None:
     served.declare(DOCS)
-    assert served.apply() > 0
+    assert served.apply("services") > 0
     assert (
         served.run("systemctl is-active labctl-docs; systemctl is-enabled labctl-docs") == "active\nenabled"
     )
     assert "Directory listing" in served.fetch("http://127.0.0.1:8000/")
     assert served.run("ps -o user= -C python3 | sort -u") == "labctl-svc"
-    assert served.apply() == 0
+    assert served.apply("services") == 0
 
     served.declare()
-    assert served.apply() == 1
+    assert served.apply("services") == 1
     served.run(f"test -e {UNIT}", status=1)
     assert served.run("systemctl show -p ActiveState,LoadState --value labctl-docs").split() == [
         "not-found",
         "inactive",
     ]
     served.run("curl -s http://127.0.0.1:8000/", status=7)
-    assert served.apply() == 0
+    assert served.apply("services") == 0
 
 
-def test_a_changed_service_is_restarted_once_and_an_unchanged_one_not_at_all(served: Served) -> None:
+def test_a_changed_service_is_restarted_once_and_an_unchanged_one_not_at_all(served: DeclaredHost) -> None:
     started = "systemctl show -p MainPID,NRestarts --value labctl-docs"
     served.declare(DOCS)
-    served.apply()
+    served.apply("services")
     first = served.run(started)
-    served.apply()
+    served.apply("services")
     assert served.run(started) == first
     served.declare(DOCS.replace("8000", "8002"))
-    assert served.apply() == 1
+    assert served.apply("services") == 1
     assert served.run(started) != first
     assert served.run("journalctl -u labctl-docs -o cat | grep -c '^Started'") == "2"
     served.fetch("http://127.0.0.1:8002/")
 
 
-def test_a_stopped_or_edited_service_is_brought_back(served: Served) -> None:
+def test_a_stopped_or_edited_service_is_brought_back(served: DeclaredHost) -> None:
     served.declare(DOCS)
-    served.apply()
+    served.apply("services")
     served.run(f"systemctl stop labctl-docs; echo 'Nice=19' >> {UNIT}")
-    assert served.apply() == 1
+    assert served.apply("services") == 1
     assert served.run(f"systemctl is-active labctl-docs; grep -c Nice {UNIT} || :") == "active\n0"
 
 
-def test_the_users_own_drop_ins_and_units_are_never_touched(served: Served) -> None:
+def test_the_users_own_drop_ins_and_units_are_never_touched(served: DeclaredHost) -> None:
     own = "[Service]\nEnvironment=MINE=1\n"
     foreign = f"# by hand\n{own}ExecStart=/bin/sleep inf\n"
     served.declare(DOCS)
-    served.apply()
+    served.apply("services")
     served.run(
         f"mkdir {UNIT}.d; printf '{own}' > {UNIT}.d/mine.conf; chmod 600 {UNIT}.d/mine.conf;"
         f"printf '{foreign}' > /etc/systemd/system/labctl-mine.service; systemctl daemon-reload;"
@@ -130,15 +96,16 @@ def test_the_users_own_drop_ins_and_units_are_never_touched(served: Served) -> N
     )
     look = f"stat -c '%a %Y %n' {UNIT}.d/* /etc/systemd/system/labctl-mine.service; cat {UNIT}.d/*"
     before = served.run(look)
-    assert served.apply() == 0
+    assert served.apply("services") == 0
     assert "MINE=1" in served.run("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID labctl-docs)/environ")
     served.declare()
-    assert served.apply() == 1
+    assert served.apply("services") == 1
     assert served.run(look) == before
     assert served.run("systemctl is-active labctl-mine") == "active"
 
 
-def test_a_service_gets_its_arguments_and_environment_byte_for_byte(served: Served) -> None:
+@BOTH
+def test_a_service_gets_its_arguments_and_environment_byte_for_byte(served: DeclaredHost) -> None:
     words = [
         "100%",
         "%n",
@@ -166,7 +133,7 @@ def test_a_service_gets_its_arguments_and_environment_byte_for_byte(served: Serv
     words = [word for word in words if word]
     argv = ["/usr/bin/python3", "-c", program, *words]
     served.declare(f'Command(name="echo", argv={argv!r}, env={environment!r}),\n')
-    served.apply()
+    served.apply("services")
     told = "/var/lib/labctl-echo/done"
     assert wait_until(
         lambda: served.rack.run(served.host.name, ["test", "-e", told]).returncode == 0, within=20
@@ -177,10 +144,11 @@ def test_a_service_gets_its_arguments_and_environment_byte_for_byte(served: Serv
     assert seen_environment["HOME"] == "/var/lib/labctl-echo"
 
 
-def test_a_service_sees_and_writes_only_what_is_its_own(served: Served) -> None:
+@BOTH
+def test_a_service_sees_and_writes_only_what_is_its_own(served: DeclaredHost) -> None:
     program = "touch mine; touch /etc/x /usr/x /srv/x /home/x /var/x; ls /home /root; sleep 3600"
     served.declare(f'Command(name="nosy", argv=["/bin/sh", "-c", "{program}"]),\n')
-    served.apply()
+    served.apply("services")
     assert wait_until(
         lambda: (
             served.rack.run(served.host.name, ["test", "-e", "/var/lib/labctl-nosy/mine"]).returncode == 0
@@ -196,18 +164,17 @@ def test_a_service_sees_and_writes_only_what_is_its_own(served: Served) -> None:
     assert status.split() == ["CapBnd:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2"]
 
 
-def test_a_service_that_cannot_start_is_named_and_mended_by_the_next_run(served: Served) -> None:
+def test_a_service_that_cannot_start_is_named_and_mended_by_the_next_run(served: DeclaredHost) -> None:
     served.declare('Command(name="broken", argv=["/bin/false"]),\n')
-    done = labctl("apply", str(served.file), "--only", "services", "--yes")
-    assert done.returncode == 1
-    assert "service broken" in done.stdout + done.stderr
+    assert "service broken" in served.fails("services")
     served.declare('Command(name="broken", argv=["/bin/sleep", "3600"]),\n')
-    served.apply()
+    served.apply("services")
     assert served.run("systemctl is-active labctl-broken") == "active"
 
 
+@BOTH
 @pytest.mark.parametrize("gpu", ["", 'gpus=[Gpu(model="RTX 3090", slot="slot0")], '])
-def test_a_real_llama_server_serves_a_model_after_apply(served: Served, gpu: str) -> None:
+def test_a_real_llama_server_serves_a_model_after_apply(served: DeclaredHost, gpu: str) -> None:
     model = tiny_gguf()
     try:
         llama_kit.install(wiring.cache_home() / "lab", served.rack.root(served.host.name))
@@ -220,7 +187,7 @@ def test_a_real_llama_server_serves_a_model_after_apply(served: Served, gpu: str
         f'sha256="{hashlib.sha256(model).hexdigest()}")'
     )
     served.declare(CHAT, declared, fields=gpu)
-    assert served.apply() > 0
+    assert served.apply("services") > 0
     served.fetch("http://127.0.0.1:8081/health")
     body = json.dumps({"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3})
     said = served.fetch(
@@ -229,17 +196,15 @@ def test_a_real_llama_server_serves_a_model_after_apply(served: Served, gpu: str
     assert json.loads(said)["usage"]["completion_tokens"] == 3
     assert "llamacpp:tokens_predicted_total" in served.fetch("http://127.0.0.1:8081/metrics")
     assert served.run("ss -Htln sport = :8081 | awk '{print $4}'") == "127.0.0.1:8081"
-    assert served.apply() == 0
+    assert served.apply("services") == 0
 
 
-def test_a_model_that_is_not_the_pinned_one_starts_nothing(served: Served) -> None:
+def test_a_model_that_is_not_the_pinned_one_starts_nothing(served: DeclaredHost) -> None:
     (served.rack.root(served.host.name) / "root/tiny.gguf").write_bytes(tiny_gguf(seed=1))
     pinned = hashlib.sha256(tiny_gguf()).hexdigest()
     declared = (
         f'Model(id="tiny", source="file:///root/tiny.gguf", path="/srv/models/t.gguf", sha256="{pinned}")'
     )
     served.declare(CHAT, declared)
-    done = labctl("apply", str(served.file), "--only", "services", "--yes")
-    assert done.returncode == 1
-    assert "model tiny" in done.stdout + done.stderr
+    assert "model tiny" in served.fails("services")
     served.run("test -e /srv/models/t.gguf || test -e /etc/systemd/system/labctl-chat.service", status=1)

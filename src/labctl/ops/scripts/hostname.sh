@@ -21,4 +21,4 @@ tmp=$(mktemp -- /etc/.labctl-put.XXXXXXXXXX)
   END { if (!done) print "127.0.1.1\t" name }' >"$tmp"
 replace /etc/hosts
 sync -- /etc/
-printf '%s' "$1" >/proc/sys/kernel/hostname
+hostname "$1"
