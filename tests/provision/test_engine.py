@@ -212,7 +212,7 @@ def _last_step_starts(event: Event) -> bool:
     return isinstance(event, OpStarted) and event.index == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_interrupt_lets_the_running_operation_finish(stage: Stage, number: int) -> None:
     _interrupt_when(stage, _last_step_starts, number)
     result = stage.run({"a": {"fault": "slow"}})
@@ -267,6 +267,17 @@ def test_after_a_run_ctrl_c_is_again_what_it_was(stage: Stage) -> None:
     before = signal.getsignal(signal.SIGINT)
     stage.run({"a": {}})
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_the_person_ignores_stays_ignored(stage: Stage) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _interrupt_when(stage, _last_step_starts, signal.SIGHUP)
+        result = stage.run({"a": {}})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not result.interrupted
+    assert stage.statuses(result) == {"a": "ok"}
 
 
 def test_a_reader_that_went_away_does_not_leave_an_operation_half_done(stage: Stage) -> None:

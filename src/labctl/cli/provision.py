@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import cleandoc
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,7 +21,9 @@ from labctl.provision import engine
 from labctl.provision.events import Event, HostReport
 from labctl.provision.process import Crew
 from labctl.provision.summary import changed, document, plan_totals
-from labctl.provision.target import Target, aim
+
+if TYPE_CHECKING:
+    from labctl.provision.target import Target
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -144,6 +146,9 @@ def _provision(command: str, options: Options, *, execute: bool) -> int:
     logs = wiring.private_dir(wiring.state_home() / "logs")
     with Crew(logs, clock.now(), wiring.worker_argv()) as crew:
         crew.grow(1)
+        # Only now: this imports the inventory, while the worker starts on another processor.
+        from labctl.provision.target import aim
+
         rack = wiring.find_inventory(options.inventory)
         target = aim(rack, options.deploys, limit=options.limit, only=options.only)
         completion.remember(rack, target.known_names)

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM as something to read, instead of an exception at any line.
+"""Ctrl-C, SIGTERM and a closed terminal as something to read, instead of an exception at any line.
 
 While ``Interrupts`` is entered, each signal becomes one byte in a pipe, and a selector sees it among the
 other news. The first asks to finish, the second to end now. While a question is being asked it must break
-that, so ``raising`` lets the signal be a ``KeyboardInterrupt`` for that time. Outside the main thread signals
-cannot be caught; then nothing is ever read.
+that, so ``raising`` lets the signal be a ``KeyboardInterrupt`` for that time. What the person chose to ignore
+(``nohup``) stays ignored. Outside the main thread signals cannot be caught; then nothing is ever read.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """A context in which Ctrl-C and SIGTERM are bytes to be read from ``fileno()``."""
+    """A context in which those signals are bytes to be read from ``fileno()``."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -56,7 +56,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._catch) for number in _SIGNALS}
+            heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._catch) for number in heeded}
         return self
 
     def __exit__(self, *unused: object) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labctl import __version__
 from labctl.domain.outcome import Outcome, counted
 from labctl.provision.engine import Result
 from labctl.provision.events import HostReport
 from labctl.provision.ledger import not_done
-from labctl.provision.target import Target
+
+if TYPE_CHECKING:
+    from labctl.provision.target import Target
 
 FORMAT = 1
 
