@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pyinfra import logger
 from pyinfra.api.command import QuoteString, StringCommand
-from pyinfra.api.exceptions import OperationError
+from pyinfra.api.exceptions import OperationValueError
 from pyinfra.api.facts import FactBase
 from pyinfra.context import host
 from typing_extensions import override
@@ -126,12 +126,12 @@ def armed(mac: str, secureon: str | None = None) -> Commands:
         secureon: password that the packet must carry, written like a MAC.
 
     Raises:
-        OperationError: no card has that MAC, or the card is real and cannot be armed.
+        OperationValueError: no card has that MAC, or the card is real and cannot be armed.
     """
     cards: Cards = host.get_fact(CardsWithMac, mac=mac)
     card = cards.best()
     if card is None:
-        raise OperationError(
+        raise OperationValueError(
             f"no network card of this host has MAC {mac}; `ip link` on it shows those that are there"
         )
     if not cards.asked:
@@ -143,7 +143,7 @@ def armed(mac: str, secureon: str | None = None) -> Commands:
         host.noop(f"{card.interface} is a virtual interface without Wake-on-LAN")
         return
     if refusal := _refusal(card, letter):
-        raise OperationError(refusal)
+        raise OperationValueError(refusal)
     known = secureon is None or card.password_sha256 == hashlib.sha256(secureon.encode()).hexdigest()
     if letter in (card.does or "") and known:
         host.noop(f"{card.interface} listens for magic packets")
