@@ -22,6 +22,7 @@ import labctl
 from labctl.domain.problem import LabctlError
 from labctl.inventory import load_rack
 from labctl.lab import Lab, LabHost, LabSpec
+from labctl.lab.cgroups import Groups
 from labctl.lab.processes import Process, wait_until
 from labctl.lab.record import Record
 from labctl.lab.spec import PROXY_PORT, mac_for
@@ -329,14 +330,18 @@ def test_a_command_that_takes_too_long_is_ended(rack: Lab, hosts: Lend) -> None:
 
 
 @pytest.fixture
-def small(spec: LabSpec, network: IPv4Network, tmp_path: Path) -> LabSpec:
-    """A lab of two hosts on a network of its own, not up."""
+def small(spec: LabSpec, network: IPv4Network, tmp_path: Path) -> Iterator[LabSpec]:
+    """A lab of two hosts on a network of its own, not up; whatever the test leaves of it is ended."""
     _, network = network.subnets()
     hosts = tuple(
         LabHost(f"s{index}", str(network[index]), mac_for(str(network[index])), suite)
         for index, suite in ((20, "bookworm"), (21, "trixie"))
     )
-    return replace(spec, name="small", hosts=hosts, network=network, state_dir=tmp_path)
+    small = replace(spec, name="small", hosts=hosts, network=network, state_dir=tmp_path)
+    # Groups bear the network's name: an earlier run that was killed as a whole may have left some.
+    Groups.below_mine(f"labctl-{small.uplink_interface}").sweep()
+    yield small
+    Lab(small).down()
 
 
 def traces(spec: LabSpec) -> dict[str, object]:
@@ -424,13 +429,14 @@ def test_a_command_killed_while_the_rack_boots_leaves_nothing_that_down_does_not
 def test_a_new_lab_starts_over_the_remains_of_a_killed_one(small: LabSpec) -> None:
     before = traces(small)
     lab = Lab(small).up(stays=True)
+    inside = first_process(small)
     os.kill(Record.read(small.home).daemon.pid, signal.SIGKILL)
-    assert wait_until(lambda: not lab.is_up(), within=20)
+    assert wait_until(lambda: not lab.is_up() and not inside.is_alive(), within=20)
     with pytest.raises(LabctlError, match="not up"):
         lab.hosts()
-    lab.down()
     with Lab(small) as again:
         assert {host["state"] for host in again.hosts().values()} == {"running"}
+    lab.down()
     assert traces(small) == before
 
 

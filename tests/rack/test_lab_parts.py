@@ -21,6 +21,7 @@ from labctl.lab.processes import Process
 from labctl.lab.spec import MAX_HOSTS, mac_for
 
 NET = IPv4Network("10.0.0.0/24")
+HOMES = rackfile.Homes(Path("/s"), Path("/c"))
 KEY = "ssh-ed25519 AAAA operator"
 
 
@@ -190,7 +191,7 @@ def test_a_written_rack_file_is_valid_and_boots_what_it_says(tmp_path: Path, num
     path = tmp_path / "inventory" / "rack.py"
     assert rackfile.write_rack_file(path, number)
     loaded = load_rack(path)
-    made = rackfile.spec_of(loaded, "lab", "mixed", Path("/s"), Path("/c"))
+    made = rackfile.spec_of(loaded, "lab", "mixed", HOMES)
     assert len(made.hosts) == number
     assert [(h.name, h.address) for h in made.hosts] == [(h.name, h.address) for h in loaded.rack.hosts]
     assert len({h.suite for h in made.hosts}) == min(number, 2)
@@ -216,7 +217,7 @@ def test_what_the_lab_can_not_imitate_is_refused_with_the_host(tmp_path: Path) -
         "globals().update(rack.groups())\n"
     )
     with pytest.raises(LabctlError) as caught:
-        rackfile.spec_of(load_rack(path), "lab", "trixie", Path("/s"), Path("/c"))
+        rackfile.spec_of(load_rack(path), "lab", "trixie", HOMES)
     assert {(p.host, p.field) for p in caught.value.problems} == {
         ("a", "address"),
         ("b", "ssh.port"),

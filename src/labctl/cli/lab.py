@@ -59,8 +59,9 @@ def lab() -> None:
     show_default=True,
     help="Debian 12, Debian 13, or both in turn.",
 )
+@click.option("--mirror", metavar="URL", help="Debian archive to build from. [default: the machine's own]")
 @_NAME
-def up(rackfile: Path | None, hosts: int, suite: str, name: str) -> None:
+def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: str) -> None:
     """Boot a virtual rack: the hosts of RACKFILE, or of one that is written for you.
 
     The rack runs until `labctl lab down`. Repeating the command starts hosts that are off.
@@ -68,7 +69,7 @@ def up(rackfile: Path | None, hosts: int, suite: str, name: str) -> None:
     from labctl.inventory import load_rack
     from labctl.lab import Lab
     from labctl.lab.preflight import require_able
-    from labctl.lab.rackfile import spec_of, write_rack_file
+    from labctl.lab.rackfile import Homes, spec_of, write_rack_file
 
     require_able()
     written = rackfile or _state() / name / "rack" / "inventory" / "rack.py"
@@ -76,7 +77,7 @@ def up(rackfile: Path | None, hosts: int, suite: str, name: str) -> None:
         printer.err(f"using the rack file that is there: {written}")
     elif not written.exists():
         raise LabctlError(f"there is no rack file {written}", hint="leave it out, and one is written for you")
-    spec = spec_of(load_rack(written), name, suite, _state(), wiring.cache_home() / "lab")
+    spec = spec_of(load_rack(written), name, suite, Homes(_state(), wiring.cache_home() / "lab"), mirror)
     Lab(spec).up(printer.err, stays=True)
     printer.out(f"{len(spec.hosts)} hosts are up. Their rack file:")
     printer.out(f"  {written}")

@@ -63,7 +63,8 @@ def _live(spec: LabSpec, record: Record, stop: int, *, stays: bool) -> None:
             f"the sandbox ended with status {sandbox.wait()}", hint=f"read {home}/log/daemon.log"
         )
     first = _only_child(sandbox.pid)
-    record.with_sandbox(Process.see(first)).write(home)
+    inside = Process.see(first)
+    record.with_sandbox(inside).write(home)
     lay_uplink(spec, first)
     _serve_packages(spec, record)
     os.write(1, b"ready\n")
@@ -71,7 +72,7 @@ def _live(spec: LabSpec, record: Record, stop: int, *, stays: bool) -> None:
     os.dup2(2, 1)
     gone = os.pidfd_open(sandbox.pid)
     select.select([stop, gone] if stays else [stop, gone, 0], [], [])
-    Process.see(first).end(signal.SIGKILL, within=10)
+    inside.end(signal.SIGKILL, within=10)
     sandbox.wait(10)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -67,6 +68,14 @@ _MORE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Homes:
+    """Where labs keep their files."""
+
+    state: Path
+    cache: Path
+
+
 def write_rack_file(path: Path, number: int) -> bool:
     """Write a rack file of ``number`` hosts to ``path``; return False and leave it alone if there is one.
 
@@ -96,15 +105,15 @@ def _host_text(index: int, address: str) -> str:
     return f"        Host(\n{lines}        ),\n"
 
 
-def spec_of(loaded: LoadedRack, name: str, suite: str, state_dir: Path, cache_dir: Path) -> LabSpec:
+def spec_of(loaded: LoadedRack, name: str, suite: str, homes: Homes, mirror: str | None = None) -> LabSpec:
     """Return the lab that boots exactly the hosts of a rack file; makes the operator's key if there is none.
 
     Args:
         loaded: the rack file.
         name: what the lab is called.
         suite: the Debian release of all hosts, or "mixed" for both in turn.
-        state_dir: where labs keep their state.
-        cache_dir: where labs keep Debian trees and packages.
+        homes: where labs keep their state, their Debian trees and packages.
+        mirror: URL of the Debian archive to build from; by default the one that the machine uses.
 
     Raises:
         LabctlError: the file says something that the lab can't imitate; all such things at once.
@@ -122,8 +131,9 @@ def spec_of(loaded: LoadedRack, name: str, suite: str, state_dir: Path, cache_di
         name=name,
         hosts=hosts,
         network=_network(host.address for host in hosts),
-        state_dir=state_dir,
-        cache_dir=cache_dir,
+        state_dir=homes.state,
+        cache_dir=homes.cache,
+        mirror=mirror,
         operator_pubkey=_operator_key(loaded.folder / ssh.key),
         operator_key=loaded.folder / ssh.key,
         login_user=ssh.user,
