@@ -34,6 +34,9 @@ code = main(sys.argv[2:])
 heavy = {name.partition(".")[0] for name in sys.modules} & {"pyinfra", "gevent", "paramiko"}
 if heavy:
     sys.exit(f"the parent imported {heavy}")
+memory = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()
+if int(memory[1]) > 80 * 1024:
+    sys.exit(f"the parent needed {memory[1]} KiB")
 sys.exit(code)
 """
 
@@ -175,6 +178,14 @@ class Desk:
         self.terminals.append(made)
         return made
 
+    def wait_for(self, key: str) -> dict[str, Any]:
+        """Wait until a worker has noted it; return the note."""
+        end = time.monotonic() + PATIENCE_S
+        while not (found := self.notes(key)):
+            assert time.monotonic() < end, f"no worker noted {key}"
+            time.sleep(0.01)
+        return found[0]
+
     def notes(self, key: str, value: object = None) -> list[dict[str, Any]]:
         if not self.record.exists():
             return []
@@ -188,14 +199,24 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     yield made
     for terminal in made.terminals:
         terminal.close()
-    end = time.monotonic() + PATIENCE_S
     for note in made.notes("started"):
-        while _is_fake(note["started"]):
-            assert time.monotonic() < end, "a worker was left behind"
+        assert ended(note["started"]), "a worker was left behind"
+
+
+def ended(pid: int) -> bool:
+    """Wait for the end of a worker that need not be our child; return whether it came."""
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watched], [], [], PATIENCE_S)[0]) or not _is_fake(pid)
+    finally:
+        os.close(watched)
 
 
 def _is_fake(pid: int) -> bool:
-    """Return whether that worker still runs; its number may be another's by now."""
+    # The number of a worker that ended may be another's by now.
     try:
         return str(FAKE).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

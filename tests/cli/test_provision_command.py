@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Desk  # isort: skip
+from conftest import Desk, ended  # isort: skip
 
 
 def test_a_plan_shows_alike_hosts_together_with_their_diff_and_a_summary(desk: Desk) -> None:
@@ -283,6 +283,22 @@ def test_json_is_one_document_and_nothing_else(desk: Desk) -> None:
     assert hosts["nas"]["operations"][-1]["status"] == "failed"
 
 
+def test_a_hundred_hosts_are_one_paragraph_and_fit_into_the_memory_of_the_parent(desk: Desk) -> None:
+    names = [f"node{number:03}" for number in range(100)]
+    hosts = "".join(f"Host(name='{name}', address='10.0.1.{at}')," for at, name in enumerate(names, 1))
+    desk.rack.write_text(
+        "from labctl.inventory import Host, Rack\n"
+        f"rack = Rack(name='desk', hosts=({hosts}))\nglobals().update(rack.groups())\n"
+    )
+    key = desk.known_hosts.read_text().split()[2]
+    addresses = ",".join(f"10.0.1.{at}" for at in range(1, 101))
+    desk.known_hosts.write_text(f"{addresses} ssh-ed25519 {key}\n")
+    done = desk.run("apply", "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert "Plan: 200 changes on 100 hosts" in done.out
+    assert done.out.splitlines()[-1].startswith("Result: 200 changes on 100 hosts in ")
+
+
 def test_json_cannot_ask(desk: Desk) -> None:
     done = desk.run("apply", "--json")
     assert (done.code, done.out) == (2, "")
@@ -308,11 +324,9 @@ def test_a_signal_says_what_was_and_was_not_done(desk: Desk, number: int) -> Non
     desk.play(gpu_box={"fault": "slow", "changes": 3}, nas={}, mini={})
     process = desk.start("apply", "--yes", "--no-diff", "--limit", "gpu-box")
     assert process.stdout is not None
-    shown = ""
-    while not desk.notes("running"):
-        shown += process.stdout.readline()
+    desk.wait_for("running")
     os.kill(process.pid, number)
-    shown += process.stdout.read()
+    shown = process.stdout.read()
     assert process.wait(30) == 130
     process.stdout.close()
     assert "gpu-box: changed  Base | step 2 (9.9s)" in shown
@@ -323,13 +337,9 @@ def test_a_signal_says_what_was_and_was_not_done(desk: Desk, number: int) -> Non
 def test_killing_the_parent_is_noticed_by_the_worker(desk: Desk) -> None:
     desk.play(gpu_box={"fault": "slow"})
     process = desk.start("apply", "--yes", "--limit", "gpu-box")
-    assert process.stdout is not None
-    while not desk.notes("running"):
-        process.stdout.readline()
+    desk.wait_for("running")
     process.kill()
-    process.wait(30)
+    process.communicate(timeout=30)
     worker = desk.notes("started")[0]["started"]
-    process.stdout.read()  # returns when the last holder of the pipe is gone
-    process.stdout.close()
-    while not desk.notes("eof", worker):
-        assert Path(f"/proc/{worker}").exists() or desk.notes("eof", worker)
+    assert ended(worker)
+    assert desk.notes("eof", worker)
