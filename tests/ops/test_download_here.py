@@ -151,6 +151,7 @@ def test_a_server_that_is_not_there_leaves_the_old_file(here: Here, models: Path
     done = _refused(here, models, "http://127.0.0.1:9/x")
     assert "could not fetch http://127.0.0.1:9/x (curl exit 7)" in done.stderr
     assert (models / "m.gguf").read_text() == "old"
+    assert os.listdir(models) == ["m.gguf"]
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_file_and_no_part(here: Here, models: Path, url: str) -> None:

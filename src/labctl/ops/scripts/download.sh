@@ -31,6 +31,14 @@ fetch() {
   esac
 }
 
+not_fetched() {
+  if [ -s "$part" ]; then
+    fail "could not fetch $url (curl exit $rc); the next run goes on from here"
+  fi
+  rm -f -- "$part"
+  fail "could not fetch $url (curl exit $rc); $dest was not changed"
+}
+
 resumed=
 [ ! -s "$part" ] || resumed=1
 : >>"$part"
@@ -39,16 +47,16 @@ if [ -z "$resumed" ] || ! sum; then
   if ! fetch; then
     # A server that cannot resume, or a part longer than the file: once more from the start.
     case $rc in
-      22 | 33 | 36) [ -n "$resumed" ] || fail "could not fetch $url (curl exit $rc)" ;;
-      *) fail "could not fetch $url (curl exit $rc); the next run goes on from here" ;;
+      22 | 33 | 36) [ -n "$resumed" ] || not_fetched ;;
+      *) not_fetched ;;
     esac
     rm -f -- "$part"
     resumed=
-    fetch || fail "could not fetch $url (curl exit $rc)"
+    fetch || not_fetched
   fi
   if ! sum && [ -n "$resumed" ]; then
     rm -f -- "$part"
-    fetch || fail "could not fetch $url (curl exit $rc)"
+    fetch || not_fetched
     sum || true
   fi
   if [ "${have%% *}" != "$want" ]; then
