@@ -33,9 +33,10 @@ class Command:
 
 @dataclass
 class Peak:
-    """Memory of the command's processes in MiB: each one's own peak by role, and the peak of all together."""
+    """Memory of the command's processes in MiB: the largest peak by role, and the peak of all together."""
 
     by_role: dict[str, float] = field(default_factory=dict)
+    workers: int = 0
     together: float = 0.0
 
 
@@ -125,6 +126,7 @@ class _Watcher:
 
     def __init__(self, group: Path, first: int) -> None:
         self._group, self._first = group, first
+        self._workers: set[str] = set()
         self._peak = Peak()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
@@ -133,6 +135,7 @@ class _Watcher:
     def stop(self) -> Peak:
         self._stop.set()
         self._thread.join()
+        self._peak.workers = len(self._workers)
         return self._peak
 
     def _watch(self) -> None:
@@ -149,6 +152,8 @@ class _Watcher:
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         words = (process / "cmdline").read_bytes()
         role = "main" if process.name == str(self._first) else _role(words)
+        if role == "worker":
+            self._workers.add(process.name)
         mib = int(status["VmHWM"].split()[0]) / 1024
         self._peak.by_role[role] = max(self._peak.by_role.get(role, 0.0), mib)
         shared_out = (process / "smaps_rollup").read_text().split("\nPss:", 1)[1]
