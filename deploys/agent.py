@@ -25,7 +25,7 @@ def agent() -> None:
     if rack.controller_key is not None:
         # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
         folder = Path(host.data.ssh_known_hosts_file).parent
-        keys = (agent_bundle.authorized_keys_line((folder / rack.controller_key).read_text()),)
+        keys = (agent_bundle.authorized_keys_line((folder / rack.controller_key.expanduser()).read_text()),)
 
     files.directory(name="folder", path=str(Path(agent_bundle.PATH).parent))
     files.put(name="program", dest=agent_bundle.PATH, content=agent_bundle.zipapp_bytes(), mode="755")

@@ -37,7 +37,7 @@ def arm(wake: WakeOnLan) -> None:
     if wake.secureon_file is not None:
         # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
         folder = Path(host.data.ssh_known_hosts_file).parent
-        secureon = link_files.password((folder / wake.secureon_file).read_text())
+        secureon = link_files.password((folder / wake.secureon_file.expanduser()).read_text())
     files.put(
         name="armed at every boot",
         dest=link_files.path(wake),

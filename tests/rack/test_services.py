@@ -130,7 +130,6 @@ def test_a_service_gets_its_arguments_and_environment_byte_for_byte(served: Decl
         "json.dump([sys.argv[1:], dict(os.environ)], open('told', 'w')); "
         "os.rename('told', 'done'); time.sleep(3600)"
     )
-    words = [word for word in words if word]
     argv = ["/usr/bin/python3", "-c", program, *words]
     served.declare(f'Command(name="echo", argv={argv!r}, env={environment!r}),\n')
     served.apply("services")

@@ -104,18 +104,7 @@ def fetched_models(rack: Rack, host: Host) -> list[Model]:
 
 
 def command(host: Host, wanted: Command) -> Unit:
-    """Return the unit of a program that the inventory gives by its argv.
-
-    Raises:
-        LabctlError: the program is not an absolute path.
-    """
-    if not wanted.argv[0].startswith("/"):
-        # systemd reads + - ! @ : before a path as orders, some of which lift the sandbox.
-        raise LabctlError(
-            f"service {wanted.name}: the program {wanted.argv[0]!r} is not an absolute path",
-            hint="write the whole path, as `command -v` prints it on the host",
-            host=host.name,
-        )
+    """Return the unit of a program that the inventory gives by its argv."""
     sandbox = _Sandbox(
         paths=(*wanted.argv, wanted.working_dir or ""),
         gpu=_has_gpu(host),
@@ -123,7 +112,7 @@ def command(host: Host, wanted: Command) -> Unit:
         lock_memory=_has_gpu(host),
         working_dir=wanted.working_dir,
     )
-    return _unit(wanted, f"{wanted.name}: {wanted.argv[0]}", wanted.argv, sandbox)
+    return _unit(wanted, f"Service {wanted.name} of the rack", wanted.argv, sandbox)
 
 
 def llama_server(host: Host, wanted: LlamaServer, model: Model) -> Unit:
@@ -148,7 +137,7 @@ def llama_server(host: Host, wanted: LlamaServer, model: Model) -> Unit:
         # A new file under the same path means another unit, hence exactly one restart.
         model_sha256=model.sha256,
     )
-    return _unit(wanted, f"{wanted.name}: llama-server with {model.id}", tuple(argv), sandbox)
+    return _unit(wanted, f"llama-server {wanted.name} with {model.id}", tuple(argv), sandbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +182,11 @@ def _unit(wanted: Service, description: str, argv: tuple[str, ...], sandbox: _Sa
         "service.service.j2",
         marker=MARKER,
         name=wanted.name,
-        description=description.replace("%", "%%"),
+        description=description,
         user=wanted.user,
         exec_start=command_line(argv),
-        working_dir=start_in.replace("%", "%%") if start_in else f"%S/labctl-{wanted.name}",
+        # The slash keeps a backslash at the end from joining this line with the next.
+        working_dir=f"{start_in.replace('%', '%%')}/" if start_in else f"%S/labctl-{wanted.name}",
         writable=quoted(f"-{writable}") if writable else None,
         environment=_environment(wanted, sandbox.environment),
         device_groups=DEVICE_GROUPS,
