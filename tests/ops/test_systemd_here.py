@@ -45,7 +45,16 @@ def systemd(here: Here) -> Systemd:
 def test_a_new_unit_is_written_known_enabled_and_started_once(systemd: Systemd) -> None:
     assert systemd.run().status == 0
     assert systemd.file.read_text() == "[Service]\n"
-    assert systemd.calls == ["daemon-reload", f"-q enable -- {UNIT}", f"start -- {UNIT}"]
+    assert systemd.calls == [f"-q --no-reload enable -- {UNIT}", "daemon-reload", f"start -- {UNIT}"]
+
+
+@pytest.mark.parametrize(("needed", "reloads"), [("yes", 1), ("no", 0)])
+def test_a_restart_has_systemd_read_its_units_again_only_if_one_changed(
+    systemd: Systemd, needed: str, reloads: int
+) -> None:
+    systemd.behave(shown=needed)
+    systemd.here.run(Script("unit", UNIT, "if-needed", "", "restart", str(systemd.note), ""))
+    assert systemd.calls.count("daemon-reload") == reloads
 
 
 def test_the_note_stands_while_a_restart_is_owed_and_goes_after_it(systemd: Systemd) -> None:

@@ -73,14 +73,14 @@ def service(
 def restart(unit: str, *, timeout_s: int = 300) -> Commands:
     """Restart a unit, whatever it does now; meant for ``_if=other.did_change``."""
     full = full_unit_name(unit)
-    yield Script("unit", full, "reload", "", "restart", f"{NOTES}/{full}", "", timeout_s=timeout_s)
+    yield Script("unit", full, "if-needed", "", "restart", f"{NOTES}/{full}", "", timeout_s=timeout_s)
 
 
 @operation
 def reload(unit: str, *, timeout_s: int = 300) -> Commands:
     """Have a unit read its configuration again, by a restart if it knows no other way; for ``_if=``."""
     full = full_unit_name(unit)
-    yield Script("unit", full, "reload", "", "reload-or-restart", f"{NOTES}/{full}", "", timeout_s=timeout_s)
+    yield Script("unit", full, "if-needed", "", "reload-or-restart", f"{NOTES}/{full}", "", timeout_s=timeout_s)
 
 
 @operation

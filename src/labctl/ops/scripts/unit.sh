@@ -1,5 +1,6 @@
 # unit.sh UNIT RELOAD ENABLE ACT NOTE DEST [MODE OWNER]; each may be "". DEST's content comes on stdin.
-# ENABLE is a verb of systemctl; ACT is start, stop, restart or reload-or-restart.
+# RELOAD is "reload", or "if-needed" to leave that to systemd; ENABLE is a verb of systemctl; ACT is start,
+# stop, restart or reload-or-restart.
 unit=$1 reload=$2 enable=$3 act=$4 note=$5 dest=$6
 
 # What a person would type next, in the output already.
@@ -17,16 +18,22 @@ if [ -n "$dest" ]; then
   note_stale "$note"
   commit "$dest"
 fi
+# Reading all units again is the dearest thing here (0.1 s), so it happens once: after the links have changed.
+if [ -n "$enable" ]; then
+  systemctl -q --no-reload "$enable" -- "$unit"
+  reload=reload
+elif [ "$reload" = if-needed ] && [ "$(systemctl show -p NeedDaemonReload --value -- "$unit")" != yes ]; then
+  reload=
+fi
 [ -z "$reload" ] || systemctl daemon-reload
-[ -z "$enable" ] || systemctl -q "$enable" -- "$unit"
 case $act in
   '') ;;
   stop) systemctl stop -- "$unit" ;;
   *)
     systemctl reset-failed -- "$unit" 2>/dev/null || true
     systemctl "$act" -- "$unit" || tell "failed to $act"
-    # A simple service counts as started before it has run a single instruction.
-    sleep 0.3
+    # A simple service counts as started before it has run a single instruction; the others say when they are.
+    case $(systemctl show -p Type --value -- "$unit") in simple | exec | idle) sleep 0.3 ;; esac
     case $(systemctl show -p ActiveState,SubState --value -- "$unit" | tr '\n' ' ') in
       failed* | *auto-restart*) tell "failed right after its $act" ;;
     esac
