@@ -189,6 +189,10 @@ def test_only_declared_ports_answer_and_neither_flush_nor_boot_changes_that(bare
     assert bare.apply("base") == 1
     assert tuple(opens(bare, port) for port in (22, 9100, 9101)) == closed
 
+    bare.run("systemctl start nftables; systemctl restart nftables-labctl; systemctl restart nftables")
+    # Debian's own ruleset starts with a flush; ours follows it.
+    assert wait_until(lambda: not opens(bare, 9101), within=10)
+
     bare.rack.stop(bare.host.name)
     bare.rack.start(bare.host.name)
     assert tuple(opens(bare, port) for port in (22, 9100, 9101)) == closed
@@ -229,6 +233,19 @@ def test_a_card_that_left_the_inventory_is_forgotten_and_the_users_file_stays(ba
     bare.declare()
     assert bare.apply("wol") == 1
     assert bare.run("ls /etc/systemd/network") == "50-mine.link"
+
+
+def test_a_password_of_a_card_is_shown_to_nobody(bare: DeclaredHost) -> None:
+    (bare.file.parent / "secureon").write_text("01:23:45:67:89:AB\n")
+    bare.declare(fields=f'wake=WakeOnLan(mac="{bare.host.mac}", secureon_file="secureon"), ')
+    planned, applied = bare.report("plan", "--only=wol"), bare.report("apply", "--only=wol", "--yes")
+    assert applied["changed"] == 1
+    assert "01:23" not in f"{planned}{applied}".lower()
+    link = f"/etc/systemd/network/50-labctl-wol-{bare.host.mac.replace(':', '')}.link"
+    assert bare.run(f"stat -c '%a %U' {link}; grep Password {link}") == (
+        "600 root\nWakeOnLanPassword=01:23:45:67:89:ab"
+    )
+    assert bare.apply("wol") == 0
 
 
 def test_a_mac_that_no_card_has_is_named_before_anything_changes(bare: DeclaredHost) -> None:
