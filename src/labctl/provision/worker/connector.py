@@ -12,9 +12,7 @@ import base64
 import shlex
 from typing import Any
 
-import gevent
 import paramiko
-from gevent.event import AsyncResult
 from gevent.lock import RLock
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError
@@ -26,12 +24,16 @@ from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command
 
 from labctl.domain import failures
 from labctl.domain.failures import Failure, HostError
-from labctl.provision.worker.lock import HostLock
-from labctl.provision.worker.session import Answer, ConnectionLost, Session
+from labctl.provision.worker.lock import HostLock, lost
+from labctl.provision.worker.session import Answer, Asked, ConnectionLost, Session
 from labctl.provision.worker.transport import Endpoint, open_transport
 
 DEFAULT_TIMEOUT_S = 900
 _GRACE_S = 30
+# What commands say is read by us and by pyinfra's facts, so they shall say it in one language.
+_LOCALE = "env -u LANGUAGE LC_ALL=C.UTF-8 "
+_OTHER_USER = ("_sudo", "_su_user", "_doas", "_dzdo")
+_FROM_ENVIRONMENT = 'c=$LABCTL_COMMAND; unset LABCTL_COMMAND; eval "$c"'
 _ROOT_ONLY = {"_sudo": True, "_sudo_user": None, "_use_sudo_login": False, "_preserve_sudo_env": False}
 
 # $1 destination. Keeps mode and owner of a file that is there, else root's umask decides.
@@ -59,7 +61,7 @@ class RackConnector(SSHConnector):
         self._sessions: dict[bool, Session] = {}
         self._opening = RLock()
         self._lock: HostLock | None = None
-        self._remembered: dict[str, AsyncResult] | None = None
+        self._remembered: dict[str, Asked] | None = None
 
     # -- life
 
@@ -100,8 +102,15 @@ class RackConnector(SSHConnector):
     def take_lock(self, owner: str) -> None:
         """Take the host's lock for ``owner``, now and after every reconnect; raise ``HostError``."""
         assert self.transport is not None
-        self._lock = HostLock(self.transport, self._become, owner, self._session(root=True).pid)
+        self._session(root=True)
+        pids = [session.pid for session in self._sessions.values()]
+        self._lock = HostLock(self.transport, self._become, owner, pids)
         self.owner = owner
+
+    def require_lock(self) -> None:
+        """Raise ``HostError`` if the lock that was taken is not ours any more."""
+        if self._lock is not None and self.lost is None and not self._lock.held():
+            raise HostError(lost())
 
     def end_running_command(self) -> None:
         """Send TERM to what the root shell runs now; ``timeout`` follows up with KILL."""
@@ -118,7 +127,7 @@ class RackConnector(SSHConnector):
 
     @property
     def _become(self) -> str:
-        return "" if (self.data["ssh_user"] or "root") == "root" else "sudo -H -n "
+        return "" if (self.data["ssh_user"] or "root") == "root" else f"{_LOCALE}sudo -H -n "
 
     def _session(self, *, root: bool) -> Session:
         key = root or not self._become
@@ -128,15 +137,27 @@ class RackConnector(SSHConnector):
                 if self.transport is None:
                     raise self.lost or ConnectionLost("there is no connection")
                 session = self._sessions[key] = self._start(root=key)
+                if self._lock is not None:
+                    self._lock.watch(session.pid)
             return session
 
     def _start(self, *, root: bool) -> Session:
         assert self.transport is not None
         try:
-            return Session(self.transport, (self._become if root else "") + "sh", self._patience_s)
+            shell = (self._become if root else "") or _LOCALE
+            return Session(self.transport, f"{shell}sh", self._patience_s)
         except HostError as error:
             named = failures.of_output(error.failure.hint)
             raise HostError(named or error.failure) from None
+        except paramiko.ChannelException as error:
+            raise HostError(
+                Failure(
+                    "no-shell",
+                    f"its sshd opens no further session: {error}",
+                    "in sshd_config, MaxSessions must be 4 or more",
+                    unreachable=True,
+                )
+            ) from None
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise HostError(
                 Failure("frozen", f"it opened no channel: {error or 'no answer'}", unreachable=True)
@@ -164,38 +185,62 @@ class RackConnector(SSHConnector):
         root = root and bool(arguments.get("_sudo")) and not arguments.get("_su_user")
         if root:
             arguments["_sudo"] = False
-        text = make_unix_command_for_host(self.state, self.host, command, **arguments).get_raw_value()
-        answer = self._ask(text, root=root, timeout_s=timeout_s, stdin=stdin)
+        text, hidden = self._text(command, arguments)
+        answer = self._ask(text, root=root, timeout_s=timeout_s, stdin=stdin, hidden=hidden)
         output = CommandOutput(_lines("stdout", answer.stdout) + _lines("stderr", answer.stderr))
+        if answer.cut:
+            self.last_failure = "it printed more than labctl keeps (64 MiB)"
+            return False, output
         if answer.status in good:
             return True, output
         self.last_failure = (answer.stderr or answer.stdout).decode("utf-8", "replace").strip()
-        if answer.status in (124, 137):
+        # A command may end with these by itself, so it counts how long it ran.
+        if answer.status in (124, 137) and answer.seconds >= 0.9 * timeout_s:
             late = f"it did not end within {timeout_s} s and was ended"
             self.last_failure = f"{self.last_failure}\n{late}".strip()
             raise TimeoutError(late)
+        self.last_failure = self.last_failure or f"it ended with exit status {answer.status}, saying nothing"
         return False, output
+
+    def _text(self, command: StringCommand, arguments: dict[str, Any]) -> tuple[str, str]:
+        """Return ``command`` as one simple command, and what of it must not become an argument of a process.
+
+        Any user may read the arguments of a process, but only root and its owner its environment.
+        """
+        built = make_unix_command_for_host(self.state, self.host, command, **arguments)
+        text = built.get_raw_value()
+        if text != built.get_masked_value() and not any(arguments.get(key) for key in _OTHER_USER):
+            shell = arguments.pop("_shell_executable", None) or "sh"
+            script = make_unix_command_for_host(
+                self.state, self.host, command, _shell_executable=None, **arguments
+            )
+            return f"{shell} -c {shlex.quote(_FROM_ENVIRONMENT)}", script.get_raw_value()
+        # With a password for su it is a pipeline.
+        return (f"sh -c {shlex.quote(text)}" if arguments.get("_su_password") else text), ""
 
     def ask_root(self, script: str) -> str:
         """Return what ``script`` prints when root runs it, stripped; for our own questions to the host."""
-        answer = self._ask(f"sh -c {shlex.quote(script)}", root=True, timeout_s=30, stdin=None)
+        answer = self._ask(f"sh -c {shlex.quote(script)}", root=True, timeout_s=30)
         return answer.stdout.decode("utf-8", "replace").strip()
 
-    def _ask(self, text: str, *, root: bool, timeout_s: int, stdin: bytes | None) -> Answer:
-        key = f"{root}:{text}"
-        result = self._remembered.get(key) if self._remembered is not None and stdin is None else None
-        if result is None:
-            result = self._session(root=root).submit(text, timeout_s=timeout_s, stdin=stdin)
+    def _ask(
+        self, text: str, *, root: bool, timeout_s: int, stdin: bytes | None = None, hidden: str = ""
+    ) -> Answer:
+        key = f"{root}:{text}:{hidden}"
+        asked = self._remembered.get(key) if self._remembered is not None and stdin is None else None
+        session = self._session(root=root)
+        if asked is None:
+            asked = session.submit(text, timeout_s=timeout_s, stdin=stdin, hidden=hidden)
             if self._remembered is not None and stdin is None:
-                self._remembered[key] = result
+                self._remembered[key] = asked
         try:
-            answer: Answer = result.get(timeout=timeout_s + _GRACE_S)
-        except gevent.Timeout:
-            raise TimeoutError(f"it did not end within {timeout_s} s") from None
+            return asked.get(timeout_s + _GRACE_S)
+        except TimeoutError:
+            session.give_up(f"a command could not be ended {_GRACE_S} s after its time was over")
+            raise TimeoutError(f"it did not end within {timeout_s} s, and could not be ended") from None
         except ConnectionLost as error:
             self.lost = error
             raise
-        return answer
 
     # -- files
 

@@ -2,20 +2,26 @@
 
 The rule: whoever holds ``flock`` on /run/labctl/apply.lock may change the host. The holder is a small shell
 on a channel of its own, fed a heartbeat, so the lock goes away with its owner: after an orderly end at once,
-after a lost connection as soon as the command that was running then has ended. A heartbeat that is overdue
-(``SUSPECT_S``) makes the next apply wait, one that is older than ``STALE_S`` belongs to a run that is gone:
-the next apply waits for its last command, ends it after ``TAKEOVER_S``, and takes over. A living owner is
-never pushed aside; the refusal says who and since when. In doubt (no heartbeat yet) it counts as living.
+after a lost connection as soon as the command that was running then has ended. The refusal says who holds it
+and since when. A living owner is never pushed aside: when a heartbeat looks overdue (``SUSPECT_S``), the next
+apply watches for another, since the host's clock may have jumped. Without one within ``SUSPECT_S`` the
+owner of a beat that is older than ``STALE_S`` is gone, and within ``STALE_S`` every owner is: the next apply
+waits for its last command, ends it after ``TAKEOVER_S``, and takes over. A run that was itself stopped for so
+long that its lock went away is told so by ``held`` and must not change anything more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import time
+from collections.abc import Sequence
 
 import gevent
 import paramiko
 
 from labctl.domain.failures import Failure, HostError
+from labctl.provision.worker.session import answers
 
 HEARTBEAT_S = 4
 SUSPECT_S = 10
@@ -23,33 +29,47 @@ STALE_S = 25
 TAKEOVER_S = 60
 ORPHAN_S = 600
 OPEN_TIMEOUT_S = 10
+_WORD = b"labctl-lock "
 
-# $1 who asks. Heartbeats come by stdin, the first line of which is the pid of the shell that does the work.
-_HOLD = f"""
+# $1 who asks. The script comes by stdin, since not every log-in shell takes it as an argument; after it come
+# heartbeats. A line that is not empty names the pid of a shell that does the work.
+_HOLD = f"""{{
 umask 077; dir=/run/labctl; mkdir -p "$dir" && exec 9>>"$dir/apply.lock" || exit 1
-busy() {{ [ -n "$(cat "/proc/$1/task/$1/children" 2>/dev/null)" ]; }}
-await() {{ i=0; while busy "$1" && [ "$i" -lt "$2" ]; do sleep 1; i=$((i+1)); done; }}
-reap() {{
-  kill -TERM $(cat "/proc/$1/task/$1/children" 2>/dev/null) 2>/dev/null; sleep 1; kill -KILL "$1" 2>/dev/null
+say() {{ echo "labctl-lock $*"; }}
+work() {{ for p in "$@"; do cat "/proc/$p/task/$p/children" 2>/dev/null; done; }}
+await() {{
+  i=0; n=$1; shift
+  while [ -n "$(work "$@")" ] && [ "$i" -lt "$n" ]; do sleep 1; i=$((i+1)); done
 }}
-age() {{ echo $(( $(date +%s) - $(stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s) )); }}
-refuse() {{ echo "locked $(cat "$dir/apply.holder" 2>/dev/null)"; exit 75; }}
-while ! flock -n 9; do
-  [ "$(age)" -ge {SUSPECT_S} ] || refuse
-  if [ "$(age)" -lt {STALE_S} ]; then sleep 1; continue; fi
-  read -r keeper runner <"$dir/apply.pids"
-  await "$runner" {TAKEOVER_S}; reap "$runner"; kill -KILL "$keeper" 2>/dev/null
+reap() {{ kill -TERM $(work "$@") 2>/dev/null; sleep 1; kill -KILL "$@" 2>/dev/null; }}
+beat() {{ stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s; }}
+refuse() {{ say locked "$(cat "$dir/apply.holder" 2>/dev/null)"; exit 75; }}
+seen=$(beat); watched=0
+while ! flock -w 1 9; do
+  age=$(( $(date +%s) - $(beat) ))
+  [ "$(beat)" = "$seen" ] || refuse
+  [ "$watched" -gt 0 ] || [ "$age" -lt 0 ] || [ "$age" -ge {SUSPECT_S} ] || refuse
+  watched=$((watched+1))
+  [ "$watched" -ge {SUSPECT_S} ] || continue
+  [ "$watched" -ge {STALE_S} ] || [ "$age" -ge {STALE_S} ] || continue
+  read -r keeper runners <"$dir/apply.pids"
+  await {TAKEOVER_S} $runners; reap $runners; kill -KILL "$keeper" 2>/dev/null
   flock -w 10 9 || refuse
   break
 done
 touch "$dir/apply.beat"
 printf '%s since %s\\n' "$1" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$dir/apply.holder"
-read -r runner || exit 1
-echo "$$ $runner" >"$dir/apply.pids"
-echo held
-while read -r -t {STALE_S} _; do touch "$dir/apply.beat"; done
-await "$runner" {ORPHAN_S}; busy "$runner" && reap "$runner"
+read -r runners || exit 1
+echo "$$ $runners" >"$dir/apply.pids"
+say held
+while read -r -t {STALE_S} more; do
+  touch "$dir/apply.beat"
+  if [ -n "$more" ]; then runners="$runners $more"; echo "$$ $runners" >"$dir/apply.pids"; fi
+done
+await {ORPHAN_S} $runners; [ -z "$(work $runners)" ] || reap $runners
 rm -f "$dir/apply.holder" "$dir/apply.pids" "$dir/apply.beat"
+exit
+}}
 """
 
 # Read only, for planning: who holds the lock now, if anybody who is alive does.
@@ -65,11 +85,24 @@ fi
 class HostLock:
     """The lock of one host, held from construction until ``release`` or until the connection ends."""
 
-    def __init__(self, transport: paramiko.Transport, become: str, owner: str, runner_pid: int) -> None:
-        """Take the lock for ``owner``; raise ``HostError`` with code ``locked`` when somebody else has it."""
-        self._channel = transport.open_session(timeout=OPEN_TIMEOUT_S)
-        self._channel.exec_command(f"{become}bash -c {shlex.quote(_HOLD)} labctl-lock {shlex.quote(owner)}")
-        self._channel.sendall(f"{runner_pid}\n".encode())
+    def __init__(
+        self, transport: paramiko.Transport, become: str, owner: str, runners: Sequence[int]
+    ) -> None:
+        """Take the lock for ``owner``, whose commands the shells ``runners`` execute.
+
+        Raises:
+            HostError: with code ``locked`` when somebody else has it.
+        """
+        try:
+            self._channel = transport.open_session(timeout=OPEN_TIMEOUT_S)
+            self._channel.exec_command(f"{become}bash -s -- {shlex.quote(owner)}")
+            pids = " ".join(str(pid) for pid in runners)
+            self._channel.sendall(f"{_HOLD}{pids}\n".encode())
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise HostError(
+                _refusal(f"sshd opened no channel for it ({error}); MaxSessions must be 4 or more")
+            ) from None
+        self._transport, self._beaten = transport, _now()
         self._channel.settimeout(STALE_S + TAKEOVER_S + 30)
         said = self._answer()
         if said != "held":
@@ -77,18 +110,34 @@ class HostLock:
             raise HostError(_refusal(said))
         self._beat = gevent.spawn(self._heartbeat)
 
+    def held(self) -> bool:
+        """Return whether the lock is still ours; the host is asked when we ourselves were silent for long."""
+        if _now() - self._beaten > SUSPECT_S and not answers(self._transport, OPEN_TIMEOUT_S):
+            return False
+        return not (self._channel.closed or self._channel.eof_received)
+
+    def watch(self, runner: int) -> None:
+        """Count the shell ``runner`` among those whose commands the lock outlives."""
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.sendall(f"{runner}\n".encode())
+
     def _answer(self) -> str:
+        """Return the holder's word; what a log-in shell prints before it is skipped."""
         data = b""
-        while not data.endswith(b"\n"):
+        while True:
+            *lines, _ = data.split(b"\n")
+            for line in lines:
+                if line.startswith(_WORD):
+                    return line.removeprefix(_WORD).decode("utf-8", "replace").strip()
             try:
                 chunk = self._channel.recv(4096)
-            except (TimeoutError, OSError):
-                break
+            except OSError:
+                chunk = b""
             if not chunk:
                 break
             data += chunk
-        if not data:
-            data = self._channel.recv_stderr(4096)
+        with contextlib.suppress(OSError):
+            data = self._channel.recv_stderr(4096) or data
         return data.decode("utf-8", "replace").strip()
 
     def _heartbeat(self) -> None:
@@ -98,6 +147,7 @@ class HostLock:
                 self._channel.sendall(b"\n")
             except (OSError, EOFError, paramiko.SSHException):
                 return
+            self._beaten = _now()
 
     def release(self) -> None:
         """Let go of the lock; harmless when the connection is gone already."""
@@ -110,6 +160,20 @@ class HostLock:
             return
         finally:
             self._channel.close()
+
+
+def _now() -> float:
+    """Return seconds on a clock that goes on while this machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def lost() -> Failure:
+    """Return the failure of a run that was stopped for so long that the host gave its lock away."""
+    return Failure(
+        "locked",
+        f"labctl itself stood still for more than {STALE_S} s, so the host gave up the lock",
+        "run labctl apply again: it resumes",
+    )
 
 
 def refused_by(holder: str) -> Failure:

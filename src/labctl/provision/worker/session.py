@@ -9,6 +9,9 @@ so that a deadline ends the command on the host as well, never only our waiting 
 When the connection dies, every waiting command learns it at once. A host that is silent for half of
 ``patience_s`` although it owes an answer is asked for a sign of life (an SSH global request, answered by
 sshd itself, whatever the command does); none within ``patience_s`` means frozen or cut off.
+
+A connection may end anywhere in what we send. Whatever was cut off must not run, so all that could be longer
+than one packet is a ``{ ...; }``, which the shell does not begin before it has seen its end.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+import shlex
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +33,8 @@ from labctl.domain.failures import Failure, HostError
 
 KILL_AFTER_S = 5
 _CHUNK = 65536
+# A command that prints more has gone wrong, and the worker has other hosts to serve.
+MOST_OUTPUT = 64 * 1024 * 1024
 # A command outlives the connection that started it: half an apt run is worse than one that nobody watches.
 _HELLO = "trap '' HUP; printf '\\n%s %d %d\\n' {marker} 0 $$; printf '\\n%s\\n' {marker} >&2\n"
 
@@ -38,26 +45,51 @@ class ConnectionLost(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command left behind: exit status and both outputs."""
+    """What a command left behind; ``seconds``: how long it took, ``cut``: it printed more than is kept."""
 
     status: int
     stdout: bytes
     stderr: bytes
+    seconds: float = 0.0
+    cut: bool = False
 
 
 @dataclass(slots=True)
-class _Pending:
+class Asked:
+    """A command that was sent, and its answer to come."""
+
     marker: bytes
     answer: AsyncResult = field(default_factory=AsyncResult)
     stdout: bytes | None = None
     stderr: bytes | None = None
     status: int = -1
     extra: bytes = b""
+    began: float | None = None
+    cut: bool = False
+
+    def get(self, limit_s: float) -> Answer:
+        """Wait for the answer; its time begins when it is this command's turn, not in the queue.
+
+        Raises:
+            TimeoutError: there is none ``limit_s`` seconds after its turn came.
+            ConnectionLost: the host went away first.
+        """
+        while True:
+            left = limit_s if self.began is None else limit_s - (time.monotonic() - self.began)
+            if left <= 0:
+                raise TimeoutError
+            try:
+                answer: Answer = self.answer.get(timeout=left)
+            except gevent.Timeout:
+                continue
+            return answer
 
     def settle(self) -> bool:
+        """Hand out the answer if it is complete, and return whether it is."""
         if self.stdout is None or self.stderr is None:
             return False
-        self.answer.set(Answer(self.status, self.stdout, self.stderr))
+        seconds = time.monotonic() - (self.began or time.monotonic())
+        self.answer.set(Answer(self.status, self.stdout, self.stderr, seconds, self.cut))
         return True
 
 
@@ -70,7 +102,7 @@ class Session:
         self._patience_s = patience_s
         self._token = secrets.token_hex(8)
         self._count = 0
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Asked] = deque()
         self._outgoing: list[bytes] = []
         self._wake = Event()
         self._lost: BaseException | None = None
@@ -86,15 +118,17 @@ class Session:
         self.pid = self._greet()
 
     def _greet(self) -> int:
-        pending = self._enqueue(lambda marker: _HELLO.format(marker=marker))
+        pending = self._enqueue(lambda marker: _HELLO.format(marker=marker.decode()).encode())
         try:
             pending.answer.get(timeout=self._patience_s)
         except (gevent.Timeout, OSError) as error:
             self.close()
             said = self._tail.decode("utf-8", "replace").strip()
-            raise HostError(
-                Failure("no-shell", f"no shell could be started there: {said or error or 'no answer'}", said)
-            ) from None
+            silence = (
+                f"no answer within {self._patience_s:g} s; does sudo or the log-in shell wait for something?"
+            )
+            what = said or (silence if isinstance(error, gevent.Timeout) else str(error))
+            raise HostError(Failure("no-shell", f"no shell could be started there: {what}", said)) from None
         return int(pending.extra)
 
     @property
@@ -102,42 +136,45 @@ class Session:
         """Whether commands can still be sent."""
         return self._lost is None and not self._channel.closed
 
-    def submit(self, command: str, *, timeout_s: int, stdin: bytes | None = None) -> AsyncResult:
+    def submit(self, command: str, *, timeout_s: int, stdin: bytes | None = None, hidden: str = "") -> Asked:
         """Queue ``command``, a simple command as shell text, and return where its ``Answer`` will appear.
 
-        The result raises ``ConnectionLost`` when the host goes away first. Exit status 124 or 137 after
-        ``timeout_s`` means that the command was ended by its deadline.
+        It finds ``hidden`` in its environment as LABCTL_COMMAND, which no other user of the host can read.
+        Exit status 124 or 137 after ``timeout_s`` means that the command was ended by its deadline.
         """
 
-        def frame(marker: str) -> str:
-            run = f"timeout -k {KILL_AFTER_S} {timeout_s} {command}"
-            end = f"printf '\\n%s %d\\n' {marker} $?; printf '\\n%s\\n' {marker} >&2\n"
+        def frame(marker: bytes) -> bytes:
+            secret = f"LABCTL_COMMAND={shlex.quote(hidden)} " if hidden else ""
+            run = f"{secret}timeout -k {KILL_AFTER_S} {timeout_s} {command}".encode()
+            end = b"printf '\\n%s %d\\n' " + marker + b" $?; printf '\\n%s\\n' " + marker + b" >&2\n"
             if stdin is None:
-                return f"{{ {run}; }} </dev/null\n{end}"
-            body = base64.encodebytes(stdin).decode("ascii")
-            return f"base64 -d <<'{marker}' | {run}\n{body}{marker}\n{end}"
+                return b"{ " + run + b"\n} </dev/null\n" + end
+            body = base64.encodebytes(stdin)
+            return b"".join((b"{ base64 -d <<'", marker, b"' | ", run, b"\n", body, marker, b"\n}\n", end))
 
-        return self._enqueue(frame).answer
+        return self._enqueue(frame)
 
-    def _enqueue(self, frame: Callable[[str], str]) -> _Pending:
+    def _enqueue(self, frame: Callable[[bytes], bytes]) -> Asked:
         self._count += 1
-        marker = f"labctl:{self._token}:{self._count}"
-        pending = _Pending(marker.encode())
+        asked = Asked(f"labctl:{self._token}:{self._count}".encode())
         if self._lost is not None:
-            pending.answer.set_exception(self._lost)
-            return pending
-        self._pending.append(pending)
-        self._outgoing.append(frame(marker).encode())
+            asked.answer.set_exception(self._lost)
+            return asked
+        self._pending.append(asked)
+        self._pending[0].began = self._pending[0].began or time.monotonic()
+        self._outgoing.append(frame(asked.marker))
         self._wake.set()
-        return pending
+        return asked
 
     def _write(self) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
-            data, self._outgoing = b"".join(self._outgoing), []
+            data, self._outgoing = memoryview(b"".join(self._outgoing)), []
             try:
-                self._channel.sendall(data)
+                # In pieces: paramiko copies all that is left for each packet that it sends.
+                for start in range(0, len(data), _CHUNK):
+                    self._channel.sendall(bytes(data[start : start + _CHUNK]))
             except (OSError, paramiko.SSHException, EOFError) as error:
                 self._lose(ConnectionLost(f"the connection was lost: {error or 'closed'}"))
                 return
@@ -161,9 +198,15 @@ class Session:
                 self._deliver(stream, found, bytes(data[: found.start()]))
                 del data[: found.end()]
                 start = 0
+            if len(data) > MOST_OUTPUT:
+                del data[: len(data) - MOST_OUTPUT // 2]
+                if self._pending:
+                    self._pending[0].cut = True
 
     def _deliver(self, stream: str, found: re.Match[bytes], output: bytes) -> None:
-        pending = next(p for p in self._pending if p.marker == found[1])
+        pending = next((asked for asked in self._pending if asked.marker == found[1]), None)
+        if pending is None:  # nobody waits any more: the session was closed
+            return
         if stream == "stdout":
             pending.stdout, pending.status = output, int(found[2] or b"-1")
             pending.extra = (found[3] or b"").strip()
@@ -171,9 +214,11 @@ class Session:
             pending.stderr = output
         while self._pending and self._pending[0].settle():
             self._pending.popleft()
+            if self._pending:
+                self._pending[0].began = time.monotonic()
 
     def _watch(self) -> None:
-        owing: _Pending | None = None
+        owing: Asked | None = None
         while self._lost is None:
             gevent.sleep(self._patience_s / 2)
             first = self._pending[0] if self._pending else None
@@ -193,6 +238,10 @@ class Session:
             self._lost = error
         while self._pending:
             self._pending.popleft().answer.set_exception(self._lost)
+
+    def give_up(self, reason: str) -> None:
+        """Fail all that waits: the shell is stuck in a command that cannot be ended."""
+        self._lose(ConnectionLost(reason))
 
     def finish(self) -> None:
         """Let the shell end by itself after the commands that it has; nothing can be sent afterwards."""
