@@ -33,10 +33,11 @@ from pyinfra.context import ctx_state
 
 from labctl.domain.problem import LabctlError
 from labctl.inventory import load_rack
-from labctl.provision.events import Cancel, Event, Go, HostEnded, Job, WorkerEnded, decode_order, encode
-from labctl.provision.worker.planning import DiffTap
+from labctl.provision.events import Cancel, Event, Go, HostEnded, Job, WorkerEnded, decode_order
+from labctl.provision.worker.planning import LogTap
 from labctl.provision.worker.pyinfra_state import build
 from labctl.provision.worker.run import Run
+from labctl.provision.worker.voice import Voice
 
 del sys.modules["unittest.mock"]
 
@@ -46,32 +47,29 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.dup(1)
     os.dup2(2, 1)
-
-    def emit(event: Event) -> None:
-        data = encode(event).encode()
-        while data:
-            data = data[os.write(out, data) :]
-
+    voice = Voice(out)
     orders = FileObject(0, "rb", close=False)
     job = decode_order(orders.readline().decode() or "{}")
     if not isinstance(job, Job):
         raise ValueError("the first order must be a job")
     try:
-        run = _prepare(job, emit)
+        run = _prepare(job, voice.say)
     except LabctlError as error:
         for host in job.hosts:
             reason = "; ".join(str(problem) for problem in error.problems)
-            emit(HostEnded(host, "failed", "deploy-error", reason))
+            voice.say(HostEnded(host, "failed", "deploy-error", reason))
+        voice.finish()
         return 0
     gevent.spawn(_listen, orders, run)
     run.run()
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    emit(WorkerEnded(round(usage.ru_utime + usage.ru_stime, 3), usage.ru_maxrss))
+    voice.say(WorkerEnded(round(usage.ru_utime + usage.ru_stime, 3), usage.ru_maxrss))
+    voice.finish()
     return 0
 
 
 def _prepare(job: Job, emit: Callable[[Event], None]) -> Run:
-    tap = DiffTap()
+    tap = LogTap()
     log = logging.getLogger("pyinfra")
     log.setLevel(logging.INFO)
     log.propagate = False

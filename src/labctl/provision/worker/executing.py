@@ -4,7 +4,8 @@ The rule: what was planned as "no change" is believed until something has been c
 then on the operations that follow are evaluated anew, a whole run of them in one go, before they are skipped.
 What changes something goes through pyinfra's own ``run_host_op``, which reads fresh facts, checks ``_if``,
 retries. The first failure ends the host: later operations stand on earlier ones, so they are reported as
-not run.
+not run. A failure that the deploy allows (``_ignore_errors``) is told as a warning; a lost connection and a
+lost lock are never allowed.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pyinfra.connectors.util import CommandOutput
 
 from labctl.domain import failures
 from labctl.domain.failures import Failure, HostError
-from labctl.provision.events import Event, OpEnded, OpStarted, OpStatus
+from labctl.provision.events import Event, Log, OpEnded, OpStarted, OpStatus
 from labctl.provision.worker.connector import RackConnector
-from labctl.provision.worker.planning import DiffTap, EvaluationError, HostPlan, Op, evaluate
+from labctl.provision.worker.planning import EvaluationError, HostPlan, LogTap, Op, evaluate
 from labctl.provision.worker.pyinfra_state import in_context
 
 _TAIL_LINES = 20
@@ -41,31 +42,34 @@ class Tally:
 
 
 class Execution:
-    """The execution of one host's plan; ``stop`` asks, before each operation, whether to go on."""
+    """The execution of one host's plan."""
 
     def __init__(
         self,
         state: State,
         host: Host,
         plan: HostPlan,
+        tap: LogTap,
         emit: Callable[[Event], None],
-        stop: Callable[[], Failure | None],
     ) -> None:
         """Prepare to execute ``plan`` on ``host``, telling ``emit`` about it."""
         assert isinstance(host.connector, RackConnector)
-        self._state, self._host, self._plan, self._emit, self._stop = state, host, plan, emit, stop
+        self._state, self._host, self._plan, self._emit = state, host, plan, emit
         self._connector = host.connector
-        self._tap = DiffTap()
+        self._tap = tap
         self._trusted_until = len(plan.ops)
         self.tally = Tally()
 
-    def run(self) -> Failure | None:
-        """Execute; return why it ended early, or None when every operation was done."""
+    def run(self, stop: Callable[[], Failure | None]) -> Failure | None:
+        """Execute, asking ``stop`` before each operation whether to; return why it ended early, if it did.
+
+        Raises whatever an operation raised that is no failure of the host; what came after it was not run.
+        """
         failure: Failure | None = None
+        raised: BaseException | None = None
         for op in self._plan.ops:
-            if failure is None:
-                failure = self._stop()
-            if failure is not None:
+            failure = failure or (None if raised else stop())
+            if failure or raised:
                 self._end(op, "not-run")
                 continue
             try:
@@ -73,6 +77,11 @@ class Execution:
             except HostError as error:
                 failure = error.failure
                 self._end(op, "failed", error=failure.reason)
+            except (Exception, SystemExit) as error:  # an operation of the user's may do anything
+                raised = error
+                self._end(op, "failed", error=f"{type(error).__name__}: {error}")
+        if raised is not None:
+            raise raised
         return failure
 
     def _one(self, op: Op) -> Failure | None:
@@ -80,18 +89,26 @@ class Execution:
             op.data.operation_meta.set_complete(True, [], CommandOutput([]))
             self._end(op, "unchanged")
             return None
+        self._connector.require_lock()
         self._emit(OpStarted(self._host.name, op.index, op.name))
         started = time.monotonic()
         self._connector.last_failure = ""
+        self._tap.take_errors(self._host.name)
         self._trusted_until = op.index
         ok, error = self._execute(op)
         seconds = time.monotonic() - started
         meta = op.data.operation_meta
-        if ok:
+        lost = self._connector.lost
+        said = str(lost or "") or self._connector.last_failure or self._tap.take_errors(self._host.name)
+        if ok and lost is None:
+            allowed = meta.is_complete() and not meta.did_succeed()
+            if allowed:
+                warning = f"{op.name} failed, which its deploy allows: {_last_line(said)}"
+                self._emit(Log("warning", warning, self._host.name))
             changed = meta.is_complete() and meta.did_change()
-            self._end(op, "changed" if changed else "unchanged", seconds=seconds)
+            status: OpStatus = "changed" if changed else "unchanged"
+            self._end(op, status, seconds=seconds, error=said if allowed else "")
             return None
-        said = str(self._connector.lost or "") or self._connector.last_failure
         self._end(op, "failed", seconds=seconds, error=error or said)
         return self._named(op, "\n".join(part for part in (error, said) if part))
 
@@ -117,12 +134,26 @@ class Execution:
         try:
             evaluate(self._state, self._host, run, self._tap)
         except EvaluationError as error:
-            if self._connector.lost is not None:
-                raise HostError(self._named(op, "")) from None
-            raise HostError(Failure("op-failed", str(error))) from None
+            if error.index != op.index and self._connector.lost is None:
+                # It is a later operation's, which shall fail in its own turn.
+                run = [op]
+                self._evaluate_alone(op)
+            else:
+                raise self._broken(op, error) from None
         changing = [later.index for later in run if later.state != "no-change"]
         self._trusted_until = changing[0] if changing else run[-1].index + 1
         return op.index < self._trusted_until
+
+    def _evaluate_alone(self, op: Op) -> None:
+        try:
+            evaluate(self._state, self._host, [op], self._tap)
+        except EvaluationError as error:
+            raise self._broken(op, error) from None
+
+    def _broken(self, op: Op, error: EvaluationError) -> HostError:
+        if isinstance(error.cause, HostError):
+            return error.cause
+        return HostError(self._named(op, str(error.cause) or type(error.cause).__name__))
 
     def _named(self, op: Op, text: str) -> Failure:
         if self._connector.lost is not None:
@@ -133,15 +164,14 @@ class Execution:
             )
         if known := failures.of_output(text):
             return known
-        reason = text.strip().splitlines()[-1] if text.strip() else "it failed without saying why"
-        return Failure("op-failed", f"{op.name}: {reason}")
+        return Failure("op-failed", f"{op.name}: {_last_line(text)}")
 
     def _end(self, op: Op, status: OpStatus, *, seconds: float = 0.0, error: str = "") -> None:
         name = status.replace("-", "_")
         setattr(self.tally, name, getattr(self.tally, name) + 1)
         stdout = stderr = ""
         meta = op.data.operation_meta
-        if status in ("changed", "failed") and meta.is_complete():
+        if status != "not-run" and meta.is_complete():
             stdout, stderr = tail(meta.stdout_lines), tail(meta.stderr_lines)
         self._emit(
             OpEnded(
@@ -154,6 +184,10 @@ class Execution:
                 stderr or error,
             )
         )
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1] if text.strip() else "it failed without saying why"
 
 
 def tail(lines: list[str]) -> str:

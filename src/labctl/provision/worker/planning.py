@@ -9,7 +9,8 @@ prediction for that other one; where that cannot be predicted it counts as condi
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+import re
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,37 +24,63 @@ from labctl.provision.worker.connector import RackConnector
 from labctl.provision.worker.pyinfra_state import forget_prediction, in_context, prediction, twin
 
 _DIFF_MARK = "labctl-diff:"
+_DIFF_CHARS = 200_000
+_COMMAND_CHARS = 10_000
+_ERRORS_KEPT = 40
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_CLOSING = re.compile(r"Error( \(ignored.*?\))?: executed \d+ commands")
 
 
 class EvaluationError(Exception):
     """An operation could not be evaluated; says which."""
 
-    def __init__(self, name: str, cause: BaseException) -> None:
-        self.name = name
+    def __init__(self, op: Op, cause: BaseException) -> None:
+        self.name = op.name
+        self.index = op.index
         self.cause = cause
-        super().__init__(f"{name}: {cause or type(cause).__name__}")
+        super().__init__(f"{op.name}: {cause or type(cause).__name__}")
 
 
-class DiffTap(logging.Handler):
-    """Collect what operations log while they are evaluated: their diffs, by host and operation."""
+class LogTap(logging.Handler):
+    """Collect what operations log: while they are evaluated their diffs, while they run what went wrong."""
 
     def __init__(self) -> None:
         """Start with nothing collected."""
         super().__init__(logging.INFO)
         self.lines: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self.errors: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=_ERRORS_KEPT))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep an informational record that an operation wrote while being planned."""
+        """Keep what an operation says of its change, or of its failure."""
         host = ctx_host.get()
-        if record.levelno != logging.INFO or host is None or not host.in_op or host.current_op_hash is None:
+        if host is None:
             return
-        if not getattr(host, "labctl_executing", False):
+        if getattr(host, "labctl_executing", False):
+            if record.levelno >= logging.WARNING:
+                self.errors[host.name].append(_plain(record.getMessage(), host))
+        elif record.levelno == logging.INFO and host.in_op and host.current_op_hash is not None:
             self.lines[host.name, host.current_op_hash].append(record.getMessage())
 
     def take(self, host: str, op_hash: str) -> str:
-        """Return and forget the diff of one operation."""
+        """Return and forget the diff of one operation, cut to what a person can read."""
         text = "\n".join(self.lines.pop((host, op_hash), []))
-        return text.removeprefix(_DIFF_MARK).strip("\n")
+        return _cut(text.removeprefix(_DIFF_MARK).strip("\n"), _DIFF_CHARS)
+
+    def take_errors(self, host: str) -> str:
+        """Return and forget what was logged as wrong on a host, without pyinfra's own closing words."""
+        lines = self.errors.pop(host, ())
+        return "\n".join(line for line in lines if not _CLOSING.match(line))
+
+
+def _plain(message: str, host: Host) -> str:
+    return _COLOURS.sub("", message).replace(f"[{host.name}] ", "").strip()
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    kept = text[:most].rpartition("\n")[0] or text[:most]
+    return f"{kept}\n... and {len(text) - len(kept)} characters more"
 
 
 @dataclass(slots=True)
@@ -100,7 +127,7 @@ def register(state: State, host: Host, deploys: list[Callable[[], None]]) -> Hos
     return plan
 
 
-def evaluate(state: State, host: Host, ops: list[Op], tap: DiffTap) -> None:
+def evaluate(state: State, host: Host, ops: list[Op], tap: LogTap) -> None:
     """Plan ``ops`` side by side; raise ``EvaluationError`` for the first that cannot be evaluated."""
     connector = host.connector
     assert isinstance(connector, RackConnector)
@@ -117,7 +144,7 @@ def evaluate(state: State, host: Host, ops: list[Op], tap: DiffTap) -> None:
         connector.remember(on=False)
     for op, greenlet in zip(ops, greenlets, strict=True):
         if greenlet.exception is not None:
-            raise EvaluationError(op.name, greenlet.exception)
+            raise EvaluationError(op, greenlet.exception)
         op.diff = tap.take(host.name, op.op_hash)
 
 
@@ -126,7 +153,11 @@ def _evaluate_one(state: State, host: Host, op: Op) -> None:
     try:
         with in_context(state, host):
             runs = _condition(op)
-            op.commands = () if runs is False else tuple(str(c) for c in op.data.command_generator())
+            op.commands = (
+                ()
+                if runs is False
+                else tuple(_cut(str(command), _COMMAND_CHARS) for command in op.data.command_generator())
+            )
     except BaseException as error:
         expected.set_exception(error)
         raise

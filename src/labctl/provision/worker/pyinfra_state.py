@@ -165,4 +165,7 @@ def _patch() -> None:
     known = list(arguments.all_global_arguments())
     vars(arguments)["all_global_arguments"] = lambda: known
     vars(facts)["all_global_arguments"] = lambda: known
-    gevent.get_hub().exception_stream = None
+    hub = gevent.get_hub()
+    hub.exception_stream = None
+    # A deploy that calls exit() ends its host, not the process.
+    hub.SYSTEM_ERROR = (KeyboardInterrupt,)

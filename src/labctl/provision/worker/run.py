@@ -2,6 +2,9 @@
 
 Each host has one greenlet: connect, plan, wait for the word, execute, say how it went. A host that fails,
 freezes or raises ends itself and nobody else. Every host ends with exactly one ``HostEnded``.
+
+Cancelling ends at once what has changed nothing yet: hosts that connect, plan, or wait for the word, their
+turn or the lock. Only a running operation gets its time to finish.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from labctl.provision.events import Connected, Event, HostEnded, HostStatus, Job
 from labctl.provision.worker.connector import RackConnector
 from labctl.provision.worker.executing import Execution, Tally
 from labctl.provision.worker.lock import WHO_HOLDS, refused_by
-from labctl.provision.worker.planning import DiffTap, EvaluationError, HostPlan, evaluate, register
+from labctl.provision.worker.planning import EvaluationError, HostPlan, LogTap, evaluate, register
 from labctl.provision.worker.session import ConnectionLost
 
 _INTERRUPTED = Failure("interrupted", "interrupted", "run labctl apply again: it resumes")
@@ -39,7 +42,7 @@ class Run:
         state: State,
         job: Job,
         deploys: list[Callable[[], None]],
-        tap: DiffTap,
+        tap: LogTap,
         emit: Callable[[Event], None],
     ) -> None:
         """Prepare to run ``job``; ``emit`` gets every event."""
@@ -51,6 +54,8 @@ class Run:
         self._failed = 0
         self._connectors: dict[str, RackConnector] = {}
         self._turns = {name: Flag() for name in job.hosts}
+        self._waiting = list(job.hosts)
+        self._harmless: dict[str, gevent.Greenlet] = {}
         if not job.wait_for_go:
             self._decided.set()
         if not job.serial:
@@ -60,7 +65,7 @@ class Run:
     def run(self) -> None:
         """Run the job on every host to its end."""
         greenlets = [gevent.spawn(self._host, host) for host in self._state.inventory]
-        self._next_turn()
+        self._turns[self._waiting[0]].set()
         gevent.joinall(greenlets, raise_error=True)
 
     def go(self, hosts: tuple[str, ...]) -> None:
@@ -71,11 +76,15 @@ class Run:
     def cancel(self, grace_s: float) -> None:
         """Start nothing new; after ``grace_s`` seconds end what runs, then the connections."""
         self._cancelled = True
-        self._decided.set()
-        for turn in self._turns.values():
-            turn.set()
+        for name in list(self._harmless):
+            gevent.get_hub().loop.run_callback(self._interrupt, name)
         gevent.spawn_later(grace_s, self._end_commands)
         gevent.spawn_later(grace_s + 7, self._drop_connections)
+
+    def _interrupt(self, name: str) -> None:
+        greenlet = self._harmless.pop(name, None)
+        if greenlet is not None:
+            greenlet.throw(gevent.GreenletExit)
 
     def _end_commands(self) -> None:
         gevent.joinall([gevent.spawn(c.end_running_command) for c in self._connectors.values()], timeout=6)
@@ -84,11 +93,11 @@ class Run:
         for connector in self._connectors.values():
             connector.drop()
 
-    def _next_turn(self) -> None:
-        for turn in self._turns.values():
-            if not turn.is_set():
-                turn.set()
-                return
+    def _next_turn(self, ended: str) -> None:
+        """Give the turn to the first host that has not ended; whoever ends early takes nobody's place."""
+        self._waiting.remove(ended)
+        if self._waiting:
+            self._turns[self._waiting[0]].set()
 
     # -- one host
 
@@ -96,8 +105,11 @@ class Run:
         started = time.monotonic()
         tally = Tally()
         failure: Failure | None
+        self._harmless[host.name] = gevent.getcurrent()
         try:
             failure = self._live(host, tally)
+        except gevent.GreenletExit:
+            failure = _INTERRUPTED
         except HostError as error:
             failure = error.failure
         except ConnectionLost as error:
@@ -106,11 +118,12 @@ class Run:
             failure = self._explain(host, error)
         except LabctlError as error:
             failure = Failure("deploy-error", "; ".join(str(problem) for problem in error.problems))
-        except Exception as error:  # whatever a deploy file raises concerns its host alone
+        except (Exception, SystemExit) as error:  # whatever a deploy file raises concerns its host alone
             failure = Failure("deploy-error", _where(error, self._job), "correct the deploy or the inventory")
         finally:
+            self._harmless.pop(host.name, None)
             self._close(host)
-            self._next_turn()
+            self._next_turn(host.name)
         status = self._status(failure)
         if status not in ("ok", "not-run", "interrupted"):
             self._failed += 1
@@ -149,11 +162,13 @@ class Run:
             assert isinstance(connector, RackConnector)
             if plan.pending:
                 connector.take_lock(self._job.owner)
-            execution = Execution(self._state, host, plan, self._emit, self._stop)
-            failure = execution.run()
-            for name in ("changed", "unchanged", "failed", "not_run"):
-                setattr(tally, name, getattr(execution.tally, name))
-            return failure
+            self._harmless.pop(host.name)
+            execution = Execution(self._state, host, plan, self._tap, self._emit)
+            try:
+                return execution.run(self._stop)
+            finally:
+                for name in ("changed", "unchanged", "failed", "not_run"):
+                    setattr(tally, name, getattr(execution.tally, name))
 
     def _plan(self, host: Host) -> HostPlan:
         started = time.monotonic()
@@ -218,10 +233,7 @@ def _where(error: BaseException, job: Job) -> str:
     """Return what was raised and the line of the user's file that it came from, innermost first."""
     folders = {str(Path(path).parent) for path in (*job.deploys, job.rack)}
     text = str(error).strip() or type(error).__name__
-    if not isinstance(error, Exception) or type(error).__module__.startswith("pyinfra"):
-        kind = ""
-    else:
-        kind = f"{type(error).__name__}: "
+    kind = "" if type(error).__module__.startswith("pyinfra") else f"{type(error).__name__}: "
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if any(frame.filename.startswith(folder) for folder in folders):
             return f"{frame.filename}:{frame.lineno}: {kind}{text}"
