@@ -8,7 +8,8 @@ so that a deadline ends the command on the host as well, never only our waiting 
 
 When the connection dies, every waiting command learns it at once. A host that is silent for half of
 ``patience_s`` although it owes an answer is asked for a sign of life (an SSH global request, answered by
-sshd itself, whatever the command does); none within ``patience_s`` means frozen or cut off.
+sshd itself, whatever the command does); none within ``patience_s`` means frozen or cut off. While bytes
+move, in either direction, nothing is missing: on a slow line a sign of life stands in the queue behind them.
 
 A connection may end anywhere in what we send. Whatever was cut off must not run, so all that could be longer
 than one packet is a ``{ ...; }``, which the shell does not begin before it has seen its end.
@@ -107,6 +108,7 @@ class Session:
         self._wake = Event()
         self._lost: BaseException | None = None
         self._tail = b""
+        self._moved = 0
         self._channel = transport.open_session(timeout=patience_s)
         self._channel.exec_command(argv)
         self._greenlets = [
@@ -175,6 +177,7 @@ class Session:
                 # In pieces: paramiko copies all that is left for each packet that it sends.
                 for start in range(0, len(data), _CHUNK):
                     self._channel.sendall(bytes(data[start : start + _CHUNK]))
+                    self._moved += 1
             except (OSError, paramiko.SSHException, EOFError) as error:
                 self._lose(ConnectionLost(f"the connection was lost: {error or 'closed'}"))
                 return
@@ -193,6 +196,7 @@ class Session:
                 self._lose(ConnectionLost("the connection was lost"))
                 return
             data += chunk
+            self._moved += 1
             start = max(0, len(data) - len(chunk) - 80)
             while found := ending.search(data, start):
                 self._deliver(stream, found, bytes(data[: found.start()]))
@@ -219,10 +223,12 @@ class Session:
 
     def _watch(self) -> None:
         owing: Asked | None = None
+        moved = self._moved
         while self._lost is None:
             gevent.sleep(self._patience_s / 2)
             first = self._pending[0] if self._pending else None
-            if first is not None and first is owing and not answers(self._transport, self._patience_s):
+            still = first is not None and first is owing and moved == self._moved
+            if still and not answers(self._transport, self._patience_s) and moved == self._moved:
                 self._lose(
                     ConnectionLost(
                         f"it gave no sign of life for {self._patience_s * 1.5:g} s:"
@@ -231,7 +237,7 @@ class Session:
                 )
                 self._transport.close()
                 return
-            owing = first
+            owing, moved = first, self._moved
 
     def _lose(self, error: BaseException) -> None:
         if self._lost is None:

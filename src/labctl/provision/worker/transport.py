@@ -20,6 +20,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 from labctl.domain.failures import Failure, HostError
 from labctl.inventory import known_hosts
 
+_QUEUED_BYTES = 128 * 1024
 _RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 
 
@@ -116,6 +117,8 @@ def _dial(endpoint: Endpoint) -> socket.socket:
             )
         ) from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Heartbeats travel behind what was sent before, so an upload must not fill the kernel's queue.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _QUEUED_BYTES)
     return sock
 
 
