@@ -80,7 +80,9 @@ def restart(unit: str, *, timeout_s: int = 300) -> Commands:
 def reload(unit: str, *, timeout_s: int = 300) -> Commands:
     """Have a unit read its configuration again, by a restart if it knows no other way; for ``_if=``."""
     full = full_unit_name(unit)
-    yield Script("unit", full, "if-needed", "", "reload-or-restart", f"{NOTES}/{full}", "", timeout_s=timeout_s)
+    yield Script(
+        "unit", full, "if-needed", "", "reload-or-restart", f"{NOTES}/{full}", "", timeout_s=timeout_s
+    )
 
 
 @operation
