@@ -31,8 +31,8 @@ ORPHAN_S = 600
 OPEN_TIMEOUT_S = 10
 _WORD = b"labctl-lock "
 
-# $1 who asks. The script comes by stdin, since not every log-in shell takes it as an argument; after it come
-# heartbeats. A line that is not empty names the pid of a shell that does the work.
+# $2 who asks; $1 is for the reader of a process list. The script comes by stdin, since not every log-in shell
+# takes it as an argument; after it come heartbeats, with the pid of a shell where one more does the work.
 _HOLD = f"""{{
 umask 077; dir=/run/labctl; mkdir -p "$dir" && exec 9>>"$dir/apply.lock" || exit 1
 say() {{ echo "labctl-lock $*"; }}
@@ -43,7 +43,10 @@ await() {{
 }}
 reap() {{ kill -TERM $(work "$@") 2>/dev/null; sleep 1; kill -KILL "$@" 2>/dev/null; }}
 beat() {{ stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s; }}
-refuse() {{ say locked "$(cat "$dir/apply.holder" 2>/dev/null)"; exit 75; }}
+refuse() {{
+  [ -s "$dir/apply.holder" ] || sleep 1
+  say locked "$(cat "$dir/apply.holder" 2>/dev/null)"; exit 75
+}}
 seen=$(beat); watched=0
 while ! flock -w 1 9; do
   age=$(( $(date +%s) - $(beat) ))
@@ -53,12 +56,13 @@ while ! flock -w 1 9; do
   [ "$watched" -ge {SUSPECT_S} ] || continue
   [ "$watched" -ge {STALE_S} ] || [ "$age" -ge {STALE_S} ] || continue
   read -r keeper runners <"$dir/apply.pids"
+  [ "$(readlink "/proc/$keeper/fd/9")" = "$dir/apply.lock" ] || refuse
   await {TAKEOVER_S} $runners; reap $runners; kill -KILL "$keeper" 2>/dev/null
   flock -w 10 9 || refuse
   break
 done
 touch "$dir/apply.beat"
-printf '%s since %s\\n' "$1" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$dir/apply.holder"
+printf '%s since %s\\n' "$2" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$dir/apply.holder"
 read -r runners || exit 1
 echo "$$ $runners" >"$dir/apply.pids"
 say held
@@ -74,7 +78,7 @@ exit
 
 # Read only, for planning: who holds the lock now, if anybody who is alive does.
 WHO_HOLDS = f"""
-dir=/run/labctl; [ -e "$dir/apply.lock" ] || exit 0
+dir=/run/labctl; [ -e "$dir/apply.holder" ] || exit 0
 if ! flock -n "$dir/apply.lock" true; then
   beat=$(stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s)
   [ $(( $(date +%s) - beat )) -ge {SUSPECT_S} ] || cat "$dir/apply.holder"
@@ -95,7 +99,7 @@ class HostLock:
         """
         try:
             self._channel = transport.open_session(timeout=OPEN_TIMEOUT_S)
-            self._channel.exec_command(f"{become}bash -s -- {shlex.quote(owner)}")
+            self._channel.exec_command(f"{become}bash -s -- labctl-lock {shlex.quote(owner)}")
             pids = " ".join(str(pid) for pid in runners)
             self._channel.sendall(f"{_HOLD}{pids}\n".encode())
         except (OSError, EOFError, paramiko.SSHException) as error:
@@ -168,10 +172,10 @@ def _now() -> float:
 
 
 def lost() -> Failure:
-    """Return the failure of a run that was stopped for so long that the host gave its lock away."""
+    """Return the failure of a run whose lock the host gave up while it was at work."""
     return Failure(
         "locked",
-        f"labctl itself stood still for more than {STALE_S} s, so the host gave up the lock",
+        f"its lock is gone: labctl stood still for over {STALE_S} s, or its labctl-lock process was ended",
         "run labctl apply again: it resumes",
     )
 
