@@ -6,8 +6,10 @@ a log. End of file on stdin means that the parent died: the worker then cancels,
 
 from __future__ import annotations
 
-from gevent import monkey
+from gevent import events, monkey
 
+# patch_all would look through the entry points of every installed package for listeners to each of its steps.
+events.notify_and_call_entry_points = events.notify
 monkey.patch_all()
 
 # ruff: noqa: E402 - gevent must patch before anything else is imported

@@ -34,6 +34,7 @@ _GRACE_S = 30
 _LOCALE = "env -u LANGUAGE LC_ALL=C.UTF-8 "
 _OTHER_USER = ("_sudo", "_su_user", "_doas", "_dzdo")
 _FROM_ENVIRONMENT = 'c=$LABCTL_COMMAND; unset LABCTL_COMMAND; eval "$c"'
+_NOT_IN_THE_COMMAND = ("_shell_executable", "_retries", "_retry_delay", "_retry_until", "_temp_dir")
 _ROOT_ONLY = {"_sudo": True, "_sudo_user": None, "_use_sudo_login": False, "_preserve_sudo_env": False}
 
 # $1 destination. Keeps mode and owner of a file that is there, else root's umask decides.
@@ -178,15 +179,22 @@ class RackConnector(SSHConnector):
         """
         if arguments.pop("_get_pty", False):
             raise HostError(Failure("deploy-error", "labctl runs commands without a terminal: drop _get_pty"))
-        timeout_s = int(arguments.pop("_timeout", None) or DEFAULT_TIMEOUT_S)
+        limit_s = arguments.pop("_timeout", None)
+        timeout_s = int(limit_s or DEFAULT_TIMEOUT_S)
         stdin = _stdin_bytes(arguments.pop("_stdin", None))
         good = arguments.pop("_success_exit_codes", None) or (0,)
         root = all(arguments.get(key) in (value, None) for key, value in _ROOT_ONLY.items() if key != "_sudo")
         root = root and bool(arguments.get("_sudo")) and not arguments.get("_su_user")
         if root:
             arguments["_sudo"] = False
-        text, hidden = self._text(command, arguments)
-        answer = self._ask(text, root=root, timeout_s=timeout_s, stdin=stdin, hidden=hidden)
+        if self._remembered is not None and not limit_s and stdin is None and _needs_no_shell(arguments):
+            question = StringCommand(command).get_raw_value()  # pyinfra gives facts as text, too
+            answer = self._ask(question, root=root, timeout_s=timeout_s)
+        else:
+            text, hidden = self._text(command, arguments)
+            session = self._session(root=root)
+            asked = session.submit(text, timeout_s=timeout_s, stdin=stdin, hidden=hidden)
+            answer = self._await(session, asked, timeout_s + _GRACE_S)
         output = CommandOutput(_lines("stdout", answer.stdout) + _lines("stderr", answer.stderr))
         if answer.cut:
             self.last_failure = "it printed more than labctl keeps (64 MiB)"
@@ -220,24 +228,25 @@ class RackConnector(SSHConnector):
 
     def ask_root(self, script: str) -> str:
         """Return what ``script`` prints when root runs it, stripped; for our own questions to the host."""
-        answer = self._ask(f"sh -c {shlex.quote(script)}", root=True, timeout_s=30)
-        return answer.stdout.decode("utf-8", "replace").strip()
+        return self._ask(script, root=True, timeout_s=30).stdout.decode("utf-8", "replace").strip()
 
-    def _ask(
-        self, text: str, *, root: bool, timeout_s: int, stdin: bytes | None = None, hidden: str = ""
-    ) -> Answer:
-        key = f"{root}:{text}:{hidden}"
-        asked = self._remembered.get(key) if self._remembered is not None and stdin is None else None
+    def _ask(self, question: str, *, root: bool, timeout_s: int) -> Answer:
+        """Ask what changes nothing; while a plan is made, the same question is asked once."""
+        key = f"{root}:{question}"
+        asked = self._remembered.get(key) if self._remembered is not None else None
         session = self._session(root=root)
         if asked is None:
-            asked = session.submit(text, timeout_s=timeout_s, stdin=stdin, hidden=hidden)
-            if self._remembered is not None and stdin is None:
+            asked = session.ask(question)
+            if self._remembered is not None:
                 self._remembered[key] = asked
+        return self._await(session, asked, timeout_s)
+
+    def _await(self, session: Session, asked: Asked, limit_s: int) -> Answer:
         try:
-            return asked.get(timeout_s + _GRACE_S)
+            return asked.get(limit_s)
         except TimeoutError:
-            session.give_up(f"a command could not be ended {_GRACE_S} s after its time was over")
-            raise TimeoutError(f"it did not end within {timeout_s} s, and could not be ended") from None
+            session.give_up(f"a command did not end within {limit_s} s and could not be ended")
+            raise TimeoutError(f"it did not end within {limit_s} s and could not be ended") from None
         except ConnectionLost as error:
             self.lost = error
             raise
@@ -278,6 +287,13 @@ class RackConnector(SSHConnector):
             with get_file_io(filename_or_io, "wb") as file:
                 file.write(base64.b64decode("".join(output.stdout_lines)))
         return ok
+
+
+def _needs_no_shell(arguments: dict[str, Any]) -> bool:
+    """Return whether a command may run in the shell that is there: as its user, in its folder, as sh."""
+    return arguments.get("_shell_executable") in (None, "sh") and not any(
+        value for key, value in arguments.items() if key not in _NOT_IN_THE_COMMAND
+    )
 
 
 def _stdin_bytes(value: Any) -> bytes | None:

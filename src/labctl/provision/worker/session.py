@@ -138,6 +138,18 @@ class Session:
         """Whether commands can still be sent."""
         return self._lost is None and not self._channel.closed
 
+    def ask(self, question: str) -> Asked:
+        """Queue ``question``, text for sh that changes nothing, and return where its ``Answer`` will appear.
+
+        It runs in a subshell, which saves the host two processes: a plan is made of questions. Its deadline
+        is the caller's, who may ``give_up``.
+        """
+
+        def frame(marker: bytes) -> bytes:
+            return f"(eval {shlex.quote(question)}) </dev/null\n".encode() + _end(marker)
+
+        return self._enqueue(frame)
+
     def submit(self, command: str, *, timeout_s: int, stdin: bytes | None = None, hidden: str = "") -> Asked:
         """Queue ``command``, a simple command as shell text, and return where its ``Answer`` will appear.
 
@@ -148,7 +160,7 @@ class Session:
         def frame(marker: bytes) -> bytes:
             secret = f"LABCTL_COMMAND={shlex.quote(hidden)} " if hidden else ""
             run = f"{secret}timeout -k {KILL_AFTER_S} {timeout_s} {command}".encode()
-            end = b"printf '\\n%s %d\\n' " + marker + b" $?; printf '\\n%s\\n' " + marker + b" >&2\n"
+            end = _end(marker)
             if stdin is None:
                 return b"{ " + run + b"\n} </dev/null\n" + end
             body = base64.encodebytes(stdin)
@@ -262,6 +274,10 @@ class Session:
         self._lose(ConnectionLost("the session was closed"))
         self._channel.close()
         gevent.killall([g for g in self._greenlets if g is not gevent.getcurrent()], block=False)
+
+
+def _end(marker: bytes) -> bytes:
+    return b"printf '\\n%s %d\\n' " + marker + b" $?; printf '\\n%s\\n' " + marker + b" >&2\n"
 
 
 def answers(transport: paramiko.Transport, within_s: float) -> bool:
