@@ -32,6 +32,7 @@ class HostError(Exception):
 _APT_LOCK = re.compile(r"Could not get lock (\S+?)\.? (?:It is|- open|.*held by)(.*)")
 _SUDO = re.compile(
     r"\bsudo: (?:a password is required|a terminal is required|command not found|not found)"
+    r"|\benv: .sudo.: No such file"
     r"|is not (?:in the sudoers file|allowed to (?:run sudo|execute))"
 )
 

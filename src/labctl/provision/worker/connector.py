@@ -148,8 +148,7 @@ class RackConnector(SSHConnector):
             shell = (self._become if root else "") or _LOCALE
             return Session(self.transport, f"{shell}sh", self._patience_s)
         except HostError as error:
-            named = failures.of_output(error.failure.hint)
-            raise HostError(named or error.failure) from None
+            raise HostError(failures.of_output(error.failure.reason) or error.failure) from None
         except paramiko.ChannelException as error:
             raise HostError(
                 Failure(

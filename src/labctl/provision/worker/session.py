@@ -129,8 +129,9 @@ class Session:
             silence = (
                 f"no answer within {self._patience_s:g} s; does sudo or the log-in shell wait for something?"
             )
-            what = said or (silence if isinstance(error, gevent.Timeout) else str(error))
-            raise HostError(Failure("no-shell", f"no shell could be started there: {what}", said)) from None
+            what = said or (silence if isinstance(error, gevent.Timeout) else "it ended without a word")
+            hint = "labctl needs a log-in that may run commands: try ssh USER@HOST sudo -n sh -c id"
+            raise HostError(Failure("no-shell", f"no shell could be started there: {what}", hint)) from None
         return int(pending.extra)
 
     @property
