@@ -20,7 +20,12 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.ssh import SSHConnector
-from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command_for_host
+from pyinfra.connectors.util import (
+    CommandOutput,
+    OutputLine,
+    make_unix_command,
+    make_unix_command_for_host,
+)
 
 from labctl.domain import failures
 from labctl.domain.failures import Failure, HostError
@@ -34,6 +39,10 @@ _GRACE_S = 30
 _LOCALE = "env -u LANGUAGE LC_ALL=C.UTF-8 "
 _OTHER_USER = ("_sudo", "_su_user", "_doas", "_dzdo")
 _FROM_ENVIRONMENT = 'c=$LABCTL_COMMAND; unset LABCTL_COMMAND; eval "$c"'
+_NO_PASSWORDS = (
+    "labctl sends no password for sudo or su, since it could be read in the host's process list",
+    "drop it; the log-in user must be allowed sudo without one",
+)
 _NOT_IN_THE_COMMAND = ("_shell_executable", "_retries", "_retry_delay", "_retry_until", "_temp_dir")
 _ROOT_ONLY = {"_sudo": True, "_sudo_user": None, "_use_sudo_login": False, "_preserve_sudo_env": False}
 
@@ -190,7 +199,7 @@ class RackConnector(SSHConnector):
             question = StringCommand(command).get_raw_value()  # pyinfra gives facts as text, too
             answer = self._ask(question, root=root, timeout_s=timeout_s)
         else:
-            text, hidden = self._text(command, arguments)
+            text, hidden, stdin = self._request(command, arguments, stdin)
             session = self._session(root=root)
             asked = session.submit(text, timeout_s=timeout_s, stdin=stdin, hidden=hidden)
             answer = self._await(session, asked, timeout_s + _GRACE_S)
@@ -209,21 +218,28 @@ class RackConnector(SSHConnector):
         self.last_failure = self.last_failure or f"it ended with exit status {answer.status}, saying nothing"
         return False, output
 
-    def _text(self, command: StringCommand, arguments: dict[str, Any]) -> tuple[str, str]:
-        """Return ``command`` as one simple command, and what of it must not become an argument of a process.
+    def _request(
+        self, command: StringCommand, arguments: dict[str, Any], stdin: bytes | None
+    ) -> tuple[str, str, bytes | None]:
+        """Return ``command`` as one simple command, what of it goes into its environment, and its stdin.
 
-        Any user may read the arguments of a process, but only root and its owner its environment.
+        What is hidden must not become an argument of a process, which any user may read: it goes into the
+        environment, which only root and the owner may. sudo passes none on, so another user's shell gets its
+        script by stdin. Both at once are not to be had; then stdin is the command's own.
         """
+        if arguments.get("_sudo_password") or arguments.get("_su_password"):
+            raise HostError(Failure("deploy-error", *_NO_PASSWORDS))
         built = make_unix_command_for_host(self.state, self.host, command, **arguments)
-        text = built.get_raw_value()
-        if text != built.get_masked_value() and not any(arguments.get(key) for key in _OTHER_USER):
-            shell = arguments.pop("_shell_executable", None) or "sh"
-            script = make_unix_command_for_host(
-                self.state, self.host, command, _shell_executable=None, **arguments
-            )
-            return f"{shell} -c {shlex.quote(_FROM_ENVIRONMENT)}", script.get_raw_value()
-        # With a password for su it is a pipeline.
-        return (f"sh -c {shlex.quote(text)}" if arguments.get("_su_password") else text), ""
+        another_user = any(arguments.get(key) for key in _OTHER_USER)
+        if built.get_raw_value() == built.get_masked_value() or (another_user and stdin is not None):
+            return built.get_raw_value(), "", stdin
+        shell = arguments.pop("_shell_executable", None) or "sh"
+        within = {key: arguments.pop(key) for key in ("_env", "_chdir") if key in arguments}
+        script = make_unix_command(command, _shell_executable=None, **within).get_raw_value()
+        if not another_user:
+            return f"{shell} -c {shlex.quote(_FROM_ENVIRONMENT)}", script, stdin
+        text = make_unix_command_for_host(self.state, self.host, StringCommand(shell, "-s"), **arguments)
+        return text.get_raw_value(), "", f"{{ {script}\n}} </dev/null\n".encode()
 
     def ask_root(self, script: str) -> str:
         """Return what ``script`` prints when root runs it, stripped; for our own questions to the host."""
