@@ -8,6 +8,8 @@ Every phase has its own deadline, because a frozen sshd accepts connections and 
 
 from __future__ import annotations
 
+import os
+import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,17 +84,35 @@ def open_transport(endpoint: Endpoint) -> paramiko.Transport:
 
 def _private_key(path: Path) -> paramiko.PKey:
     try:
+        status = path.stat()
+        if status.st_mode & 0o077 and status.st_uid == os.getuid():
+            raise HostError(
+                Failure(
+                    "auth", f"others may read the private key {path}", f"chmod 600 {shlex.quote(str(path))}"
+                )
+            )
         return paramiko.PKey.from_path(path)
     except FileNotFoundError:
         raise HostError(
             Failure("auth", f"the private key {path} does not exist", "create it, or correct Ssh(key=...)")
         ) from None
-    except paramiko.PasswordRequiredException:
+    except OSError as error:
         raise HostError(
-            Failure("auth", f"the private key {path} asks for a passphrase", "use a key without one")
+            Failure("auth", f"the private key {path} cannot be read: {error.strerror or error}")
         ) from None
-    except (paramiko.SSHException, OSError, ValueError, TypeError) as error:
-        raise HostError(Failure("auth", f"the private key {path} cannot be read: {error}")) from None
+    except (paramiko.SSHException, ValueError, TypeError) as error:
+        # Each format and library has an exception of its own for this.
+        if isinstance(error, paramiko.PasswordRequiredException) or "password" in str(error).lower():
+            raise HostError(
+                Failure("auth", f"the private key {path} asks for a passphrase", "use a key without one")
+            ) from None
+        raise HostError(
+            Failure(
+                "auth",
+                f"{path} is no private key that labctl can read",
+                "make one with: ssh-keygen -t ed25519, and name the file without .pub in Ssh(key=...)",
+            )
+        ) from None
 
 
 def _dial(endpoint: Endpoint) -> socket.socket:
