@@ -28,7 +28,17 @@ class Systemd:
         self.here.stand_in("systemctl", f"{log}\ncase $1 in {cases} esac")
 
     def run(self, enable: str = "enable", act: str = "start", content: bytes = b"[Service]\n") -> Done:
-        words = (UNIT, "reload", enable, act, str(self.note), str(self.file), "644", f"{ME}:{MY_GROUP}")
+        words = (
+            UNIT,
+            "reload",
+            enable,
+            act,
+            "0.01",
+            str(self.note),
+            str(self.file),
+            "644",
+            f"{ME}:{MY_GROUP}",
+        )
         return self.here.run(Script("unit", *words, stdin=content_on_stdin(content)))
 
     @property
@@ -53,7 +63,7 @@ def test_a_restart_has_systemd_read_its_units_again_only_if_one_changed(
     systemd: Systemd, needed: str, reloads: int
 ) -> None:
     systemd.behave(shown=needed)
-    systemd.here.run(Script("unit", UNIT, "if-needed", "", "restart", str(systemd.note), ""))
+    systemd.here.run(Script("unit", UNIT, "if-needed", "", "restart", "", str(systemd.note), ""))
     assert systemd.calls.count("daemon-reload") == reloads
 
 

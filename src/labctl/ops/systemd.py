@@ -22,6 +22,8 @@ from labctl.ops.command import Commands, Script, content_on_stdin, operation
 from labctl.ops.facts_systemd import NOTES, Unit, UnitInfo
 from labctl.ops.files import Wanted, attribute_notes, full_unit_name
 
+# A simple service counts as started before it has run a single instruction, so its first moments are watched.
+WATCH_S = 0.3
 _DIRECTORY = "/etc/systemd/system"
 
 
@@ -33,6 +35,7 @@ class _Goal:
     enabled: bool | None
     running: bool | None
     timeout_s: int
+    watch_s: float
 
 
 @operation
@@ -42,14 +45,16 @@ def unit(
     *,
     enabled: bool | None = True,
     running: bool | None = True,
+    watch_s: float = WATCH_S,
     timeout_s: int = 300,
 ) -> Commands:
     """Have this unit file in /etc/systemd/system, and the unit enabled and running as said.
 
     ``unit`` is a name with or without ``.service``. None for ``enabled`` or ``running`` leaves that to
-    others, as for the service behind a timer.
+    others, as for the service behind a timer. For ``watch_s`` seconds after its start the unit is looked
+    after, in case it dies; 0 where something later looks.
     """
-    goal = _Goal(full_unit_name(unit), enabled, running, timeout_s)
+    goal = _Goal(full_unit_name(unit), enabled, running, timeout_s, watch_s)
     wanted = Wanted(f"{_DIRECTORY}/{goal.unit}", content.encode())
     against = wanted.question().against
     seen: UnitInfo = host.get_fact(Unit, unit=goal.unit, path=wanted.dest, against=against)
@@ -64,7 +69,7 @@ def service(
 
     Restarts it if an interrupted run owes it a restart (see ``restarts`` of ``files.put``).
     """
-    goal = _Goal(full_unit_name(unit), enabled, running, timeout_s)
+    goal = _Goal(full_unit_name(unit), enabled, running, timeout_s, WATCH_S)
     seen: UnitInfo = host.get_fact(Unit, unit=goal.unit)
     yield from _commands(goal, seen, None)
 
@@ -73,16 +78,16 @@ def service(
 def restart(unit: str, *, timeout_s: int = 300) -> Commands:
     """Restart a unit, whatever it does now; meant for ``_if=other.did_change``."""
     full = full_unit_name(unit)
-    yield Script("unit", full, "if-needed", "", "restart", f"{NOTES}/{full}", "", timeout_s=timeout_s)
+    words = ("if-needed", "", "restart", f"{WATCH_S}", f"{NOTES}/{full}", "")
+    yield Script("unit", full, *words, timeout_s=timeout_s)
 
 
 @operation
 def reload(unit: str, *, timeout_s: int = 300) -> Commands:
     """Have a unit read its configuration again, by a restart if it knows no other way; for ``_if=``."""
     full = full_unit_name(unit)
-    yield Script(
-        "unit", full, "if-needed", "", "reload-or-restart", f"{NOTES}/{full}", "", timeout_s=timeout_s
-    )
+    words = ("if-needed", "", "reload-or-restart", f"{WATCH_S}", f"{NOTES}/{full}", "")
+    yield Script("unit", full, *words, timeout_s=timeout_s)
 
 
 @operation
@@ -101,6 +106,7 @@ def _commands(goal: _Goal, seen: UnitInfo, wanted: Wanted | None) -> Iterator[Sc
     if not (needs_reload or enable or act):
         return
     words = [goal.unit, "reload" if needs_reload else "", enable, act]
+    words.append(f"{goal.watch_s:g}" if act and act != "stop" and goal.watch_s else "")
     words.append(f"{NOTES}/{goal.unit}" if act in ("start", "restart") else "")
     if write and wanted is not None:
         target = (wanted.dest, wanted.mode, f"{wanted.user}:{wanted.group}")

@@ -1,7 +1,7 @@
-# unit.sh UNIT RELOAD ENABLE ACT NOTE DEST [MODE OWNER]; each may be "". DEST's content comes on stdin.
+# unit.sh UNIT RELOAD ENABLE ACT WATCH NOTE DEST [MODE OWNER]; each may be "". DEST's content comes on stdin.
 # RELOAD is "reload", or "if-needed" to leave that to systemd; ENABLE is a verb of systemctl; ACT is start,
-# stop, restart or reload-or-restart.
-unit=$1 reload=$2 enable=$3 act=$4 note=$5 dest=$6
+# stop, restart or reload-or-restart; WATCH is for how many seconds a service is looked after then.
+unit=$1 reload=$2 enable=$3 act=$4 watch=$5 note=$6 dest=$7
 
 # What a person would type next, in the output already.
 tell() {
@@ -14,7 +14,7 @@ if [ -n "$dest" ]; then
     fail "$dest is a symbolic link to $(readlink -- "$dest"): somebody masked or linked this unit; nothing was changed (systemctl unmask $unit)"
   fi
   (umask 022 && mkdir -p -- "${dest%/*}/")
-  stage "$dest" "$7" "$8"
+  stage "$dest" "$8" "$9"
   note_stale "$note"
   commit "$dest"
 fi
@@ -32,8 +32,8 @@ case $act in
   *)
     systemctl reset-failed -- "$unit" 2>/dev/null || true
     systemctl "$act" -- "$unit" || tell "failed to $act"
-    # A simple service counts as started before it has run a single instruction; the others say when they are.
-    case $(systemctl show -p Type --value -- "$unit") in simple | exec | idle) sleep 0.3 ;; esac
+    # A simple service counts as started before it has run a single instruction.
+    [ -z "$watch" ] || sleep "$watch"
     case $(systemctl show -p ActiveState,SubState --value -- "$unit" | tr '\n' ' ') in
       failed* | *auto-restart*) tell "failed right after its $act" ;;
     esac
