@@ -30,7 +30,7 @@ from pyinfra.connectors.util import (
 from labctl.domain import failures
 from labctl.domain.failures import Failure, HostError
 from labctl.provision.worker.lock import HostLock, lost
-from labctl.provision.worker.session import Answer, Asked, ConnectionLost, Session
+from labctl.provision.worker.session import Answer, Asked, ConnectionLost, Session, start
 from labctl.provision.worker.transport import Endpoint, open_transport
 
 DEFAULT_TIMEOUT_S = 900
@@ -129,9 +129,8 @@ class RackConnector(SSHConnector):
         pids = [session.pid for session in self._sessions.values() if session.alive]
         script = 'for p in "$@"; do kill -TERM $(cat "/proc/$p/task/$p/children") 2>/dev/null; done; true'
         try:
-            channel = self.transport.open_session(timeout=5)
             words = " ".join(str(pid) for pid in pids)
-            channel.exec_command(f"{self._become}sh -c {shlex.quote(script)} labctl-cancel {words}")
+            start(self.transport, f"{self._become}sh -c {shlex.quote(script)} labctl-cancel {words}", 5)
         except (paramiko.SSHException, OSError, EOFError):
             self.drop()
 

@@ -21,7 +21,7 @@ import gevent
 import paramiko
 
 from labctl.domain.failures import Failure, HostError
-from labctl.provision.worker.session import answers
+from labctl.provision.worker.session import answers, start
 
 HEARTBEAT_S = 4
 SUSPECT_S = 10
@@ -98,8 +98,8 @@ class HostLock:
             HostError: with code ``locked`` when somebody else has it.
         """
         try:
-            self._channel = transport.open_session(timeout=OPEN_TIMEOUT_S)
-            self._channel.exec_command(f"{become}bash -s -- labctl-lock {shlex.quote(owner)}")
+            argv = f"{become}bash -s -- labctl-lock {shlex.quote(owner)}"
+            self._channel = start(transport, argv, OPEN_TIMEOUT_S)
             pids = " ".join(str(pid) for pid in runners)
             self._channel.sendall(f"{_HOLD}{pids}\n".encode())
         except (OSError, EOFError, paramiko.SSHException) as error:

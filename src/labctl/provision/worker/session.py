@@ -109,8 +109,7 @@ class Session:
         self._lost: BaseException | None = None
         self._tail = b""
         self._moved = 0
-        self._channel = transport.open_session(timeout=patience_s)
-        self._channel.exec_command(argv)
+        self._channel = start(transport, argv, patience_s)
         self._greenlets = [
             gevent.spawn(self._write),
             gevent.spawn(self._read, self._channel.recv, "stdout"),
@@ -279,6 +278,15 @@ class Session:
 
 def _end(marker: bytes) -> bytes:
     return b"printf '\\n%s %d\\n' " + marker + b" $?; printf '\\n%s\\n' " + marker + b" >&2\n"
+
+
+def start(transport: paramiko.Transport, argv: str, within_s: float) -> paramiko.Channel:
+    """Return a channel on which ``argv`` was started; raise ``OSError`` or ``SSHException`` if it was not."""
+    # paramiko waits without end for the word that a command was started.
+    with gevent.Timeout(within_s, TimeoutError(f"no answer within {within_s:g} s")):
+        channel = transport.open_session(timeout=within_s)
+        channel.exec_command(argv)
+    return channel
 
 
 def answers(transport: paramiko.Transport, within_s: float) -> bool:
