@@ -66,6 +66,7 @@ class RackConnector(SSHConnector):
         self.transport: paramiko.Transport | None = None
         self.owner: str | None = None
         self.last_failure = ""
+        self.questions = 0  # how many facts are being asked now; what runs meanwhile changes nothing
         self._patience_s = 10.0
         self.lost: ConnectionLost | None = None
         self._sessions: dict[bool, Session] = {}
@@ -194,7 +195,7 @@ class RackConnector(SSHConnector):
         root = root and bool(arguments.get("_sudo")) and not arguments.get("_su_user")
         if root:
             arguments["_sudo"] = False
-        if self._remembered is not None and not limit_s and stdin is None and _needs_no_shell(arguments):
+        if self.questions and not limit_s and stdin is None and _needs_no_shell(arguments):
             question = StringCommand(command).get_raw_value()  # pyinfra gives facts as text, too
             answer = self._ask(question, root=root, timeout_s=timeout_s)
         else:

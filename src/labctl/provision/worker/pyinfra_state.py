@@ -147,6 +147,22 @@ def _refuse_ordering(pop: Callable[..., Any]) -> Callable[..., Any]:
     return pop_global_arguments
 
 
+def _asked(get_fact: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the connector know that what runs now is the question of a fact."""
+
+    @functools.wraps(get_fact)
+    def asked(state: State, host: Host, *given: Any, **named: Any) -> Any:
+        connector = host.connector
+        assert isinstance(connector, RackConnector)
+        connector.questions += 1
+        try:
+            return get_fact(state, host, *given, **named)
+        finally:
+            connector.questions -= 1
+
+    return asked
+
+
 @functools.cache
 def _patch() -> None:
     """Patch pyinfra, once a process."""
@@ -159,6 +175,7 @@ def _patch() -> None:
     connectors = {"ssh": RackConnector}
     vars(inventory)["get_all_connectors"] = lambda: connectors
     vars(inventory)["get_execution_connectors"] = lambda: connectors
+    vars(importlib.import_module("pyinfra.api.host"))["get_fact"] = _asked(facts.get_fact)
     vars(operation)["solve_operation_consistency"] = _own_operation
     vars(operation)["pop_global_arguments"] = _refuse_ordering(operation.pop_global_arguments)
     OperationMeta.did_change = _did_change(OperationMeta.did_change)  # type: ignore[assignment,method-assign]
