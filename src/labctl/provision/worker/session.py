@@ -75,15 +75,13 @@ class Asked:
             TimeoutError: there is none ``limit_s`` seconds after its turn came.
             ConnectionLost: the host went away first.
         """
-        while True:
+        while not self.answer.ready():
             left = limit_s if self.began is None else limit_s - (time.monotonic() - self.began)
             if left <= 0:
                 raise TimeoutError
-            try:
-                answer: Answer = self.answer.get(timeout=left)
-            except gevent.Timeout:
-                continue
-            return answer
+            self.answer.wait(left)
+        answer: Answer = self.answer.get()
+        return answer
 
     def settle(self) -> bool:
         """Hand out the answer if it is complete, and return whether it is."""
