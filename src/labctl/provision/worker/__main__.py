@@ -13,6 +13,7 @@ events.notify_and_call_entry_points = events.notify
 monkey.patch_all()
 
 # ruff: noqa: E402 - gevent must patch before anything else is imported
+import gc
 import logging
 import os
 import resource
@@ -42,6 +43,9 @@ from labctl.provision.worker.run import Run
 from labctl.provision.worker.voice import Voice
 
 del sys.modules["unittest.mock"]
+# What was imported stays, and a run is short: looking through all of it again and again is a tenth of its time.
+gc.freeze()
+gc.set_threshold(20_000, 20, 20)
 
 
 def main() -> int:
