@@ -43,7 +43,7 @@ from labctl.provision.worker.run import Run
 from labctl.provision.worker.voice import Voice
 
 del sys.modules["unittest.mock"]
-# What was imported stays, and a run is short: looking through all of it again and again is a tenth of its time.
+# What was imported stays, and a run is short: it need not be looked through for garbage again and again.
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
 
