@@ -39,8 +39,18 @@ def cache_home() -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Create the directory for this user alone where it does not exist yet, and return it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Create the directory for this user alone where it does not exist yet, and return it.
+
+    Raises:
+        LabctlError: it cannot be made, or is something else than a directory.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabctlError(
+            f"{path}: cannot be made: {error.strerror}",
+            hint="LABCTL_STATE=DIR and LABCTL_CACHE=DIR name other places for labctl's own files",
+        ) from error
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from labctl.cli import completion
 from labctl.cli.main import cli, main
+from labctl.lab.spec import LabHost, LabSpec
 
 from conftest import Desk  # isort: skip
 
@@ -42,6 +44,30 @@ def test_hosts_and_groups_are_completed_for_limit(desk: Desk) -> None:
         "storage",
     ]
     assert _complete(desk, "labctl apply --limit gp") == ["gpu", "gpu-box"]
+
+
+def test_where_only_hosts_may_stand_groups_are_not_suggested(desk: Desk) -> None:
+    assert desk.run("plan").code == 0  # now the cache holds the groups, too
+    assert _complete(desk, "labctl enroll ") == ["gpu-box", "mini", "nas"]
+    assert _complete(desk, "labctl enroll nas ") == ["gpu-box", "mini"]
+    assert _complete(desk, "labctl enroll g") == ["gpu-box"]
+
+
+def test_deploys_are_completed_for_only(desk: Desk) -> None:
+    assert _complete(desk, "labctl plan --only b") == ["base"]
+    assert _complete(desk, "labctl plan --only base,") == ["base,agent", "base,services", "base,wol"]
+
+
+def test_hosts_of_a_lab_are_completed(desk: Desk) -> None:
+    assert _complete(desk, "labctl lab ssh ") == []
+    home = desk.folder / "state" / "lab" / "lab"
+    home.mkdir(parents=True)
+    host = LabHost("nas", "10.1.2.3", "52:54:00:01:02:03")
+    network = IPv4Network("10.1.2.0/24")
+    spec = LabSpec("lab", (host,), network, desk.folder / "state" / "lab", desk.folder / "cache", "key")
+    (home / "spec.json").write_text(spec.dump())
+    for words in ("ssh", "fault", "reset"):
+        assert _complete(desk, f"labctl lab {words} n") == ["nas"]
 
 
 def test_the_last_part_of_a_list_is_completed_without_what_is_in_it(desk: Desk) -> None:

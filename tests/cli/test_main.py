@@ -153,6 +153,62 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_came_closed_is_like_dev_null(closed: str, tmp_path: Path) -> None:
+    line = f'exec "$1" -m labctl schema --indent 0 {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", sys.executable], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) is (">&-" not in closed.split())
+    line = f'exec "$1" -m labctl validate "$2" {closed}'
+    words = ["sh", "-c", line, "sh", sys.executable, str(tmp_path / "nothing.py")]
+    failed = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert failed.returncode == ExitCode.BAD_INPUT
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_full_disk_below_the_output_is_said_and_is_no_bug() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "labctl", "schema"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == ExitCode.BAD_INPUT
+    assert done.stderr.startswith("error: no space is left for where labctl's output goes\n  hint: make room")
+
+
+def test_an_own_directory_that_cannot_be_made_is_named_and_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LABCTL_STATE", str(tmp_path / "file"))
+    assert main(["plan"]) == ExitCode.BAD_INPUT
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/file/logs: cannot be made: Not a directory" in said
+    assert "LABCTL_STATE=DIR" in said
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "A b", "", "/abs"])
+def test_a_name_that_no_lab_may_have_leaves_no_directory(
+    name: str, own_state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["up"], ["down"], ["ssh", "nas"]):
+        assert main(["lab", *words, "--name", name]) == ExitCode.BAD_INPUT
+        assert "can't name a lab" in capsys.readouterr().err
+    assert not own_state.exists()
+
+
+def test_help_of_a_fault_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "fault", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "\n    freeze, thaw         stop every process where it stands, let them go on\n" in said
+    assert "\\b" not in said
+
+
 def test_help_costs_less_than_150_ms_and_imports_nothing_heavy() -> None:
     heavy = "{'rich', 'pydantic', 'pyinfra', 'gevent', 'paramiko', 'jinja2'}"
     code = (

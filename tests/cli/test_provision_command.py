@@ -49,6 +49,13 @@ def test_alike_hosts_with_different_diffs_show_each_diff_with_its_hosts(desk: De
     ]
 
 
+def test_a_change_without_a_diff_shows_what_it_would_run(desk: Desk) -> None:
+    desk.play(nas={"diff": "", "changes": 1})
+    lines = desk.run("plan", "--limit", "nas").out.splitlines()
+    assert lines[1:3] == ["  change       Base | step 0", "      runs: sh"]
+    assert "runs:" not in desk.run("plan", "--limit", "nas", "--no-diff").out
+
+
 def test_diffs_can_be_left_out(desk: Desk) -> None:
     done = desk.run("plan", "--no-diff")
     assert "step 0" in done.out
@@ -330,7 +337,8 @@ def test_a_signal_says_what_was_and_was_not_done(desk: Desk, number: int) -> Non
     assert process.wait(30) == 130
     process.stdout.close()
     assert "gpu-box: changed  Base | step 2 (9.9s)" in shown
-    assert "gpu-box: interrupted  interrupted" in shown
+    assert "gpu-box: interrupted  " in shown
+    assert "interrupted  interrupted" not in shown
     assert shown.splitlines()[-1].endswith("interrupted; 0 of 1 host finished")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 
 from conftest import Desk  # isort: skip
 
@@ -27,7 +29,46 @@ def test_enter_means_no_and_changes_nothing(desk: Desk) -> None:
     terminal.type("\n")
     assert terminal.wait() == 130
     assert "Nothing was changed." in terminal.text()
+    assert "nas: interrupted" not in terminal.text()
     assert not desk.notes("do", "go")
+
+
+def test_an_unclear_answer_is_asked_again_and_the_end_of_input_is_a_no(desk: Desk) -> None:
+    terminal = desk.terminal("apply")
+    terminal.read_until(r"\[y/N\]")
+    terminal.type("maybe\n")
+    terminal.read_until(r"please answer y or n\n.*\[y/N\]")
+    terminal.type("\x04")
+    assert terminal.wait() == 130
+    assert not desk.notes("do", "go")
+
+
+def test_a_signal_in_the_moment_before_the_answer_is_read_is_not_lost() -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from labctl.cli import printer\n"
+        # select is the last thing before the wait: here is where a Ctrl-C used to vanish.
+        "real = printer.select.select\n"
+        "def late(*given):\n"
+        "    signal.raise_signal(signal.SIGUSR1)\n"
+        "    return real(*given)\n"
+        "printer.select.select = late\n"
+        "came = []\n"
+        "signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number) or exit_now())\n"
+        "def exit_now():\n"
+        "    if len(came) == 3: raise KeyboardInterrupt\n"
+        "try:\n"
+        "    printer.confirm('well?')\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(7)\n"
+    )
+    reader, writer = os.pipe()
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdin=reader, capture_output=True, timeout=30, check=False
+    )
+    os.close(reader)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (7, b"well? [y/N]: \n")
 
 
 def test_ctrl_c_at_the_question_changes_nothing(desk: Desk) -> None:
@@ -107,3 +148,9 @@ def test_the_hosts_of_a_big_rack_do_not_flood_a_small_terminal(desk: Desk) -> No
     terminal = desk.terminal("apply", "--yes", LINES="8")
     assert terminal.wait() == 0
     assert "Result: 6 changes on 3 hosts" in terminal.text()
+
+
+def test_a_terminal_too_narrow_for_the_table_gets_a_line_a_host(desk: Desk) -> None:
+    terminal = desk.terminal("apply", "--yes", "--no-diff", COLUMNS="40")
+    assert terminal.wait() == 0
+    assert "gpu-box: status ok, changed 2, unchanged 3, failed 0, not run 0, seconds 1.5" in terminal.text()

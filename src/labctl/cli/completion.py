@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,12 +45,20 @@ def remember(rack: Path, names: Iterable[str]) -> None:
             return
         wiring.private_dir(target.parent)
         target.write_text(text, encoding="utf-8")
-    except OSError:
+    except (OSError, LabctlError):
         return
 
 
-def written_names(source: str) -> list[str]:
-    """Return the names and roles that are written out in the text of a rack file, without running it.
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What may be suggested: every name, and which of them are known to be groups."""
+
+    names: tuple[str, ...] = ()
+    groups: frozenset[str] = frozenset()
+
+
+def written_names(source: str) -> tuple[list[str], list[str]]:
+    """Return the hosts and the groups that are written out in the text of a rack file, without running it.
 
     Raises:
         SyntaxError: the text is not Python.
@@ -57,7 +66,8 @@ def written_names(source: str) -> list[str]:
     """
     import ast
 
-    found: list[str] = []
+    hosts: list[str] = []
+    groups: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)):
             continue
@@ -67,19 +77,28 @@ def written_names(source: str) -> list[str]:
         by_keyword = {keyword.arg: keyword.value for keyword in node.keywords}
         name = by_keyword.get("name", node.args[0] if node.args else None)
         roles = by_keyword.get("roles")
-        found += [name.value] if isinstance(name, ast.Constant) and isinstance(name.value, str) else []
+        hosts += [name.value] if isinstance(name, ast.Constant) and isinstance(name.value, str) else []
         for role in ast.walk(roles) if roles else ():
             if isinstance(role, ast.Constant) and isinstance(role.value, str):
-                found.append(role.value.replace("-", "_"))
-    return found
+                groups.append(role.value.replace("-", "_"))
+    return hosts, groups
 
 
-def _known_names(rack: Path) -> list[str]:
-    names = set(written_names(rack.read_text(encoding="utf-8")))
+def _known_names(rack: Path) -> Names:
+    hosts, groups = written_names(rack.read_text(encoding="utf-8"))
+    names = {*hosts, *groups}
     memory = _memory(rack)
     if memory.is_file():
         names.update(str(name) for name in json.loads(memory.read_text(encoding="utf-8")))
-    return sorted(names)
+    # Every rack has these, see Rack.groups; pyinfra makes one of the file's own name.
+    return Names(tuple(sorted(names)), frozenset({"all", "hosts", rack.stem, *groups}))
+
+
+def _names_for(given: object) -> Names:
+    try:
+        return _known_names(wiring.find_inventory(given if isinstance(given, str) else None))
+    except (LabctlError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return Names()
 
 
 def complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -88,14 +107,36 @@ def complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
     begun, comma, last = incomplete.rpartition(",")
     # While an option still lacks its value, click leaves the arguments unassigned.
-    given = ctx.params.get("inventory") or next(iter(ctx.args), None)
-    try:
-        names = _known_names(wiring.find_inventory(given if isinstance(given, str) else None))
-    except (LabctlError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
+    names = _names_for(ctx.params.get("inventory") or next(iter(ctx.args), None)).names
     taken = set(begun.split(","))
     fitting = (name for name in names if name.startswith(last) and name not in taken)
     return [CompletionItem(begun + comma + name) for name in fitting]
+
+
+def complete_hosts_alone(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Suggest host names where no group may stand, without those that were given already."""
+    from click.shell_completion import CompletionItem
+
+    found = _names_for(ctx.params.get("inventory"))
+    taken = {*(ctx.params.get("hosts") or ()), *found.groups}
+    return [CompletionItem(name) for name in found.names if name.startswith(incomplete) and name not in taken]
+
+
+def complete_deploys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Suggest the deploys that came with labctl; in a comma-separated value, for its last part."""
+    from click.shell_completion import CompletionItem
+
+    from labctl import content
+
+    begun, comma, last = incomplete.rpartition(",")
+    taken = {"site", *begun.split(",")}
+    try:
+        names = sorted(file.stem for file in content.deploys_dir().glob("[!_]*.py"))
+    except (LabctlError, OSError):
+        return []
+    return [
+        CompletionItem(begun + comma + name) for name in names if name.startswith(last) and name not in taken
+    ]
 
 
 @click.command(

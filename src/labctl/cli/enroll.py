@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labctl.cli import printer
+from labctl.cli import completion, printer
 from labctl.domain.enrolment import HostKey, Judgement, Standing, judge, twins
 from labctl.domain.problem import ExitCode, LabctlError, Problem
 
@@ -84,9 +84,11 @@ Examples:
 
 
 @click.command("enroll", short_help="Pin the SSH host keys of new hosts.", epilog=_EXAMPLES)
-@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@click.argument("hosts", nargs=-1, metavar="[HOST]...", shell_complete=completion.complete_hosts_alone)
 @click.option("--all", "every", is_flag=True, help="Every host of the rack.")
-@click.option("--inventory", metavar="PATH", help="The rack file. [default: inventory/rack.py]")
+@click.option(
+    "--inventory", metavar="PATH", type=click.Path(), help="The rack file. [default: inventory/rack.py]"
+)
 @click.option(
     "--fingerprint",
     "fingerprints",

@@ -107,7 +107,7 @@ Examples:
   labctl validate --json | jq .problems  for scripts
 """
 )
-@click.argument("rack", required=False)
+@click.argument("rack", required=False, type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, problems included.")
 def validate(rack: str | None, *, as_json: bool) -> int:
     """Check the rack file and show every error at once, with its line.

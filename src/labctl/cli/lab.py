@@ -21,6 +21,15 @@ from labctl.domain.problem import LabctlError
 if TYPE_CHECKING:
     from labctl.lab import Lab, LabSpec
 
+
+def _complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    try:
+        hosts = _attach(str(ctx.params.get("name") or "lab")).spec.hosts
+    except (LabctlError, OSError):
+        return []
+    return [host.name for host in hosts if host.name.startswith(incomplete)]
+
+
 _NAME = click.option("--name", default="lab", show_default=True, help="Which lab, where you run several.")
 _FAULTS = (
     "cut",
@@ -35,6 +44,16 @@ _FAULTS = (
     "stop-sshd",
     "cont-sshd",
 )
+_WHAT = """\
+\b
+WHAT:
+  cut, mend            pull its network cable, plug it in again
+  slow                 make the cable slow (--delay, --rate; mend makes it fast)
+  freeze, thaw         stop every process where it stands, let them go on
+  kill, start          cut its power, boot it
+  fill-disk, free-disk leave no byte free on its disk, give the space back
+  stop-sshd, cont-sshd stop (SIGSTOP) its sshd, let it go on
+"""
 
 
 @click.group()
@@ -70,7 +89,9 @@ def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: 
     from labctl.lab import Lab
     from labctl.lab.preflight import require_able
     from labctl.lab.rackfile import Homes, spec_of, write_rack_file
+    from labctl.lab.spec import require_name
 
+    require_name(name)
     require_able()
     written = rackfile or _state() / name / "rack" / "inventory" / "rack.py"
     if rackfile is None and not write_rack_file(written, hosts):
@@ -102,7 +123,7 @@ def ls(*, as_json: bool) -> None:
 
 
 @lab.command(context_settings={"ignore_unknown_options": True})
-@click.argument("host")
+@click.argument("host", shell_complete=_complete_hosts)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @_NAME
 def ssh(host: str, command: tuple[str, ...], name: str) -> int:
@@ -129,7 +150,7 @@ def down(*, every: bool, name: str) -> None:
 
 
 @lab.command()
-@click.argument("hosts", nargs=-1)
+@click.argument("hosts", nargs=-1, shell_complete=_complete_hosts)
 @click.option("--all", "every", is_flag=True, help="Reset all hosts.")
 @click.option("--new-host-key", is_flag=True, help="Come back with another SSH host key, as if reinstalled.")
 @_NAME
@@ -143,23 +164,14 @@ def reset(*, hosts: tuple[str, ...], every: bool, new_host_key: bool, name: str)
         printer.err(f"{host} is fresh")
 
 
-@lab.command()
-@click.argument("host")
-@click.argument("what", type=click.Choice(_FAULTS))
+@lab.command(epilog=_WHAT)
+@click.argument("host", shell_complete=_complete_hosts)
+@click.argument("what", metavar="WHAT", type=click.Choice(_FAULTS))
 @click.option("--delay", type=int, default=0, help="For slow: milliseconds added to each round trip.")
 @click.option("--rate", type=int, default=0, help="For slow: kilobits a second, each way.")
 @_NAME
 def fault(host: str, what: str, delay: int, rate: int, name: str) -> None:
-    r"""Break HOST, or heal it.
-
-    \b
-    cut, mend            pull its network cable, plug it in again
-    slow                 make the cable slow (--delay, --rate; mend makes it fast)
-    freeze, thaw         stop every process where it stands, let them go on
-    kill, start          cut its power, boot it
-    fill-disk, free-disk leave no byte free on its disk, give the space back
-    stop-sshd, cont-sshd stop (SIGSTOP) its sshd, let it go on
-    """
+    """Break HOST, or heal it."""
     found = _attach(name)
     if what == "slow":
         if not delay and not rate:
@@ -194,7 +206,9 @@ def _state() -> Path:
 
 def _attach(name: str) -> Lab:
     from labctl.lab import Lab
+    from labctl.lab.spec import require_name
 
+    require_name(name)
     return Lab.attach(_state(), name)
 
 

@@ -5,11 +5,13 @@ much as starting Python and click. Every way to end is decided here and nowhere 
 
 - a ``LabctlError`` is expected: its problems are printed and its code is the exit code;
 - a wrong command line is exit 2, Ctrl-C is 130, and a reader that went away (``| head``) is silent;
+- a full disk here is said as such;
 - anything else is a bug of ours: one sentence, the path of a file that holds the traceback, exit 70.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -138,7 +140,7 @@ def _report_bug(error: Exception) -> int:
         log = wiring.private_dir(wiring.state_home() / "logs") / f"bug-{moment:%Y%m%d-%H%M%S-%f}.log"
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         where = f"the details are in {log}; please report it with that file"
-    except OSError as unwritable:
+    except (OSError, LabctlError) as unwritable:
         where = f"the details could not be written ({unwritable})"
     printer.show_problems(
         [Problem(f"this is a bug in labctl: {type(error).__name__}: {error}", hint=where)],
@@ -160,8 +162,18 @@ def _run(args: list[str]) -> object:
     return result
 
 
+def _explain_full(error: OSError) -> int:
+    printer.close_quietly()
+    place = error.filename or "where labctl's output goes"
+    printer.show_problems(
+        [Problem(f"no space is left for {place}", hint="make room, then run it again; it resumes")]
+    )
+    return ExitCode.BAD_INPUT
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run labctl and return its exit code."""
+    printer.open_missing()
     try:
         result = _run(list(sys.argv[1:] if argv is None else argv))
     except LabctlError as error:
@@ -180,6 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         printer.close_quietly()
         return _BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _explain_full(error)
         return _report_bug(error)
     return result if isinstance(result, int) else ExitCode.OK
 

@@ -1,6 +1,7 @@
 """Show plans: what would change, host by host, alike hosts together.
 
-Only what a person has to judge is shown: changes with their diff, and what runs only if one of them happens.
+Only what a person has to judge is shown: changes with their diff (where no file changes, with the command
+that would run), and what runs only if one of them happens.
 Hosts on which the same operations would change something are one paragraph, so that a fleet of twenty alike
 machines reads like one. A diff that is the same on all of them is shown once; where it differs (each host has
 its own name, MAC, keys), it is shown for each set of hosts that share it, so nothing is hidden.
@@ -12,8 +13,9 @@ from collections.abc import Iterable, Sequence
 
 from labctl.cli import printer
 from labctl.domain.outcome import counted
-from labctl.provision.events import HostReport
+from labctl.provision.events import HostReport, PlannedOp
 
+_COMMAND_WIDTH = 200  # characters; what installs fifty packages would fill the screen
 _DIFF_COLOURS = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-", "red"))
 
 
@@ -61,7 +63,16 @@ def _paragraph(alike: Sequence[HostReport], *, diff: bool) -> None:
         printer.out(f"  {printer.style('change', 'yellow')}       {printer.safe(op.name)}")
         if diff:
             names = (report.host for report in alike)
-            _diffs(shared(zip(names, (one.diff for one in same_op), strict=True)))
+            _diffs(shared(zip(names, (_detail(one) for one in same_op), strict=True)))
+
+
+def _detail(op: PlannedOp) -> str:
+    return op.diff or "\n".join(f"runs: {_short(command)}" for command in op.commands)
+
+
+def _short(command: str) -> str:
+    line = " ".join(command.split())
+    return line if len(line) <= _COMMAND_WIDTH else f"{line[:_COMMAND_WIDTH]} ..."
 
 
 def _diffs(groups: list[tuple[list[str], str]]) -> None:

@@ -11,8 +11,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -30,6 +33,7 @@ _TONES = {
     "interrupted": "yellow",
     "not-run": "yellow",
 }
+_NARROWEST = 16  # characters; a sentence in less is a column of syllables
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -100,12 +104,41 @@ def confirm(question: str) -> bool:
         KeyboardInterrupt: Ctrl-C was pressed instead of an answer.
     """
     try:
-        return click.confirm(question, default=False, err=True)
-    except click.Abort as end:
+        while True:
+            sys.stdout.flush()
+            click.echo(f"{question} [y/N]: ", nl=False, err=True)
+            answer = _line_of_input()
+            if answer is None:
+                err("")
+            word = (answer or "").strip().lower()
+            if word in ("", "n", "no", "y", "yes"):
+                return word.startswith("y")
+            err("please answer y or n")
+    except KeyboardInterrupt:
         err("")
-        if isinstance(end.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        return False
+        raise
+
+
+def _line_of_input() -> str | None:
+    """Wait for a line, and return None at the end of input.
+
+    Python's own ``input`` can lose a Ctrl-C that comes just before it begins to read, and would then wait on.
+    A descriptor that each signal makes readable can't be missed.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        typed = sys.stdin.fileno()
+        while typed not in select.select([typed, reader], [], [])[0]:
+            # A signal that breaks the question has raised by now; another one (a new window size) has not.
+            os.read(reader, 64)
+        line = os.read(typed, 4096)
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+    return line.decode(errors="replace") if line else None
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -123,13 +156,21 @@ def _rich_table(columns: Sequence[str], cells: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    screen = console()
+    widths = [max([len(head), *(len(row[i]) for row in cells)]) for i, head in enumerate(columns)]
+    # Only the last column holds sentences, which may be folded; folded words and numbers can't be read.
+    if sum(widths[:-1]) + 2 * len(widths[1:]) + min(widths[-1], _NARROWEST) > screen.width:
+        for row in cells:
+            rest = (f"{head} {cell}" for head, cell in zip(columns[1:], row[1:], strict=True) if cell)
+            out(f"{row[0]}: {', '.join(rest)}")
+        return
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for index, head in enumerate(columns):
         numeric = bool(cells) and all(re.fullmatch(r"[\d.]*", row[index]) for row in cells)
         drawn.add_column(head, justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
     for row in cells:
         drawn.add_row(*(Text(cell, style=_TONES.get(cell, "")) for cell in row))
-    console().print(drawn)
+    screen.print(drawn)
 
 
 def console() -> Console:
@@ -139,11 +180,22 @@ def console() -> Console:
     return Console(no_color=not colour(), highlight=False, emoji=False, markup=False)
 
 
+def open_missing() -> None:
+    """Open /dev/null for each standard stream that came closed (``labctl plan >&-``).
+
+    Otherwise the next file that is opened would take its number, and get what is meant for the terminal.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It has to stay open as long as the process lives.
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
 def close_quietly() -> None:
-    """Stop writing to a reader that went away, also from the flush at exit."""
+    """Stop writing to where nothing can be written any more, also from the flush at exit."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             os.dup2(devnull, stream.fileno())

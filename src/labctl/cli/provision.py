@@ -61,6 +61,7 @@ _COMMON: tuple[Callable[[_F], _F], ...] = (
         "--only",
         metavar="DEPLOY,...",
         multiple=True,
+        shell_complete=completion.complete_deploys,
         help="Only these deploys (base,agent), in the order in which site.py calls them.",
     ),
     click.option("--diff/--no-diff", default=True, help="Show what changes inside files (the default)."),
@@ -189,7 +190,9 @@ def _watched(request: engine.Request, crew: Crew) -> engine.Result:
 
         def decide(reports: dict[str, HostReport]) -> bool:
             with view.standing_still():
-                return _ask(reports)
+                agreed = _ask(reports)
+            view.declined = not agreed
+            return agreed
 
         return engine.run(request, view.on_event, decide, crew=crew, clock=wiring.clock())
 

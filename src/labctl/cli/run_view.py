@@ -91,6 +91,8 @@ class RunView:
         self._unshown: list[str] = []
         self._awaited = set(hosts)
         self._bars = Bars(hosts) if printer.interactive() else None
+        self.declined = False
+        """Whether the person said no: then no host has anything to tell of its end."""
 
     def __enter__(self) -> RunView:
         if self._bars:
@@ -164,7 +166,7 @@ class RunView:
                 _tail("stderr", op.stderr_tail)
 
     def _end(self, end: HostEnded) -> None:
-        if end.status == "ok" and (self._bars or not self._execute):
+        if self.declined or (end.status == "ok" and (self._bars or not self._execute)):
             return
         with self.standing_still():
             if self._execute:
@@ -172,9 +174,15 @@ class RunView:
             if end.status == "ok":
                 said = f"{end.changed} changed, {end.unchanged} unchanged ({end.seconds:.1f}s)"
             else:
-                said = printer.safe(end.reason) + (f" ({printer.safe(end.hint)})" if end.hint else "")
+                said = printer.safe(_why(end))
             tone = "green" if end.status == "ok" else "red"
             printer.out(f"{end.host}: {printer.style(end.status, tone)}  {said}")
+
+
+def _why(end: HostEnded) -> str:
+    reason = "" if end.reason == end.status else end.reason
+    hint = f"({end.hint})" if end.hint else ""
+    return " ".join(part for part in (reason, hint) if part)
 
 
 def _tail(name: str, text: str) -> None:
@@ -189,9 +197,8 @@ def show_results(reports: dict[str, HostReport]) -> None:
         end = report.end
         if end is None:
             continue
-        why = f"{end.reason} ({end.hint})" if end.reason and end.hint else end.reason
         counts = (end.changed, end.unchanged, end.failed, end.not_run)
-        rows.append((end.host, end.status, *counts, f"{end.seconds:.1f}", why))
+        rows.append((end.host, end.status, *counts, f"{end.seconds:.1f}", _why(end)))
     printer.out()
     printer.table(("host", "status", "changed", "unchanged", "failed", "not run", "seconds", "reason"), rows)
     _show_unfinished(reports.values())

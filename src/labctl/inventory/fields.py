@@ -107,7 +107,7 @@ def _source(text: str) -> str:
 
 def _timezone(text: str) -> str:
     known = [folder for folder in map(Path, TZPATH) if (folder / "Etc/UTC").is_file()]
-    sane = all(re.fullmatch(r"[A-Za-z0-9_+-]+", part, re.ASCII) for part in text.split("/"))
+    sane = all(re.fullmatch(r"[A-Za-z0-9_+-]{1,64}", part, re.ASCII) for part in text.split("/"))
     # Without a time zone database on this machine only the form can be checked.
     if not sane or (known and not any((folder / text).is_file() for folder in known)):
         raise ValueError('must be a time zone such as "Europe/Berlin"')

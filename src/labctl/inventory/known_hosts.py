@@ -97,7 +97,10 @@ def _check_key(keytype: str, key_b64: str) -> None:
         ) from None
     fields = _ssh_strings(blob)
     if not fields or fields[0] != keytype.encode():
-        raise _Unreadable(f"a key that is not of the type {keytype} that the line says")
+        raise _Unreadable(
+            f"a key that is not of the type {keytype} that the line says",
+            "remove it and enroll the host again",
+        )
     wanted = {"ssh-ed25519": 2, "ssh-rsa": 3}.get(keytype, 3)
     if len(fields) != wanted or not all(fields):
         raise _Unreadable("a key that is cut short or too long", "enroll the host again")
@@ -207,7 +210,13 @@ def load(path: Path) -> tuple[KnownHost, ...]:
         return parse(data.decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise LabctlError([Problem("this line is not text", file=str(path), line=line)]) from None
+        problem = Problem(
+            "this line is not text",
+            hint="remove the line and enroll the host again",
+            file=str(path),
+            line=line,
+        )
+        raise LabctlError([problem]) from None
 
 
 def render(entries: Iterable[KnownHost]) -> str:

@@ -120,6 +120,20 @@ def mac_for(address: str) -> str:
     return "52:54:00:" + ":".join(f"{int(octet):02x}" for octet in address.split(".")[1:])
 
 
+def require_name(name: str) -> None:
+    """Check the name of a lab before anything is looked up or written by it, since it becomes a directory.
+
+    Raises:
+        LabctlError: it can't name a lab.
+    """
+    if not _LABEL.fullmatch(name):
+        raise LabctlError([_wrong_name(name)])
+
+
+def _wrong_name(name: str) -> Problem:
+    return Problem(f"{name!r} can't name a lab", hint="use lower-case letters, digits and hyphens")
+
+
 def _free(spec: LabSpec) -> Iterator[IPv4Address]:
     taken = {IPv4Address(host.address) for host in spec.hosts}
     return (address for address in spec.network.hosts() if address not in taken)
@@ -127,7 +141,7 @@ def _free(spec: LabSpec) -> Iterator[IPv4Address]:
 
 def _problems(spec: LabSpec) -> Iterator[Problem]:
     if not _LABEL.fullmatch(spec.name):
-        yield Problem(f"{spec.name!r} can't name a lab", hint="use lower-case letters, digits and hyphens")
+        yield _wrong_name(spec.name)
     if not _USER.fullmatch(spec.login_user):
         yield Problem(f"{spec.login_user!r} can't be a login name on the hosts")
     if not 1 <= len(spec.hosts) <= MAX_HOSTS:
