@@ -6,15 +6,18 @@ import os
 import re
 import subprocess
 import sys
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import click
 import pytest
 
 from labctl import __version__
+from labctl.cli import lab
 from labctl.cli import main as door
 from labctl.cli.main import COMMANDS, Entry, cli, main
 from labctl.domain.problem import ExitCode, LabctlError, Problem
+from labctl.lab.spec import LabHost, LabSpec
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +203,18 @@ def test_a_name_that_no_lab_may_have_leaves_no_directory(
         assert main(["lab", *words, "--name", name]) == ExitCode.BAD_INPUT
         assert "can't name a lab" in capsys.readouterr().err
     assert not own_state.exists()
+
+
+def test_what_to_type_next_names_the_lab_where_it_is_not_the_usual_one(tmp_path: Path) -> None:
+    def following(name: str) -> tuple[str, ...]:
+        network = IPv4Network("10.1.2.0/24")
+        spec = LabSpec(
+            name, (LabHost("nas", "10.1.2.3", "52:54:00:01:02:03"),), network, tmp_path, tmp_path, "key"
+        )
+        return lab._next_commands(tmp_path / "rack.py", spec)
+
+    assert following("lab")[2:] == ("labctl lab ssh nas", "labctl lab down")
+    assert following("two")[2:] == ("labctl lab ssh nas --name two", "labctl lab down --name two")
 
 
 def test_help_of_a_fault_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,21 +16,25 @@ import click
 
 from labctl import wiring
 from labctl.cli import printer
+from labctl.domain.outcome import counted
 from labctl.domain.problem import LabctlError
 
 if TYPE_CHECKING:
     from labctl.lab import Lab, LabSpec
 
 
+_USUAL = "lab"
+
+
 def _complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     try:
-        hosts = _attach(str(ctx.params.get("name") or "lab")).spec.hosts
+        hosts = _attach(str(ctx.params.get("name") or _USUAL)).spec.hosts
     except (LabctlError, OSError):
         return []
     return [host.name for host in hosts if host.name.startswith(incomplete)]
 
 
-_NAME = click.option("--name", default="lab", show_default=True, help="Which lab, where you run several.")
+_NAME = click.option("--name", default=_USUAL, show_default=True, help="Which lab, where you run several.")
 _FAULTS = (
     "cut",
     "mend",
@@ -100,7 +104,8 @@ def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: 
         raise LabctlError(f"there is no rack file {written}", hint="leave it out, and one is written for you")
     spec = spec_of(load_rack(written), name, suite, Homes(_state(), wiring.cache_home() / "lab"), mirror)
     Lab(spec).up(printer.err, stays=True)
-    printer.out(f"{len(spec.hosts)} hosts are up. Their rack file:")
+    verb = "is" if len(spec.hosts) == 1 else "are"
+    printer.out(f"{counted(len(spec.hosts), 'host')} {verb} up. The rack file:")
     printer.out(f"  {written}")
     printer.out("Next:")
     for command in _next_commands(written, spec):
@@ -192,11 +197,12 @@ def _rows(found: Lab) -> Iterator[dict[str, Any]]:
 
 def _next_commands(rackfile: Path, spec: LabSpec) -> tuple[str, ...]:
     path = shlex.quote(str(rackfile))
+    which = "" if spec.name == _USUAL else f" --name {spec.name}"
     return (
         f"labctl enroll --all --inventory {path}",
         f"labctl apply {path}",
-        f"labctl lab ssh {spec.hosts[0].name}",
-        "labctl lab down",
+        f"labctl lab ssh {spec.hosts[0].name}{which}",
+        f"labctl lab down{which}",
     )
 
 
