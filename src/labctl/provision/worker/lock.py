@@ -32,7 +32,9 @@ OPEN_TIMEOUT_S = 10
 _WORD = b"labctl-lock "
 
 # $2 who asks; $1 is for the reader of a process list. The script comes by stdin, since not every log-in shell
-# takes it as an argument; after it come heartbeats, with the pid of a shell where one more does the work.
+# takes it as an argument; after it come heartbeats, with the pid of a shell where one more does the work. A
+# heartbeat counts when nothing follows it at once: those that a network held back come together with the end.
+# A beat at 0 says that the owner is known to be gone.
 _HOLD = f"""{{
 umask 077; dir=/run/labctl; mkdir -p "$dir" && exec 9>>"$dir/apply.lock" || exit 1
 say() {{ echo "labctl-lock $*"; }}
@@ -42,7 +44,7 @@ await() {{
   while [ -n "$(work "$@")" ] && [ "$i" -lt "$n" ]; do sleep 1; i=$((i+1)); done
 }}
 reap() {{ kill -TERM $(work "$@") 2>/dev/null; sleep 1; kill -KILL "$@" 2>/dev/null; }}
-beat() {{ stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s; }}
+beat() {{ stat -c %Y "$dir/apply.beat" 2>/dev/null || echo 0; }}
 refuse() {{
   [ -s "$dir/apply.holder" ] || sleep 1
   say locked "$(cat "$dir/apply.holder" 2>/dev/null)"; exit 75
@@ -50,7 +52,7 @@ refuse() {{
 seen=$(beat); watched=0
 while ! flock -w 1 9; do
   age=$(( $(date +%s) - $(beat) ))
-  [ "$(beat)" = "$seen" ] || refuse
+  [ "$(beat)" = "$seen" ] || [ "$(beat)" = 0 ] || refuse
   [ "$watched" -gt 0 ] || [ "$age" -lt 0 ] || [ "$age" -ge {SUSPECT_S} ] || refuse
   watched=$((watched+1))
   [ "$watched" -ge {SUSPECT_S} ] || continue
@@ -66,10 +68,17 @@ printf '%s since %s\\n' "$2" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$dir/apply.holde
 read -r runners || exit 1
 echo "$$ $runners" >"$dir/apply.pids"
 say held
-while read -r -t {STALE_S} more; do
-  touch "$dir/apply.beat"
-  if [ -n "$more" ]; then runners="$runners $more"; echo "$$ $runners" >"$dir/apply.pids"; fi
+wait={STALE_S}
+while :; do
+  read -r -t "$wait" more; got=$?
+  if [ "$got" -eq 0 ]; then
+    wait=1
+    if [ -n "$more" ]; then runners="$runners $more"; echo "$$ $runners" >"$dir/apply.pids"; fi
+  elif [ "$got" -gt 128 ] && [ "$wait" -eq 1 ]; then
+    touch "$dir/apply.beat"; wait={STALE_S}
+  else break; fi
 done
+touch -d @0 "$dir/apply.beat"
 await {ORPHAN_S} $runners; [ -z "$(work $runners)" ] || reap $runners
 rm -f "$dir/apply.holder" "$dir/apply.pids" "$dir/apply.beat"
 exit
