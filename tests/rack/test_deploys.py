@@ -143,6 +143,10 @@ def test_a_broken_sshd_configuration_is_refused_before_anybody_is_cut_off(bare: 
     bare.run("echo 'Include /etc/ssh/sshd_config.d/*.conf' >> /etc/ssh/sshd_config")
     bare.apply("base")
     assert "passwordauthentication no" in bare.run("sshd -T")
+    bare.run("echo Garbage yes >> /etc/ssh/sshd_config.d/10-labctl.conf")
+    bare.run("echo 'Unattended {' > /etc/apt/apt.conf.d/52labctl-unattended-upgrades")
+    bare.apply("base")
+    bare.run("sshd -T && apt-config dump")
 
 
 def test_a_key_pair_that_does_not_belong_together_changes_nothing(bare: DeclaredHost) -> None:

@@ -32,14 +32,20 @@ CHECK_SUDOERS = ("visudo", "-c", "-q", "-f")
 _CHECK_SSHD = """\
 set -eu
 main=/etc/ssh/sshd_config
-if ! grep -Eiq '^[[:space:]]*Include[[:space:]]+"?(/etc/ssh/)?sshd_config\\.d/\\*\\.conf' "$main"; then
+drop_ins='^[[:space:]]*Include[[:space:]]+"?(/etc/ssh/)?sshd_config\\.d/\\*\\.conf'
+if ! grep -Eiq "$drop_ins" "$main"; then
   echo "$main does not include /etc/ssh/sshd_config.d/*.conf, so no drop-in has any effect:" \\
     "add 'Include /etc/ssh/sshd_config.d/*.conf' as its first line" >&2
   exit 1
 fi
 whole=$(mktemp /run/labctl-sshd.XXXXXXXX)
 trap 'rm -f "$whole"' EXIT
-cat -- "$1" "$main" >"$whole"
+cat -- "$1" >"$whole"
+for part in /etc/ssh/sshd_config.d/*.conf; do
+  # The file that is to be replaced may be the broken one.
+  [ ! -e "$part" ] || [ "${part##*/}" = 10-labctl.conf ] || printf 'Include "%s"\\n' "$part" >>"$whole"
+done
+grep -Eiv "$drop_ins" "$main" >>"$whole" || true
 mkdir -p -m 0755 /run/sshd
 "$(command -v sshd || echo /usr/sbin/sshd)" -t -f "$whole"
 """

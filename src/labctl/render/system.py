@@ -14,7 +14,15 @@ TIMESYNCD = "systemd-timesyncd.service"
 JOURNALD_DROP_IN = "/etc/systemd/journald.conf.d/10-labctl.conf"
 TIMESYNCD_DROP_IN = "/etc/systemd/timesyncd.conf.d/10-labctl.conf"
 UPGRADES_DROP_IN = "/etc/apt/apt.conf.d/52labctl-unattended-upgrades"
-CHECK_APT_CONF = ("apt-config", "dump", "--no-empty", "-c")
+# Without what is installed already: the file that is to be replaced may be the broken one.
+_CHECK_APT_CONF = """\
+set -eu
+only=$(mktemp /run/labctl-apt.XXXXXXXX)
+trap 'rm -f "$only"' EXIT
+printf 'Dir::Etc::main "/dev/null";\\nDir::Etc::parts "/dev/null";\\n#include "%s";\\n' "$1" >"$only"
+APT_CONFIG=$only apt-config dump --no-empty
+"""
+CHECK_APT_CONF = ("sh", "-c", _CHECK_APT_CONF, "labctl-apt")
 
 PACKAGES = (
     "ca-certificates",

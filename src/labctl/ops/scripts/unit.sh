@@ -5,7 +5,8 @@ unit=$1 reload=$2 enable=$3 act=$4 watch=$5 note=$6 dest=$7
 
 # What a person would type next, in the output already.
 tell() {
-  systemctl status --no-pager --full --lines=30 -- "$unit" >&2 || true
+  systemctl status --no-pager --full --lines=0 -- "$unit" >&2 || true
+  journalctl --no-pager --quiet --output=cat --lines=20 --unit="$unit" >&2 || true
   fail "$unit $1"
 }
 

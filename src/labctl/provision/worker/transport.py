@@ -30,6 +30,7 @@ _RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 class Endpoint:
     """Where and as whom to connect; ``timeout_s`` bounds each phase of the handshake."""
 
+    name: str
     address: str
     port: int
     user: str
@@ -54,6 +55,7 @@ class Endpoint:
             raise HostError(Failure("auth", "no ssh_key is set for it", "set Ssh(key=...) in the rack file"))
         connect_kwargs = data.get("ssh_paramiko_connect_kwargs") or {}
         return cls(
+            name=name,
             address=str(data.get("ssh_hostname") or name),
             port=int(data.get("ssh_port") or 22),
             user=str(data.get("ssh_user") or "root"),
@@ -69,7 +71,9 @@ def open_transport(endpoint: Endpoint) -> paramiko.Transport:
     pinned = known_hosts.lookup(known_hosts.load(endpoint.known_hosts), endpoint.address, endpoint.port)
     if not pinned:
         raise HostError(
-            Failure("host-key", f"{endpoint.address} has no pinned host key", "labctl enroll the host first")
+            Failure(
+                "host-key", f"{endpoint.address} has no pinned host key", f"labctl enroll {endpoint.name}"
+            )
         )
     key = _private_key(endpoint.key)
     transport = paramiko.Transport(_dial(endpoint), disabled_algorithms=dict(endpoint.disabled_algorithms))
@@ -153,7 +157,8 @@ def _handshake(transport: paramiko.Transport, endpoint: Endpoint, pinned: Mappin
             "host-key",
             f"{endpoint.address} does not prove the host key that is pinned in {endpoint.known_hosts};"
             " it was reinstalled, or someone stands in between. Nothing was sent to it",
-            "compare the fingerprint on its console, then: labctl enroll HOST --replace --fingerprint ...",
+            "compare the fingerprint on its console, then:"
+            f" labctl enroll {endpoint.name} --replace --fingerprint ...",
             unreachable=True,
         )
     )
