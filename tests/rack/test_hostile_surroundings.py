@@ -6,15 +6,20 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rack_driving import LABCTL, drive, end_of, ends, labctl, write_deploy
 
+from labctl import wiring
 from labctl.lab import Lab
-from labctl.provision.events import Event, Log, OpEnded, OpStarted
+from labctl.provision import engine
+from labctl.provision.events import Event, HostReport, Log, OpEnded, OpStarted
+from labctl.provision.process import Crew
 
 pytestmark = pytest.mark.rack
 
@@ -282,6 +287,33 @@ def test_a_run_whose_lock_is_gone_changes_nothing_more(rack, hosts, rack_file) -
     reports = drive(inventory, write_deploy(inventory, SLOW), (one.name,), strike)
     assert ends(reports) == {one.name: ("failed", "locked")}
     assert rack.run(one.name, ["test", "-e", "/root/after"]).returncode != 0
+
+
+def test_what_another_apply_did_after_the_plan_was_made_is_noticed(rack, hosts, rack_file) -> None:
+    (one,) = hosts(1)
+    inventory = rack_file([one])
+    shell(rack, one.name, "echo right >/etc/tried; chmod 644 /etc/tried")
+    ours = """
+from labctl.ops import files
+files.put(name="file", dest="/etc/tried", content="right\\n")
+server.shell(name="something", commands=["true"])
+"""
+    other = 'from labctl.ops import files\nfiles.put(name="file", dest="/etc/tried", content="wrong\\n")\n'
+    deploy = write_deploy(inventory, other).rename(inventory.parent.parent / "deploys/other.py")
+
+    def decide(reports: dict[str, HostReport]) -> bool:
+        assert [op.state for op in reports[one.name].plan] == ["no-change", "change"]
+        assert labctl("apply", str(inventory), str(deploy), "--yes").returncode == 0
+        assert shell(rack, one.name, "cat /etc/tried") == "wrong\n"
+        return True
+
+    with tempfile.TemporaryDirectory() as logs, Crew(Path(logs), datetime.now(UTC)) as crew:
+        request = engine.Request(
+            inventory, (write_deploy(inventory, ours),), (one.name,), execute=True, owner="the test"
+        )
+        result = engine.run(request, lambda event: None, decide, crew=crew, clock=wiring.clock())
+    assert [op.status for op in result.reports[one.name].ops] == ["changed", "changed"]
+    assert shell(rack, one.name, "cat /etc/tried") == "right\n"
 
 
 def test_hidden_words_are_in_no_process_list_and_no_event(rack, hosts, rack_file) -> None:

@@ -110,13 +110,17 @@ class RackConnector(SSHConnector):
             self.transport.close()
             self.transport = None
 
-    def take_lock(self, owner: str) -> None:
-        """Take the host's lock for ``owner``, now and after every reconnect; raise ``HostError``."""
+    def take_lock(self, owner: str) -> str:
+        """Take the host's lock for ``owner``, now and after every reconnect.
+
+        Returns the last owner's word; raises ``HostError`` when somebody else has it.
+        """
         assert self.transport is not None
         self._session(root=True)
         pids = [session.pid for session in self._sessions.values()]
         self._lock = HostLock(self.transport, self._become, owner, pids)
         self.owner = owner
+        return self._lock.word_before
 
     def require_lock(self) -> None:
         """Raise ``HostError`` if the lock that was taken is not ours any more."""

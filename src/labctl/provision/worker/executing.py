@@ -1,11 +1,11 @@
 """Carry out the plan of one host, operation by operation.
 
-The rule: what was planned as "no change" is believed until something has been changed on this host; from
-then on the operations that follow are evaluated anew, a whole run of them in one go, before they are skipped.
-What changes something goes through pyinfra's own ``run_host_op``, which reads fresh facts, checks ``_if``,
-retries. The first failure ends the host: later operations stand on earlier ones, so they are reported as
-not run. A failure that the deploy allows (``_ignore_errors``) is told as a warning; a lost connection and a
-lost lock are never allowed.
+The rule: what was planned as "no change" is believed until something has been changed on this host, by us or
+by another apply that had the lock after the plan was made; from then on the operations that follow are
+evaluated anew, a whole run of them in one go, before they are skipped. What changes something goes through
+pyinfra's own ``run_host_op``, which reads fresh facts, checks ``_if``, retries. The first failure ends the
+host: later operations stand on earlier ones, so they are reported as not run. A failure that the deploy
+allows (``_ignore_errors``) is told as a warning; a lost connection and a lost lock are never allowed.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ class Execution:
         self._tap = tap
         self._trusted_until = len(plan.ops)
         self.tally = Tally()
+
+    def distrust(self) -> None:
+        """Evaluate everything anew, since somebody else was at work here after the plan was made."""
+        self._trusted_until = 0
 
     def run(self, stop: Callable[[], Failure | None]) -> Failure | None:
         """Execute, asking ``stop`` before each operation whether to; return why it ended early, if it did.

@@ -2,12 +2,15 @@
 
 The rule: whoever holds ``flock`` on /run/labctl/apply.lock may change the host. The holder is a small shell
 on a channel of its own, fed a heartbeat, so the lock goes away with its owner: after an orderly end at once,
-after a lost connection as soon as the command that was running then has ended. The refusal says who holds it
-and since when. A living owner is never pushed aside: when a heartbeat looks overdue (``SUSPECT_S``), the next
-apply watches for another, since the host's clock may have jumped. Without one within ``SUSPECT_S`` the
-owner of a beat that is older than ``STALE_S`` is gone, and within ``STALE_S`` every owner is: the next apply
-waits for its last command, ends it after ``TAKEOVER_S``, and takes over. A run that was itself stopped for so
-long that its lock went away is told so by ``held`` and must not change anything more.
+after a lost connection as soon as the command that was running then has ended. Whoever finds it taken watches
+for a heartbeat: with the first one the owner is alive, and the refusal says who it is and since when. No
+clock is believed, since the host's may jump. An owner without a heartbeat for ``STALE_S``, or whose end the
+keeper has noticed, is gone: the next apply waits for its last command, ends it after ``TAKEOVER_S``, and
+takes over. A run whose own lock went away (it was stopped for too long) is told so by ``held`` and must not
+change anything more.
+
+Each owner leaves a word of its own in the lock file. Who finds another word there than while planning knows
+that somebody else was at work since then.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ import paramiko
 from labctl.domain.failures import Failure, HostError
 from labctl.provision.worker.session import answers, start
 
-HEARTBEAT_S = 4
-SUSPECT_S = 10
+HEARTBEAT_S = 2
+SUSPECT_S = 8
 STALE_S = 25
 TAKEOVER_S = 60
 ORPHAN_S = 600
@@ -51,12 +54,9 @@ refuse() {{
 }}
 seen=$(beat); watched=0
 while ! flock -w 1 9; do
-  age=$(( $(date +%s) - $(beat) ))
-  [ "$(beat)" = "$seen" ] || [ "$(beat)" = 0 ] || refuse
-  [ "$watched" -gt 0 ] || [ "$age" -lt 0 ] || [ "$age" -ge {SUSPECT_S} ] || refuse
-  watched=$((watched+1))
-  [ "$watched" -ge {SUSPECT_S} ] || continue
-  [ "$watched" -ge {STALE_S} ] || [ "$age" -ge {STALE_S} ] || continue
+  now=$(beat); watched=$((watched+1))
+  [ "$now" = "$seen" ] || [ "$now" = 0 ] || refuse
+  [ "$watched" -ge {STALE_S} ] || [ "$now" = 0 -a "$watched" -ge {SUSPECT_S} ] || continue
   read -r keeper runners <"$dir/apply.pids"
   [ "$(readlink "/proc/$keeper/fd/9")" = "$dir/apply.lock" ] || refuse
   await {TAKEOVER_S} $runners; reap $runners; kill -KILL "$keeper" 2>/dev/null
@@ -64,10 +64,11 @@ while ! flock -w 1 9; do
   break
 done
 touch "$dir/apply.beat"
+before=$(cat "$dir/apply.lock"); cat /proc/sys/kernel/random/uuid >"$dir/apply.lock"
 printf '%s since %s\\n' "$2" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$dir/apply.holder"
 read -r runners || exit 1
 echo "$$ $runners" >"$dir/apply.pids"
-say held
+say held "$before"
 wait={STALE_S}
 while :; do
   read -r -t "$wait" more; got=$?
@@ -85,13 +86,18 @@ exit
 }}
 """
 
-# Read only, for planning: who holds the lock now, if anybody who is alive does.
+# Read only, for planning: the word in the lock file, and who holds the lock if he is seen to be alive.
 WHO_HOLDS = f"""
-dir=/run/labctl; [ -e "$dir/apply.holder" ] || exit 0
-if ! flock -n "$dir/apply.lock" true; then
-  beat=$(stat -c %Y "$dir/apply.beat" 2>/dev/null || date +%s)
-  [ $(( $(date +%s) - beat )) -ge {SUSPECT_S} ] || cat "$dir/apply.holder"
-fi
+dir=/run/labctl; echo "word $(cat "$dir/apply.lock" 2>/dev/null)"
+[ -e "$dir/apply.holder" ] || exit 0
+beat() {{ stat -c %Y "$dir/apply.beat" 2>/dev/null || echo 0; }}
+seen=$(beat); watched=0
+until flock -n "$dir/apply.lock" true; do
+  now=$(beat); watched=$((watched+1))
+  [ "$now" = "$seen" ] || [ "$now" = 0 ] || {{ cat "$dir/apply.holder"; exit 0; }}
+  [ "$now" != 0 ] && [ "$watched" -le {HEARTBEAT_S + 2} ] || exit 0
+  sleep 1
+done
 """
 
 
@@ -118,9 +124,10 @@ class HostLock:
         self._transport, self._beaten = transport, _now()
         self._channel.settimeout(STALE_S + TAKEOVER_S + 30)
         said = self._answer()
-        if said != "held":
+        if not said.startswith("held"):
             self._channel.close()
             raise HostError(_refusal(said))
+        self.word_before = said.removeprefix("held").strip()
         self._beat = gevent.spawn(self._heartbeat)
 
     def held(self) -> bool:
@@ -187,6 +194,12 @@ def lost() -> Failure:
         f"its lock is gone: labctl stood still for over {STALE_S} s, or its labctl-lock process was ended",
         "run labctl apply again: it resumes",
     )
+
+
+def read_who_holds(said: str) -> tuple[str, str]:
+    """Split what ``WHO_HOLDS`` printed: the word in the lock file, and the living holder or nothing."""
+    word, _, holder = said.partition("\n")
+    return word.removeprefix("word").strip(), holder.strip()
 
 
 def refused_by(holder: str) -> Failure:

@@ -104,9 +104,10 @@ class Op:
 
 @dataclass(slots=True)
 class HostPlan:
-    """The operations of one host in the order in which they run."""
+    """The operations of one host in the order in which they run, and the word in its lock before planning."""
 
     ops: list[Op] = field(default_factory=list)
+    word: str = ""
 
     @property
     def pending(self) -> bool:

@@ -26,7 +26,7 @@ from labctl.domain.problem import LabctlError
 from labctl.provision.events import Connected, Event, HostEnded, HostStatus, Job, Planned
 from labctl.provision.worker.connector import RackConnector
 from labctl.provision.worker.executing import Execution, Tally
-from labctl.provision.worker.lock import WHO_HOLDS, refused_by
+from labctl.provision.worker.lock import WHO_HOLDS, read_who_holds, refused_by
 from labctl.provision.worker.planning import EvaluationError, HostPlan, LogTap, evaluate, register
 from labctl.provision.worker.session import ConnectionLost
 
@@ -160,10 +160,10 @@ class Run:
                 return failure
             connector = host.connector
             assert isinstance(connector, RackConnector)
-            if plan.pending:
-                connector.take_lock(self._job.owner)
-            self._harmless.pop(host.name)
             execution = Execution(self._state, host, plan, self._tap, self._emit)
+            if plan.pending and connector.take_lock(self._job.owner) != plan.word:
+                execution.distrust()
+            self._harmless.pop(host.name)
             try:
                 return execution.run(self._stop)
             finally:
@@ -178,9 +178,13 @@ class Run:
         connector.open(self._job.connect_timeout_s)
         host.connected = True
         self._emit(Connected(host.name, round(time.monotonic() - started, 3)))
-        if self._job.execute and (holder := connector.ask_root(WHO_HOLDS)):
+        word = holder = ""
+        if self._job.execute:
+            word, holder = read_who_holds(connector.ask_root(WHO_HOLDS))
+        if holder:
             raise HostError(refused_by(holder))
         plan = register(self._state, host, self._deploys)
+        plan.word = word
         evaluate(self._state, host, plan.ops, self._tap)
         seconds = round(time.monotonic() - started, 3)
         self._emit(Planned(host.name, tuple(op.planned for op in plan.ops), seconds))
