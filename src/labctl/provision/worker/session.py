@@ -2,9 +2,10 @@
 
 Opening a channel and a sudo for every command costs more than most commands do, so one shell is started per
 host and user and is fed scripts. Commands are pipelined: whoever waits for an answer only waits for it, and
-the facts of all operations of a host travel in a few packets. Each command runs under coreutils ``timeout``,
-so that a deadline ends the command on the host as well, never only our waiting for it. stdin of a command is
-/dev/null or the given bytes; they come base64 in a here-document and so never show in a process list.
+the facts of all operations of a host travel in a few packets. What changes something runs under coreutils
+``timeout``, so that a deadline ends it on the host as well, never only our waiting for it; the questions of
+facts save themselves that process. stdin of a command is /dev/null or the given bytes; they come base64 in a
+here-document and so never show in a process list.
 
 When the connection dies, every waiting command learns it at once. A host that is silent for half of
 ``patience_s`` although it owes an answer is asked for a sign of life (an SSH global request, answered by
