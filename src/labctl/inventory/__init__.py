@@ -5,7 +5,8 @@ Importable without pyinfra, gevent or paramiko. A rack file imports its classes 
     from labctl.inventory import Gpu, Host, Rack
 """
 
-from labctl.inventory.hosts import Gpu, Host, IdlePolicy, Role, Ssh
+from labctl.inventory.accelerators import Amd, AptMirror, Gpu, Nvidia
+from labctl.inventory.hosts import Host, IdlePolicy, Role, Ssh
 from labctl.inventory.loader import LoadedRack, load_rack
 from labctl.inventory.power import Circuit, Psu
 from labctl.inventory.rack import Rack
@@ -13,6 +14,8 @@ from labctl.inventory.services import Command, LlamaServer, Model, Service
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan
 
 __all__ = [
+    "Amd",
+    "AptMirror",
     "Circuit",
     "Command",
     "Gpu",
@@ -23,6 +26,7 @@ __all__ = [
     "LoadedRack",
     "Model",
     "NoWake",
+    "Nvidia",
     "Psu",
     "Rack",
     "Redfish",

@@ -24,6 +24,7 @@ _HOSTNAME = re.compile(
 _MAC = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _GPU_UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]", re.ASCII)
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62})", re.ASCII)
 _MODEL_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/+-]{0,126}[A-Za-z0-9])?", re.ASCII)
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)
@@ -82,11 +83,29 @@ def _gpu_uuid(text: str) -> str:
     return normal
 
 
+def _pci(text: str) -> str:
+    """Return ``0000:3b:00.0`` also for ``3b:00.0`` and for NVIDIA's ``00000000:3B:00.0``."""
+    given = text.lower()
+    full = given if given.count(":") == 2 else f"0000:{given}"
+    if not _PCI.fullmatch(full):
+        raise ValueError("must be a PCI address as `lspci -D` prints it, such as 0000:3b:00.0")
+    domain, rest = full.split(":", 1)
+    return f"{int(domain, 16):04x}:{rest}"
+
+
+def _clocks(pair: tuple[int, int]) -> tuple[int, int]:
+    if pair[0] > pair[1]:
+        raise ValueError("must be the lowest clock, then the highest")
+    return pair
+
+
 def _gpu_ref(text: str) -> str:
     if text.upper().startswith("GPU-"):
         return _gpu_uuid(text)
+    if ":" in text:
+        return _pci(text)
     if not _NAME.fullmatch(text):
-        raise ValueError("must be a card's slot, such as slot0, or its UUID")
+        raise ValueError("must be a card's slot, such as slot0, its UUID or its PCI address")
     return text
 
 
@@ -165,6 +184,7 @@ Label = Annotated[str, Field(strict=True), AfterValidator(_label)]
 Address = Annotated[str, Field(strict=True), AfterValidator(_address)]
 Ip = Annotated[str, Field(strict=True), AfterValidator(_ip)]
 Mac = Annotated[str, Field(strict=True), AfterValidator(_mac)]
+PciAddress = Annotated[str, Field(strict=True), AfterValidator(_pci)]
 GpuRef = Annotated[str, Field(strict=True), AfterValidator(_gpu_ref)]
 Source = Annotated[Text, AfterValidator(_source)]
 TimeZone = Annotated[Text, AfterValidator(_timezone)]
@@ -203,6 +223,8 @@ EnvName = Annotated[
 RemotePath = Annotated[Text, AfterValidator(_remote_path)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Watts = Annotated[int, Field(strict=True, gt=0, le=100_000)]
+Megahertz = Annotated[int, Field(strict=True, ge=100, le=10_000)]
+ClocksMhz = Annotated[tuple[Megahertz, Megahertz], AfterValidator(_clocks)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]

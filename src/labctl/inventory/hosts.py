@@ -9,17 +9,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from labctl.domain.gpus import CapReason
+from labctl.inventory.accelerators import Amd, Backend, Gpu, Nvidia, require_reason
 from labctl.inventory.fields import (
     Address,
     Count,
     Duration,
     Flag,
-    GpuUuid,
     Label,
     PackageName,
     Port,
-    Slot,
-    Text,
     UserName,
     Watts,
     duration,
@@ -42,23 +41,6 @@ class Ssh(Spec):
     )
 
 
-class Gpu(Spec):
-    """One graphics card. Drivers' numbers change, so it is known by its UUID or by its slot's name."""
-
-    model: Text = Field(description='What it is, such as "RTX 3090".')
-    uuid: GpuUuid | None = Field(default=None, description="UUID as `nvidia-smi -L` prints it.")
-    slot: Slot | None = Field(
-        default=None, description="Your own name for the place it sits in, such as slot0."
-    )
-    cap_w: Watts | None = Field(default=None, description="Power cap in watts; default: the card's own.")
-
-    @model_validator(mode="after")
-    def _known_by_something(self) -> "Gpu":
-        if self.uuid is None and self.slot is None:
-            raise ValueError("give `uuid` or `slot`, so that the card can be told from the others")
-        return self
-
-
 class IdlePolicy(Spec):
     """What happens to a host that nobody uses."""
 
@@ -78,6 +60,16 @@ class Host(Spec):
     )
     ssh: Ssh | None = Field(default=None, description="How to log in, where it differs from the rack's.")
     gpus: tuple[Gpu, ...] = Field(default=(), description="Its graphics cards.")
+    cap_w: Watts | None = Field(
+        default=None, description="Power cap in watts of each card that states none of its own."
+    )
+    cap_reason: CapReason | None = Field(default=None, description="Why they are capped.")
+    nvidia: Nvidia = Field(default=Nvidia(), description="How the NVIDIA driver is installed.")
+    amd: Amd = Field(default=Amd(), description="How ROCm and Vulkan are installed.")
+    backend: Backend = Field(
+        default="auto",
+        description='What engines compute with; "auto" tries it out where there is a choice (AMD).',
+    )
     psus: tuple[Psu, ...] = Field(default=(), description="Its power supplies.")
     base_w: Watts | None = Field(default=None, description="Watts of everything but the GPUs, under load.")
     wake: Wake = Field(default=NoWake(), description="How it is woken.")
@@ -95,3 +87,8 @@ class Host(Spec):
         default=False,
         description="The vendor's own system (such as DGX OS): its driver stack is never replaced.",
     )
+
+    @model_validator(mode="after")
+    def _cap_has_a_reason(self) -> "Host":
+        require_reason(self.cap_w, self.cap_reason)
+        return self

@@ -19,6 +19,10 @@ class Circuit(Spec):
         default=0.8, description="Share of the rating that may be drawn for hours; electricians use 0.8."
     )
 
+    upstream: Label | None = Field(
+        default=None, description="Circuit that feeds this one, such as the house's behind a UPS or strip."
+    )
+
     @property
     def continuous_w(self) -> float:
         """Watts that the circuit may carry for hours."""
@@ -33,8 +37,15 @@ class Psu(Spec):
     efficiency: Share = Field(
         default=0.9, description="Output divided by input; 0.9 suits an 80 PLUS Gold unit."
     )
+    spike_tolerance: float = Field(
+        default=1.3,
+        strict=True,
+        ge=1,
+        le=3,
+        description="How many times its rating it gives for milliseconds; an ATX 3 unit gives 2.",
+    )
     circuit: Label | None = Field(default=None, description="Name of the circuit that it is plugged into.")
     feeds: tuple[GpuRef, ...] = Field(
         default=(),
-        description='What hangs on it: slots (or UUIDs) of GPUs, and "board" for the rest.',
+        description='What hangs on it: slots (or UUIDs or PCI addresses) of GPUs, and "board" for the rest.',
     )
