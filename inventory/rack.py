@@ -13,14 +13,18 @@ from labctl.inventory import Circuit, Command, Gpu, Host, IdlePolicy, Psu, Rack,
 _office = Circuit(name="office", volts=230, amps=16, continuous_share=0.8)
 
 # A box with eight RTX 3090 on two power supplies. Each card may draw 350 W; eight of them would trip the
-# fuse, so each is capped at 200 W. `slot` is your own name for the place that a card sits in. Once the
-# drivers are installed you can add the card's UUID (`nvidia-smi -L` prints it). Numbers like "GPU 3" change
-# between boots, so labctl never uses them. `base_w` is everything but the cards, under load.
+# fuse, so `cap_w` caps each at 200 W. `cap_reason` says why: labctl refuses to raise a cap that protects a
+# circuit or a power supply, unless you insist. A single card can have its own: Gpu(..., cap_w=..., ...).
+# `slot` is your own name for the place that a card sits in. Once the drivers are installed you can add the
+# card's UUID (`nvidia-smi -L` prints it). Numbers like "GPU 3" change between boots, so labctl never uses
+# them. `base_w` is everything but the cards, under load.
 _rig = Host(
     name="rig",
     address="10.66.0.11",
     roles=["gpu"],
-    gpus=[Gpu(model="RTX 3090", slot=f"slot{n}", cap_w=200) for n in range(8)],
+    gpus=[Gpu(model="RTX 3090", slot=f"slot{n}") for n in range(8)],
+    cap_w=200,
+    cap_reason="circuit",
     psus=[
         # "board" is the mainboard with its processor, fans and disks.
         Psu(name="psu0", watts=1600, circuit="office", feeds=["board", "slot0", "slot1", "slot2", "slot3"]),
@@ -30,14 +34,15 @@ _rig = Host(
     wake=WakeOnLan(mac="52:54:00:66:00:11"),
 )
 
-# A Strix Halo mini PC: processor and graphics share 128 GiB of memory.
+# A Strix Halo mini PC: processor and graphics are one chip and share 128 GiB of memory. Such a chip counts as
+# the card, with all of its watts; it has no power cap.
 _strix = Host(
     name="strix",
     address="10.66.0.12",
     roles=["gpu"],
     gpus=[Gpu(model="Radeon 8060S", slot="igpu")],
     unified_memory_gib=128,
-    base_w=140,
+    base_w=30,
     wake=WakeOnLan(mac="52:54:00:66:00:12"),
 )
 
@@ -62,7 +67,7 @@ _sparks = [
         gpus=[Gpu(model="GB10", slot="soc")],
         unified_memory_gib=128,
         vendor_image=True,
-        base_w=240,
+        base_w=100,
         depends_on=["nas"],  # their models lie there, so it must be awake first
     )
     for n in (1, 2)

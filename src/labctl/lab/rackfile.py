@@ -47,7 +47,7 @@ _SHAPES = (
     (
         "gpu-box",
         'roles=["gpu"]',
-        'gpus=[Gpu(model="RTX 3090", slot=f"slot{n}", cap_w=200) for n in range(8)]',
+        'gpus=[Gpu(model="RTX 3090", slot=f"slot{n}", cap_w=200, cap_reason="circuit") for n in range(8)]',
         "base_w=250",
     ),
     (
@@ -63,7 +63,7 @@ _SHAPES = (
 )
 _MORE = (
     'roles=["gpu"]',
-    'gpus=[Gpu(model="RTX 3090", slot=f"slot{n}", cap_w=250) for n in range(2)]',
+    'gpus=[Gpu(model="RTX 3090", slot=f"slot{n}", cap_w=250, cap_reason="circuit") for n in range(2)]',
     "base_w=120",
 )
 
