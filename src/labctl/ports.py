@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -15,4 +17,46 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds since some fixed moment; never goes back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command on a host left behind: its exit status (-1: a signal ended it) and what it printed."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+class Remote(Protocol):
+    """Runs commands on hosts, from as many threads as the caller likes; no two calls share a connection."""
+
+    def run(
+        self,
+        host: str,
+        data: Mapping[str, Any],
+        argv: Sequence[str],
+        *,
+        root: bool,
+        stdin: bytes,
+        deadline_s: float,
+    ) -> Said:
+        """Run ``argv`` on a host and return what it said, whatever its exit status.
+
+        Args:
+            host: its name, for errors.
+            data: its connection data, as ``LoadedRack.host_data`` holds them.
+            argv: the command, word by word; no shell reads meaning into them.
+            root: whether root runs it.
+            stdin: what the command reads; then its input ends.
+            deadline_s: seconds for all of it, connection included.
+
+        Raises:
+            HostError: there is no answer; the failure says why, and is ``unreachable`` if nothing was sent.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Close every connection; whoever waits for an answer gets a ``HostError`` soon, now and later."""
         ...

@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 
 from labctl.domain.problem import LabctlError
-from labctl.ports import Clock
+from labctl.ports import Clock, Remote
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -122,3 +122,10 @@ def clock() -> Clock:
     from labctl.adapters.clock import SystemClock
 
     return SystemClock()
+
+
+def remote() -> Remote:
+    """Return the way to run commands on hosts: SSH, to hosts whose keys are pinned."""
+    from labctl.adapters.ssh import SshRemote
+
+    return SshRemote()
