@@ -18,7 +18,7 @@ rack = Rack(name="r",
     ],
     hosts=[
         Host(name="a", address="10.0.0.1",
-            gpus=[Gpu(model="x", slot="s0"), Gpu(model="x", slot="s1", uuid="GPU-11111111-1111-1111-1111-111111111111")],
+            gpus=[Gpu(model="RTX 3090", slot="s0"), Gpu(model="RTX 3090", slot="s1", uuid="GPU-11111111-1111-1111-1111-111111111111")],
             psus=[Psu(name="p0", watts=500, circuit="office", feeds=["board", "s0"]),
                   Psu(name="p1", watts=500, circuit="cellar", feeds=["s1"])],
             services=[LlamaServer(name="chat", model="small", port=8080, gpus=["s0"]),
@@ -119,7 +119,7 @@ def test_a_relay_that_is_always_on_closes_no_circle(tmp_path: Path) -> None:
 def test_one_power_supply_without_a_list_feeds_everything(tmp_path: Path) -> None:
     body = """\
 rack = Rack(name="r", hosts=[
-    Host(name="a", address="10.0.0.1", gpus=[Gpu(model="x", slot="s0")], psus=[Psu(name="p", watts=500)]),
+    Host(name="a", address="10.0.0.1", gpus=[Gpu(model="RTX 3090", slot="s0")], psus=[Psu(name="p", watts=500)]),
 ])
 """
     assert problems(write(tmp_path, rack_text(body))) == []

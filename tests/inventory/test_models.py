@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from labctl import content
-from labctl.inventory import Circuit, Gpu, Host, Rack, Ssh, WakeOnLan, fields, load_rack
+from labctl.domain.gpus import Cap
+from labctl.inventory import Circuit, Gpu, Host, Rack, Ssh, WakeOnLan, fields, load_rack, profiles
 from labctl.inventory.fields import duration, duration_text
 
 NORMAL = [
@@ -24,6 +25,12 @@ NORMAL = [
     (fields.GpuUuid, "gpu-ABCDEF01-1111-2222-3333-444455556666", "GPU-abcdef01-1111-2222-3333-444455556666"),
     (fields.GpuRef, "slot0", "slot0"),
     (fields.GpuRef, "GPU-ABCDEF01-1111-2222-3333-444455556666", "GPU-abcdef01-1111-2222-3333-444455556666"),
+    (fields.GpuRef, "3B:00.0", "0000:3b:00.0"),
+    (fields.PciAddress, "0000:3B:00.0", "0000:3b:00.0"),
+    (fields.PciAddress, "00000000:3B:00.0", "0000:3b:00.0"),
+    (fields.PciAddress, "3b:00.0", "0000:3b:00.0"),
+    (fields.PciAddress, "0000000F:01:00.0", "000f:01:00.0"),
+    (fields.ClocksMhz, [210, 1500], (210, 1500)),
     (fields.TimeZone, "Europe/Berlin", "Europe/Berlin"),
     (fields.Source, "file:///srv/m.gguf", "file:///srv/m.gguf"),
     (fields.Duration, "90s", timedelta(seconds=90)),
@@ -52,6 +59,20 @@ REFUSED = [
     (fields.Port, "22"),
     (fields.Watts, 200.0),
     (fields.Watts, True),
+    (fields.Watts, 0),
+    (fields.Watts, -200),
+    (fields.Watts, 1e9),
+    (fields.Watts, 10**9),
+    (fields.PciAddress, "3b:00"),
+    (fields.PciAddress, "0000:3b:00.9"),
+    (fields.PciAddress, "0000:3b:40.0"),
+    (fields.PciAddress, "0000:3b:00.0\n"),
+    (fields.GpuRef, "PCI:3b:00.0"),
+    (fields.ClocksMhz, [1500, 210]),
+    (fields.ClocksMhz, [210]),
+    (fields.ClocksMhz, [0, 1500]),
+    (fields.ClocksMhz, "210,1500"),
+    (fields.Share, float("inf")),
     (fields.Share, 1.01),
     (fields.Share, float("nan")),
     (fields.Flag, 1),
@@ -103,7 +124,7 @@ def test_a_rack_survives_the_way_through_json() -> None:
 
 
 def test_nothing_in_a_rack_can_be_changed_afterwards() -> None:
-    host = Host(name="a", address="10.0.0.1", gpus=[Gpu(model="x", slot="s")])
+    host = Host(name="a", address="10.0.0.1", gpus=[Gpu(model="RTX 3090", slot="s")])
     with pytest.raises(ValidationError, match="frozen"):
         host.name = "b"  # type: ignore[misc]
     assert isinstance(host.gpus, tuple)
@@ -139,5 +160,14 @@ def test_the_example_is_the_rack_that_the_virtual_hosts_are_made_from() -> None:
     assert sleeper.idle.suspend
     assert isinstance(sleeper.wake, WakeOnLan)
     # The caps are there so that the whole box stays below what its circuit carries for hours.
-    wall_w = (sum(gpu.cap_w or 0 for gpu in rig.gpus) + (rig.base_w or 0)) / rig.psus[0].efficiency
-    assert wall_w < rack.circuits[0].continuous_w < (8 * 350 + (rig.base_w or 0)) / rig.psus[0].efficiency
+    capped_w, uncapped_w = (
+        (sum(draws) + (rig.base_w or 0)) / rig.psus[0].efficiency
+        for draws in (
+            [profiles.draw_w(rig, gpu) for gpu in rig.gpus],
+            [profiles.of(gpu).tdp_w for gpu in rig.gpus],
+        )
+    )
+    assert {profiles.cap_of(rig, gpu) for gpu in rig.gpus} == {Cap(200, "circuit")}
+    assert capped_w < rack.circuits[0].continuous_w < uncapped_w
+    # Nothing else hangs on that circuit.
+    assert [host.name for host in rack.hosts if any(psu.circuit for psu in host.psus)] == ["rig"]

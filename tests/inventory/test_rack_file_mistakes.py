@@ -47,7 +47,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
     body = """\
 a = Host(name="a", address="10.0.0.1", base_w="1")
 b = Host(name="b", address="10.0.0.2",
-         gpus=[Gpu(model="x", slot="s", cap_w=1.5)])
+         gpus=[Gpu(model="RTX 3090", slot="s", cap_w=1.5)])
 c = Host(name="c", address="10.0.0.3", open_ports=[0])
 rack = Rack(name="r", hosts=[a, b, c], zone="x")
 Hots()
