@@ -1,0 +1,156 @@
+"""The public keys that sign NVIDIA's package repositories, and the fingerprints by which they are known.
+
+NVIDIA signs each distribution's repository with a key of its own choice. The fingerprints below are stated by
+many independent projects that pin them; the keys were taken from public copies and are used only because the
+fingerprint computed from them is the one stated (a test computes it again, and so does the operation that
+writes them). Where no key is known here, the inventory has to bring one with a mirror.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An armored public key and its full fingerprint."""
+
+    fingerprint: str
+    armored: str
+
+
+def of_repository(folder: str) -> Key | None:
+    """Return the key of NVIDIA's repository for a distribution, such as "debian13"; None: not known here."""
+    return _BY_FOLDER.get(folder)
+
+
+_CUDATOOLS = Key(
+    "EB693B3035CD5710E231E123A4B469963BF863CC",
+    """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mQINBGJYmlEBEAC6nJmeqByeReM+MSy4palACCnfOg4pOxffrrkldxz4jrDOZNK4
+q8KG+ZbXrkdP0e9qTFRvZzN+A6Jw3ySfoiKXRBw5l2Zp81AYkghV641OpWNjZOyL
+syKEtST9LR1ttHv1ZI71pj8NVG/EnpimZPOblEJ1OpibJJCXLrbn+qcJ8JNuGTSK
+6v2aLBmhR8VR/aSJpmkg7fFjcGklweTI8+Ibj72HuY9JRD/+dtUoSh7z037mWo56
+ee02lPFRD0pHOEAlLSXxFO/SDqRVMhcgHk0a8roCF+9h5Ni7ZUyxlGK/uHkqN7ED
+/U/ATpGKgvk4t23eTpdRC8FXAlBZQyf/xnhQXsyF/z7+RV5CL0o1zk1LKgo+5K32
+5ka5uZb6JSIrEPUaCPEMXu6EEY8zSFnCrRS/Vjkfvc9ViYZWzJ387WTjAhMdS7wd
+PmdDWw2ASGUP4FrfCireSZiFX+ZAOspKpZdh0P5iR5XSx14XDt3jNK2EQQboaJAD
+uqksItatOEYNu4JsCbc24roJvJtGhpjTnq1/dyoy6K433afU0DS2ZPLthLpGqeyK
+MKNY7a2WjxhRmCSu5Zok/fGKcO62XF8a3eSj4NzCRv8LM6mG1Oekz6Zz+tdxHg19
+ufHO0et7AKE5q+5VjE438Xpl4UWbM/Voj6VPJ9uzywDcnZXpeOqeTQh2pQARAQAB
+tCBjdWRhdG9vbHMgPGN1ZGF0b29sc0BudmlkaWEuY29tPokCOQQTAQIAIwUCYlia
+UQIbAwcLCQgHAwIBBhUIAgkKCwQWAgMBAh4BAheAAAoJEKS0aZY7+GPM1y4QALKh
+BqSozrYbe341Qu7SyxHQgjRCGi4YhI3bHCMj5F6vEOHnwiFH6YmFkxCYtqcGjca6
+iw7cCYMow/hgKLAPwkwSJ84EYpGLWx62+20rMM4OuZwauSUcY/kE2WgnQ74zbh3+
+MHs56zntJFfJ9G+NYidvwDWeZn5HIzR4CtxaxRgpiykg0s3ps6X0U+vuVcLnutBF
+7r81astvlVQERFbce/6KqHK+yj843Qrhb3JEolUoOETK06nD25bVtnAxe0QEyA90
+9MpRNLfR6BdjPpxqhphDcMOhJfyubAroQUxG/7S+Yw+mtEqHrL/dz9iEYqodYiSo
+zfi0b+HFI59sRkTfOBDBwb3kcARExwnvLJmqijiVqWkoJ3H67oA0XJN2nelucw+A
+Hb+Jt9BWjyzKWlLFDnVHdGicyRJ0I8yqi32w8hGeXmu3tU58VWJrkXEXadBftmci
+pemb6oZ/r5SCkW6kxr2PsNWcJoebUdynyOQGbVwpMtJAnjOYp0ObKOANbcIg+tsi
+kyCIO5TiY3ADbBDPCeZK8xdcugXoW5WFwACGC0z+Cn0mtw8z3VGIPAMSCYmLusgW
+t2+EpikwrP2inNp5Pc+YdczRAsa4s30Jpyv/UHEG5P9GKnvofaxJgnU56lJIRPzF
+iCUGy6cVI0Fq777X/ME1K6A/bzZ4vRYNx8rUmVE5
+=DO7z
+-----END PGP PUBLIC KEY BLOCK-----
+""",
+)
+_KITMAKER_DEBIAN13 = Key(
+    "02182E60104FCDC26EAE1B8597A5D4CB8793F200",
+    """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mQINBGifVE8BEAC93Cb4eItzcGtiuMHka7LfZiUJctF6LiwOG/gGbZeHzN8/pGg/
+62Ttxy0xEWl7AChtmQfH5b1+SvlMs0ZciN0E2LURantgw8sH+4v8f1cEa0/zEGer
+zmNFlpdjPShvkPhD3bVchreN+D0mK/jhhk8DjJtgZTn2DsAaKq73hVLldM2YSFO3
+n/5zgeqhTnUY0C1z+2ovMr5FCtRSRFzxl6Qx3XezWjMzqwJx+xhpZ0cqXMgMt0Po
+f3VH7FuQyWu97HbhaZJVVBzlqyg30xrMpeDv3R4bjwY0whacbP/ZNxCXtkqgItQ0
+2L7to+3doNdIZPJ8rReM5UAQfa3rEjUPEdBn3QnkvGFOvv0IXXDqtp5jQhYC6dEA
+nxj1Qkcb5bCK1G9g6OB5Evc1ts9uW1+jr8JP8l/YYNepBCbIXauuYTj2f98dO2Fy
+kLfuGQ7ELne4vCpI2+5Vp4JqnynJPA0KevA7jc3HWE0shPMgEa/Cxi2O2bNf0qdh
+QYTlXFJJVYigd4aTnDlFT4pmrIyX5rseTKCADkqgOagZbOJXLt2K2m0sQVNTVwfP
+pjEYvJroFTFPPzYk3n4dIJfItS5H5DE8TLa1x4fwZFlM9XaPHbJg5GLN0VyBWrtc
+cXdG9/B/iIoEUjNuEIEnT+E9z6s1Bqfj3NzCMJXO1v/LWm9TntrRzgKFrQARAQAB
+tDFLaXRtYWtlciAoRGViaWFuIDEzIFRyaXhpZSkgPGtpdG1ha2VyQG52aWRpYS5j
+b20+iQJFBBMBCAAvFiEEAhguYBBPzcJurhuFl6XUy4eT8gAFAmifVE8CGy8CCwkC
+FQoCFgICHgUCF4AACgkQl6XUy4eT8gBf+A/9EoZKaWNS0mbO5iV1XFnhqGqS0RbH
+u2VXGF5lNHzPy2ukmivaOYhnCg3WCXzUPvhNsAkyVB2WXawMvbGlU1qk+vUSF+mX
+KC+trh8eR9H6nCzsfLRo3+I7n5iMOiYxNv94jHS+hZqtOA8iKDLkUfCyHnRcSCpu
+aEzhT1hOysp/XTMzCCEvoEyIqJxcjCtCck59NIpd4ulXYMTse5SM+LPPujtzNJp9
+9ujcVpHS4Tmk+RXHKpAk4yQtHNeY6TesezHZ+3TmYcGSxgGrkM9RjmZShLOxARNm
+q+X1Z+lgCe/Mj9KgMaUfmHSL/vn69bV6Q1dmYV5z+Gr9Ib7KLXFmlhxucL0hUb9F
+4hH7QC1EJY9zoGY/RRZ840/ZnQaAiF73Sr332h8vsQIm2I8KmHZ+1u06e9v28yOK
+dvcwZYoEmvtic23SMVcntCZCKqLqlR1ory87bpxpXKSmaGgQIAP+jsv0kT+HRJHQ
+/nOJLwFZAqfJKWnY9REdO7Cy/7UOefnTbNV7yzEEp+AZq7CnEY7u6EzIIbjxt6g5
+QjV1wcCOBVXkgWaY2KmxiZyJVDtf+alqO78PDXdMnDRdK0pqFPrx0bLGNL4Yn9Hc
+/SvufXeI/tJr9RNMrjBvG0C1VVZh7ZIiMsXkd07setQEG1Y65/GEEDJlrSUZqQZR
+Qjv1MaBElWAR6xQ=
+=o9iW
+-----END PGP PUBLIC KEY BLOCK-----
+""",
+)
+CONTAINER_TOOLKIT = Key(
+    "C95B321B61E88C1809C4F759DDCAE044F796ECB0",
+    """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mQINBFnNWDEBEACiX68rxIWvqH3h2GykO25oK9BAqV8fDtb6lXEbw3eKx4g87BRz
+M3DQBA0S0IfkQ72ovJ33H50+gVTXuu+Zme5muWk72m3pApccZVDLqdzYlpWPruNb
+MC+IlWr70yo8Jw8Zr1ihbWjFvMbDJTkgqPt2djNq3xxvdiKoZlgnpLRKIpSu9iBQ
+lNoZLHxTQKFH4219L77prRogv2QV1ckBL5lDVOERJuHo4jHE8mm9/NZ6v3m2HGuu
+AEZ7T9nWlPGiAIP8Pww4ZRTJcBANcI2EFKPLdfP61HTH6w0kVMkoAaGlemadTDl3
+ZcLpUpTFLc+ko/2uQ1qVPx9QYyoMrorS3kUmlXrhsA7FvcB09aIcb+JX6SVkcbO5
+A5+baCa3owwUtFBXMHM5hqpLv4P3/GsuW6283YwLZCf53dJY4lJZePqzPGsvs/wS
+vhnZrFvb61i/Aqm0hjhVh7h6VNxUiE8geMcjxy29LtzajoyS0EPVxes4xZu0VbS7
+8LQyCNHSpS7TFmtVUQmbXqDN7cpiyr9+yutr0lZOMc7NYQt0nP/3RtYkWEob6wXa
+rVImHas1OYzlZymdO1uAnqkediS61E2vSD1OEq37/375FB/Q3AYXuNkQzDjYoJJz
+9wsv7Xp0bdPzQ/daLdIFNQXo5MmVIirsWM07JvbZaJhDOiJxGn0MPf11/QARAQAB
+tEBOVklESUEgQ09SUE9SQVRJT04gKE9wZW4gU291cmNlIFByb2plY3RzKSA8Y3Vk
+YXRvb2xzQG52aWRpYS5jb20+iQI4BBMBCgAiBQJZzVgxAhsPBgsJCggHAwUVCgkI
+CwUWAgMBAAIeAQIXgAAKCRDdyuBE95bssAh6EACgUCww2sr8sOztEHKhvdCsonXu
+THYbel3YlWmVDPbh4dA31xoRXlvSJptJzPi/zlTc9fkVSFGbEZbFRR4JjnwYTMLD
+ElMh5YRMYAoPVYhWGKIO4earu32GhFuPjfr6h+0xNaQeDPIbr7bPe/AEhLSdJMzI
+OuAifr7UaC65A6YlxfeaSqyt0HthYujoQ12cWxP998C5jkc0IN2tyLs/OD7HLHht
++lafqDSylykx63cw7jvsV/15rqZwVwjhkcxZyrKET32MTjXF3cxn7+TGpKS8B1k4
+a/EI7uXnncfSoma0dAT9bZM9JZbXQmSzCPDHHuVtnQ/3uh8VyenpigTFnrb20LCy
+6WzJd3O9lAZXLhvwF/By3a07WLzRtTZNaUpt37Anb0js2syr3lohbmK9i3xvuqZN
+zhGPbqu9IV+vFgSGyTHRJUSBlHKDGiCdOOHc20MLPW1yRCXbx0F4eS9TWchYyJkJ
+NNczD5DnEl/gsvL4NCRxa+oUyUhhJ1HpJ6YNmTsy6nAAKIC+6248o164GiavaR3z
+03RfaQayGHAUrBKi+PJBY7efgsZeYT8f+hyYrIC04MO8poBKS/GvSUL2QtVtj59N
+q+95gIptW2mZM8KRpt2huLH+QQ8SKr1vAECbpKJOwseqKmVyxX02iaSE8ifLE+tX
+FE8YgS3CZjWwy5PD0LkBDQRdgpCQAQgAx1oxX9tFlv3CIva0CJ0dsZyNF7mgHPgN
+szccUYLu0chyWYvwiVU/OlCzivytNX56wgeBgIVV1QzeBuTkrJSgzJ+dSgfrmyg5
+RwIDhvH+Dcut0++6+di1LyH9gXQcYPrN3pf4yR8nlRbm6K0Vsp0Z4+br18QelURe
+rfAkRordag26aB+MzVLvloHHu3Z6/v321uTGMdFd8CVCjovec5+EdcIAam3U/MmZ
+e2mr2M/x6F3st30cE7umq9Bb6UCqc6L8bQcoloxR3rwFzL1u9wUBUzQlaMNmxbe0
+BfezkmSQeC8JN4Fku+DtHEpS9uP5JEYNEEQ66K4mJDTMr0whBv1fKQARAQABiQNb
+BBgBCgAmAhsCFiEEyVsyG2HojBgJxPdZ3crgRPeW7LAFAl7oD1gFCQNGskgBKcBd
+IAQZAQoABgUCXYKQkAAKCRBu2RyjrBFgzZ/WB/9TuD2qzaBO7HlPDWRUTpFlvFgy
+Dc3XyfTAC/ISeYbIcPcq5kmVHgpsMdbN9Vvmot5GuT7VWzhHc9sJCmHgL330glBt
+NtSRflKzlBYnbiSWxLFYZtu2BtNOk8Ylbw8qw1E6W/iFBrqAwgeZvs2VOcPU3203
+Mqfi1JbS+YHC/bgs6cNq0zs/WJraYxiuleclKYExxLt9tRd0058n58GAph+Ki7mR
+InO6kxuKpsQannSn1Ku/DiaQcSF2L2TMSo0N9zwvYEZR+hgsKVqyRKT+DkZhusHJ
+HYGv96YHSTwo016ZhwYS9t0MLXY9/PgJysuO41Ya4Ii43D3UK1wOHTmyHZHTCRDd
+yuBE95bssDpwD/4jV9Pin3vAKa4hhn5GD4e478FNKRD58Q7qF3AhVTBNPIl1m4EF
+X7sqI6cXUDG4BjpS70ZRWF2x51ZTiq7DLTV/gGw2okfVjoWjzQY0ebrLd4IoNs80
+lIHmXxa+JdwB6WupCUzKCKLcPsX/yPAmswPNGAuIMAv+PWhUUSMVtzOZldnlogGM
+hbJ9UD2txFGGh9WoYc2vgX9KAaKryXcC6QMabv7JJU24HEJJDgbJEvtFM5PS8QMF
+bXIZsYgICWpQXVChBbduXo9sD2TUDWYAniNaaw4LKxPRG+Ix4HAqkh1oNOLojO30
+DO3r1/62FKE5/ykg3iSMTDR0iOES/leXCCIO9fRJT8+eucxyOQoY5ti7tjt1wm3H
+nTB+Rz3E/E2qeLs2PN82aseccm1G06pmsMCUiWtmSV6HjdO2XufYprrGLSu0RrT3
+sz5WHGUOY2iO40xHhSiXg3TcLZRpv30DQzxoUrx9Ff//rXLFznh+MksuvVD2roUR
+BGz/en31FxAcBoex9nNraeOekbFen5b7Xrq9wnzM5xZvJN2QYB3vS0khz/ZgFyy5
+444ALa9gwb29FZCfA4m59S2QoB8uPQGM+8gnusE6J8y4fvI59ugafidIkt86dZ3m
+FsEME5XNmBGdNEo2flRVFfpG1IWds2Ba3IsdbYd9nzmbBW7/n0InVRDrIg==
+=9QWY
+-----END PGP PUBLIC KEY BLOCK-----
+""",
+)
+_BY_FOLDER = {
+    "debian12": _CUDATOOLS,
+    "debian13": _KITMAKER_DEBIAN13,
+    "ubuntu2204": _CUDATOOLS,
+    "ubuntu2404": _CUDATOOLS,
+}
