@@ -2,10 +2,12 @@
 
 from deploys.agent import agent
 from deploys.base import base
+from deploys.restart import restart
 from deploys.services import services
 from deploys.wol import wol
 
 base()
 agent()
+restart()
 services()
 wol()

@@ -42,6 +42,7 @@ class Options:
     forks_per_core: int
     serial: bool = False
     fail_percent: int | None = None
+    allow_reboot: bool = False
     yes: bool = False
     check: bool = False
     exit_code: bool = False
@@ -125,6 +126,11 @@ def plan(**given: Any) -> int:
     type=click.IntRange(0, 100),
     help="Start nothing more when more than P percent of the hosts have failed.",
 )
+@click.option(
+    "--allow-reboot",
+    is_flag=True,
+    help="Reboot hosts that need it and that nobody uses, one at a time on each circuit.",
+)
 def apply(**given: Any) -> int:
     """Show the plan, ask, and make the hosts what the rack file says; then say what was changed.
 
@@ -179,6 +185,7 @@ def _request(options: Options, target: Target, *, execute: bool) -> engine.Reque
         parallel=options.parallel,
         serial=options.serial,
         fail_percent=options.fail_percent,
+        allow_reboot=options.allow_reboot,
         forks_per_core=options.forks_per_core,
     )
 

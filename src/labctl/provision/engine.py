@@ -50,6 +50,7 @@ class Request:
     parallel: int = 50
     serial: bool = False
     fail_percent: int | None = None
+    allow_reboot: bool = False
     forks_per_core: int = 1
     connect_timeout_s: float = 10.0
 
@@ -74,7 +75,8 @@ def run(request: Request, on_event: Listener, decide: Decision, *, crew: Crew, c
 
 
 def _jobs(request: Request) -> tuple[Job, ...]:
-    one_place = request.serial or request.fail_percent is not None
+    # What hosts have to agree on (whose turn it is, how many failed) is decided in one process.
+    one_place = request.serial or request.fail_percent is not None or request.allow_reboot
     workers = shards.count(
         len(request.hosts),
         request.cores,
@@ -93,6 +95,7 @@ def _jobs(request: Request) -> tuple[Job, ...]:
             parallel=shard.parallel,
             serial=request.serial,
             fail_percent=request.fail_percent,
+            allow_reboot=request.allow_reboot,
             connect_timeout_s=request.connect_timeout_s,
             owner=request.owner,
         )

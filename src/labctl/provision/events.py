@@ -29,6 +29,7 @@ class Job:
     parallel: int = 50
     serial: bool = False
     fail_percent: int | None = None
+    allow_reboot: bool = False
     connect_timeout_s: float = 10.0
     owner: str = ""
     do: Literal["job"] = "job"
@@ -200,9 +201,10 @@ def decode_order(line: str) -> Order:
 
 @dataclass(slots=True)
 class HostReport:
-    """What a caller keeps of a host after a run: the plan, each operation's outcome, and the last word."""
+    """What a caller keeps of a host after a run: plan, outcomes, warnings, and the last word."""
 
     host: str
     plan: tuple[PlannedOp, ...] = ()
     ops: list[OpEnded] = field(default_factory=list)
     end: HostEnded | None = None
+    warnings: list[str] = field(default_factory=list)

@@ -52,6 +52,8 @@ class Ledger:
         if isinstance(event, Log):
             if event.host and event.host not in allowed:
                 raise ValueError(f"it spoke of {event.host!r}, which is not its host")
+            if event.host:
+                self.reports[event.host].warnings.append(event.message)
             return
         if event.host not in allowed:
             raise ValueError(f"it spoke of {event.host!r}, which is not its host")

@@ -98,4 +98,5 @@ def _host(report: HostReport) -> dict[str, Any]:
             for op in report.ops
         ],
         "not_done": list(not_done(report)),
+        "warnings": report.warnings,
     }

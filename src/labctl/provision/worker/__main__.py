@@ -75,13 +75,15 @@ def main() -> int:
 
 
 def _prepare(job: Job, emit: Callable[[Event], None]) -> Run:
-    tap = LogTap()
+    tap = LogTap(emit)
     log = logging.getLogger("pyinfra")
     log.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(tap)
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     loaded = load_rack(Path(job.rack))
+    for data in loaded.host_data.values():
+        data["allow_reboot"] = job.allow_reboot
     state = build(loaded, job.hosts, diff=job.diff, timeout_s=job.connect_timeout_s)
     ctx_state.set(state)
     root = Path(job.deploys[0]).resolve().parent.parent

@@ -13,13 +13,15 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import gevent
+import pyinfra
 from pyinfra.api.host import Host
 from pyinfra.api.state import State, StateOperationHostData
 from pyinfra.context import ctx_host
 
-from labctl.provision.events import PlannedOp, PlanState
+from labctl.provision.events import Event, Log, PlannedOp, PlanState
 from labctl.provision.worker.connector import RackConnector
 from labctl.provision.worker.pyinfra_state import forget_prediction, in_context, prediction, twin
 
@@ -28,6 +30,7 @@ _DIFF_CHARS = 200_000
 _COMMAND_CHARS = 10_000
 _ERRORS_KEPT = 40
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_PYINFRA = str(Path(pyinfra.__file__).parent)
 _CLOSING = re.compile(r"Error( \(ignored.*?\))?: executed \d+ commands")
 
 
@@ -42,11 +45,17 @@ class EvaluationError(Exception):
 
 
 class LogTap(logging.Handler):
-    """Collect what operations log: while they are evaluated their diffs, while they run what went wrong."""
+    """Collect what operations log: while they are evaluated their diffs, while they run what went wrong.
 
-    def __init__(self) -> None:
+    A warning of a deploy or an operation goes to ``emit``, once for each host however often it is evaluated;
+    pyinfra's own only repeat what its outcomes tell.
+    """
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
         """Start with nothing collected."""
         super().__init__(logging.INFO)
+        self._emit = emit
+        self._said: set[tuple[str, str]] = set()
         self.lines: dict[tuple[str, str], list[str]] = defaultdict(list)
         self.errors: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=_ERRORS_KEPT))
 
@@ -55,11 +64,18 @@ class LogTap(logging.Handler):
         host = ctx_host.get()
         if host is None:
             return
+        if record.levelno == logging.WARNING and not record.pathname.startswith(_PYINFRA):
+            self._say(_plain(record.getMessage(), host).removeprefix(f"{host.name}: "), host.name)
         if getattr(host, "labctl_executing", False):
             if record.levelno >= logging.WARNING:
                 self.errors[host.name].append(_plain(record.getMessage(), host))
         elif record.levelno == logging.INFO and host.in_op and host.current_op_hash is not None:
             self.lines[host.name, host.current_op_hash].append(record.getMessage())
+
+    def _say(self, warning: str, host: str) -> None:
+        if (host, warning) not in self._said:
+            self._said.add((host, warning))
+            self._emit(Log("warning", warning, host))
 
     def take(self, host: str, op_hash: str) -> str:
         """Return and forget the diff of one operation, cut to what a person can read."""
