@@ -5,6 +5,7 @@ that is enough as long as the cards of that model need not be told apart (same c
 a beginner from looking UUIDs up. Drivers follow from the cards; the settings here are for who needs another.
 """
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from labctl.domain.gpus import CapReason, Vendor
 from labctl.inventory.fields import (
     ClocksMhz,
+    Fingerprint,
     Flag,
     GpuUuid,
     PciAddress,
@@ -63,6 +65,11 @@ class Gpu(Spec):
         require_reason(self.cap_w, self.cap_reason)
         return self
 
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """Names by which the rest of the inventory may refer to the card, the shortest first."""
+        return tuple(name for name in (self.slot, self.pci, self.uuid) if name is not None)
+
 
 def require_reason(cap_w: int | None, reason: str | None) -> None:
     """Raise ``ValueError`` unless a cap and its reason come together."""
@@ -76,10 +83,11 @@ class AptMirror(Spec):
     """A copy of a vendor's package repository, for racks that do not reach the vendor."""
 
     url: Source = Field(description="Address of the copy, the folder that holds its Packages or dists.")
-    key: RemotePath | None = Field(
-        default=None, description="Armored public key, a path on this machine; default: the vendor's."
+    key: Path | None = Field(
+        default=None,
+        description="Armored public key file, relative to the rack file's folder; default: the vendor's.",
     )
-    fingerprint: Text | None = Field(default=None, description="Fingerprint of that key.")
+    fingerprint: Fingerprint | None = Field(default=None, description="Fingerprint of that key.")
 
     @model_validator(mode="after")
     def _key_with_fingerprint(self) -> "AptMirror":

@@ -23,6 +23,7 @@ _HOSTNAME = re.compile(
 )
 _MAC = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?", re.ASCII)
 _GPU_UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]", re.ASCII)
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62})", re.ASCII)
@@ -71,6 +72,15 @@ def _sha256(text: str) -> str:
     if not _SHA256.fullmatch(text.lower()):
         raise ValueError("must be a SHA-256 in hex: 64 digits of 0-9 and a-f")
     return text.lower()
+
+
+def _fingerprint(text: str) -> str:
+    normal = text.replace(" ", "").upper()
+    if not _FINGERPRINT.fullmatch(normal):
+        raise ValueError(
+            "must be the fingerprint of an OpenPGP key: 40 hex digits, as gpg --fingerprint shows it"
+        )
+    return normal
 
 
 def _gpu_uuid(text: str) -> str:
@@ -190,6 +200,7 @@ Source = Annotated[Text, AfterValidator(_source)]
 TimeZone = Annotated[Text, AfterValidator(_timezone)]
 Argument = Annotated[str, Field(strict=True, max_length=4096), AfterValidator(_one_line)]
 Sha256 = Annotated[str, Field(strict=True), AfterValidator(_sha256)]
+Fingerprint = Annotated[str, Field(strict=True), AfterValidator(_fingerprint)]
 GpuUuid = Annotated[str, Field(strict=True), AfterValidator(_gpu_uuid)]
 ServiceName = Annotated[
     str, Field(strict=True), _matching(_NAME, "must be a-z, 0-9, '-' and '_', at most 63 characters")
@@ -226,7 +237,8 @@ Watts = Annotated[int, Field(strict=True, gt=0, le=100_000)]
 Megahertz = Annotated[int, Field(strict=True, ge=100, le=10_000)]
 ClocksMhz = Annotated[tuple[Megahertz, Megahertz], AfterValidator(_clocks)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
-Count = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+Gibibytes = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 Flag = Annotated[bool, Field(strict=True)]
 Duration = Annotated[
     timedelta,

@@ -13,9 +13,9 @@ from labctl.domain.gpus import CapReason
 from labctl.inventory.accelerators import Amd, Backend, Gpu, Nvidia, require_reason
 from labctl.inventory.fields import (
     Address,
-    Count,
     Duration,
     Flag,
+    Gibibytes,
     Label,
     PackageName,
     Port,
@@ -80,7 +80,7 @@ class Host(Spec):
         default=(), description="TCP ports that the firewall opens, besides SSH."
     )
     packages: tuple[PackageName, ...] = Field(default=(), description="Debian packages to install here.")
-    unified_memory_gib: Count | None = Field(
+    unified_memory_gib: Gibibytes | None = Field(
         default=None, description="Memory shared by CPU and GPU in GiB, for machines built that way."
     )
     vendor_image: Flag = Field(

@@ -85,10 +85,14 @@ class LlamaServer(Spec):
         default=None, description="Context length in tokens; default: the model's own."
     )
     gpu_layers: int | None = Field(
-        default=None, strict=True, ge=0, description="Layers kept on GPUs; default: as many as fit."
+        default=None,
+        strict=True,
+        ge=0,
+        le=100_000,
+        description="Layers kept on GPUs; default: as many as fit.",
     )
     gpus: tuple[GpuRef, ...] = Field(
-        default=(), description="GPUs it may use, by slot or UUID; default: all of the host."
+        default=(), description="GPUs it may use, by slot, UUID or PCI address; default: all of the host."
     )
     user: UserName = Field(default="labctl-svc", description="User that it runs as.")
     env: dict[EnvName, Text] = Field(default={}, description="Environment variables; never put secrets here.")

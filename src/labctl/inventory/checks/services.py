@@ -1,0 +1,60 @@
+"""Services: do they refer to what is there, and can each have its port?"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from labctl.inventory.checks.finding import Finding, each_host, missing, twice
+from labctl.inventory.rack import Rack
+from labctl.inventory.services import LlamaServer
+
+
+def services(rack: Rack) -> Iterator[Finding]:
+    """Yield services of one name, and models and cards that they name and nobody has."""
+    models = [name for model in rack.models for name in (model.id, *model.aliases)]
+    for at, host in each_host(rack):
+        yield from twice(
+            ((*at, "services", index, "name"), service.name, "another service of this host")
+            for index, service in enumerate(host.services)
+        )
+        cards = [name for gpu in host.gpus for name in gpu.refs]
+        for index, service in enumerate(host.services):
+            if not isinstance(service, LlamaServer):
+                continue
+            here = (*at, "services", index)
+            if service.model not in models:
+                yield missing((*here, "model"), "model", service.model, models)
+            for place, card in enumerate(service.gpus):
+                if card not in cards:
+                    yield missing((*here, "gpus", place), "card of this host", card, cards)
+
+
+def _overlaps(one: str, other: str) -> bool:
+    first, second = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    return first == second or first.is_unspecified or second.is_unspecified
+
+
+def ports(rack: Rack) -> Iterator[Finding]:
+    """Yield ports that are taken, or that the firewall keeps closed to those whom they are meant for."""
+    for at, host in each_host(rack):
+        ssh = rack.ssh_for(host).port
+        taken: list[tuple[str, int, str]] = [("0.0.0.0", ssh, "sshd")]
+        for index, service in enumerate(host.services):
+            if service.port is None:
+                continue
+            path = (*at, "services", index, "port")
+            owner = next(
+                (who for ip, port, who in taken if port == service.port and _overlaps(ip, service.listen)),
+                None,
+            )
+            if owner:
+                yield Finding(path, f"port {service.port} is taken already by {owner}", "choose another port")
+            taken.append((service.listen, service.port, f"service {service.name}"))
+            outside = not ipaddress.ip_address(service.listen).is_loopback
+            if outside and service.port not in host.open_ports:
+                yield Finding(
+                    path,
+                    f"listens on {service.listen}, but the firewall keeps port {service.port} closed",
+                    f'add {service.port} to `open_ports` of the host, or listen on "127.0.0.1"',
+                )
