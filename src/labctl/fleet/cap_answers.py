@@ -1,0 +1,118 @@
+"""What became of an order about power caps: host by host, card by card, and one exit code for all of it.
+
+The rules, read from the top; the first that fits decides:
+
+=====================================================================  ====
+the person stopped it (Ctrl-C)                                          130
+every card is as ordered (a card without a cap that nobody named counts)  0
+some cards are as ordered, others are not, are missing or unreachable     4
+nothing was done, because every card refused what was ordered             2
+no host could be reached                                                  3
+something else: hosts failed, or cards did, or are missing                1
+=====================================================================  ====
+
+What a host says is checked as far as it is used; the texts in it are a stranger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labctl.domain.failures import Failure
+from labctl.domain.outcome import Outcome, counted
+from labctl.domain.problem import ExitCode
+from labctl.fleet.reports import document_of
+from labctl.fleet.sessions import INTERRUPTED, Answer
+
+_DONE = ("changed", "unchanged", "would-change")
+_WRONG = ("refused", "failed", "missing")
+
+
+@dataclass(frozen=True, slots=True)
+class HostCaps:
+    """What a host said of its cards, or in ``failure`` why it said nothing."""
+
+    host: str
+    cards: tuple[Mapping[str, Any], ...] = ()
+    findings: tuple[Mapping[str, Any], ...] = ()
+    failure: Failure | None = None
+
+    @property
+    def status(self) -> str:
+        """Return the host's state in a word: ok, wrong, failed, unreachable or interrupted."""
+        if self.failure is None:
+            return "wrong" if any(card["status"] in _WRONG for card in self.cards) else "ok"
+        if self.failure.code == INTERRUPTED:
+            return INTERRUPTED
+        return "unreachable" if self.failure.unreachable else "failed"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plain JSON form."""
+        failure = self.failure
+        why = {"code": failure.code, "reason": failure.reason, "hint": failure.hint} if failure else None
+        return {
+            "host": self.host,
+            "status": self.status,
+            "failure": why,
+            "cards": [dict(card) for card in self.cards],
+            "findings": [dict(finding) for finding in self.findings],
+        }
+
+
+def read(answer: Answer) -> HostCaps:
+    """Return what a host answered to an order or to ``--show``."""
+    document = document_of(answer)
+    if isinstance(document, Failure):
+        return HostCaps(answer.host, failure=document)
+    return of_document(answer.host, document)
+
+
+def of_document(host: str, document: Mapping[str, Any]) -> HostCaps:
+    """Return what the agent's JSON says; one that it refused to work on is a failure."""
+    cards, findings = _objects(document.get("cards")), _objects(document.get("findings"))
+    if cards is None or any(not isinstance(card.get("status"), str) for card in cards):
+        what = next((str(one.get("what", "")) for one in findings or ()), "") or str(
+            document.get("error", "")
+        )
+        reason = what or "labctl's agent there answered in a way that this labctl does not know"
+        return HostCaps(host, failure=Failure("op-failed", reason, f"labctl apply --limit {host}"))
+    return HostCaps(host, cards, findings or ())
+
+
+def _objects(value: object) -> tuple[Mapping[str, Any], ...] | None:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        return None
+    return tuple(value)
+
+
+def judge(hosts: Sequence[HostCaps]) -> Outcome:
+    """Return how it ended, by the rules above."""
+    cards = [(host.host, card) for host in hosts for card in host.cards]
+    done = [card for _, card in cards if card["status"] in _DONE]
+    wrong = [(host, card) for host, card in cards if card["status"] in _WRONG]
+    silent = [host for host in hosts if host.failure is not None]
+    said = f"{len(done)} of {counted(len(done) + len(wrong), 'card')} as ordered"
+    names = ", ".join([*(f"{host}/{card_name(card)}" for host, card in wrong), *(one.host for one in silent)])
+    if any(one.status == INTERRUPTED for one in silent):
+        return Outcome(ExitCode.INTERRUPTED, f"interrupted; {said}")
+    if not wrong and not silent:
+        return Outcome(ExitCode.OK, said if cards else "there was nothing to do")
+    if done:
+        return Outcome(ExitCode.PARTIAL, f"{said}; not done: {names}")
+    if wrong and not silent and all(card["status"] == "refused" for _, card in wrong):
+        return Outcome(ExitCode.BAD_INPUT, f"nothing was changed; refused: {names}")
+    if not wrong and all(one.status == "unreachable" for one in silent):
+        return Outcome(ExitCode.UNREACHABLE, f"no host could be reached: {names}")
+    return Outcome(ExitCode.HOST_FAILED, f"nothing was done: {names}")
+
+
+def card_name(card: Mapping[str, Any]) -> str:
+    """Return what a person calls a card that a host spoke of."""
+    return next((str(card[key]) for key in ("slot", "pci", "uuid") if card.get(key)), "a card")
+
+
+def all_of(answers: Iterable[Answer]) -> list[HostCaps]:
+    """Return what all hosts said, in their order."""
+    return [read(answer) for answer in answers]
