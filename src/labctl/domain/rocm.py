@@ -120,7 +120,7 @@ def plan(needs: Needs) -> RocmPlan:
         return _refused(needs, why, warnings)
     if STRIX_HALO in targets and (floor := kernel_floor(needs.os_id, needs.os_version, needs.kernel)):
         why = f"kernel {needs.kernel} is too old for ROCm on Strix Halo, which needs {floor}"
-        return _none(why, (*warnings, f"{why}; until then it computes with Vulkan"))
+        return _none(why, warnings)
     if needs.wanted != "distro" and (found := _from_amd(needs, release, targets, warnings)):
         return found
     if needs.wanted != "amd" and (found := _from_distro(needs, targets, warnings)):
