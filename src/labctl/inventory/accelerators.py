@@ -13,11 +13,14 @@ from pydantic import Field, model_validator
 from labctl.domain.gpus import CapReason, Vendor
 from labctl.inventory.fields import (
     ClocksMhz,
+    CudaToolkit,
     Fingerprint,
     Flag,
     GpuUuid,
+    MendableError,
     PciAddress,
     RemotePath,
+    RocmRelease,
     Slot,
     Source,
     Text,
@@ -57,7 +60,10 @@ class Gpu(Spec):
     @model_validator(mode="after")
     def _known_by_something(self) -> "Gpu":
         if self.uuid is None and self.pci is None and self.slot is None:
-            raise ValueError("give `uuid`, `pci` or `slot`, so that the card can be told from the others")
+            raise MendableError(
+                "give `uuid`, `pci` or `slot`, so that the card can be told from the others",
+                'a slot is your own name for the place it sits in, such as slot="slot0"',
+            )
         return self
 
     @model_validator(mode="after")
@@ -74,9 +80,11 @@ class Gpu(Spec):
 def require_reason(cap_w: int | None, reason: str | None) -> None:
     """Raise ``ValueError`` unless a cap and its reason come together."""
     if cap_w is not None and reason is None:
-        raise ValueError('say why: cap_reason="circuit", "psu", "efficiency", "noise" or "heat"')
+        raise MendableError(
+            "a cap needs its reason", 'add cap_reason="circuit", "psu", "efficiency", "noise" or "heat"'
+        )
     if cap_w is None and reason is not None:
-        raise ValueError("`cap_reason` without `cap_w` caps nothing")
+        raise MendableError("`cap_reason` without `cap_w` caps nothing", "add `cap_w`, or remove it")
 
 
 class AptMirror(Spec):
@@ -92,7 +100,9 @@ class AptMirror(Spec):
     @model_validator(mode="after")
     def _key_with_fingerprint(self) -> "AptMirror":
         if (self.key is None) != (self.fingerprint is None):
-            raise ValueError("give `key` and `fingerprint` together")
+            raise MendableError(
+                "give `key` and `fingerprint` together", "`gpg --show-keys FILE` prints the fingerprint"
+            )
         return self
 
 
@@ -115,8 +125,8 @@ class Nvidia(Spec):
     container_mirror: AptMirror | None = Field(
         default=None, description="A copy of the container toolkit's repository."
     )
-    cuda_toolkit: Text | None = Field(
-        default=None, pattern=r"^\d{2}-\d$", description='CUDA toolkit to compile with, such as "12-8".'
+    cuda_toolkit: CudaToolkit | None = Field(
+        default=None, description='CUDA toolkit to compile with, such as "12-8".'
     )
     suspend: Literal["unload", "preserve"] = Field(
         default="unload",
@@ -131,9 +141,8 @@ class Amd(Spec):
     """How ROCm gets onto a host with AMD graphics; Vulkan always does."""
 
     manage: Flag = Field(default=True, description="Whether labctl installs ROCm and Vulkan.")
-    rocm: Text | None = Field(
+    rocm: RocmRelease | None = Field(
         default=None,
-        pattern=r"^\d{1,2}\.\d{1,2}$",
         description='ROCm release such as "10.0"; default: newest known.',
     )
     source: Literal["auto", "distro", "amd"] = Field(

@@ -25,6 +25,17 @@ _COMPARED = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
 }
+_UNITS = (
+    ("_w", "give watts, such as 200"),
+    ("watts", "give watts, such as 1600"),
+    ("_mhz", "give MHz, the lowest and the highest, such as (210, 1500)"),
+    ("_gib", "give GiB, such as 128"),
+    ("volts", "give volts, such as 230"),
+    ("amps", "give amperes, such as 16"),
+    ("share", "give a share of 1, such as 0.8"),
+    ("efficiency", "give a share of 1, such as 0.9"),
+    ("_tolerance", "give a factor, such as 1.3"),
+)
 _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -104,16 +115,22 @@ def _literal(error: ErrorDetails) -> tuple[str, str]:
     return f"must be {expected}, not {shown(error['input'])}", did_you_mean(error["input"], known)
 
 
+def _unit_hint(path: Sequence[str | int]) -> str:
+    """Return in which unit a field is given, for one that has a unit."""
+    name = next((part for part in reversed(path) if isinstance(part, str)), "")
+    return next((hint for ending, hint in _UNITS if name.endswith(ending)), "")
+
+
 def _typed(error: ErrorDetails) -> tuple[str, str]:
     kind, value = error["type"], error["input"]
     hint = ""
     if kind == "tuple_type":
-        hint = _list_hint(value)
+        hint = _unit_hint(error["loc"]) or _list_hint(value)
     elif kind.startswith("int"):
         hint = _int_hint(value)
     elif kind == "string_type" and isinstance(value, (int, float)) and not isinstance(value, bool):
         hint = f'write "{value}"' if len(shown(value)) < 40 else ""
-    return f"must be {_EXPECTED[kind]}, not {shown(value)}", hint
+    return f"must be {_EXPECTED[kind]}, not {shown(value)}", hint or _unit_hint(error["loc"])
 
 
 def _union(error: ErrorDetails, path: Sequence[str | int]) -> tuple[str, str]:
@@ -127,18 +144,19 @@ def sentence(error: ErrorDetails, cls: type[BaseModel]) -> tuple[str, str]:
     kind, path = error["type"], clean_path(error)
     ctx: Mapping[str, Any] = error.get("ctx", {})
     if kind == "missing":
-        return "is missing", ""
+        return "is missing", _unit_hint(path) if len(path) > 1 else ""
     if kind == "extra_forbidden":
         return "is not a known field", did_you_mean(path[-1], cls.model_fields) if len(path) == 1 else ""
     if kind == "value_error":
         reason = str(ctx.get("error", error["msg"]))
-        return reason + _but_is(error, path), _value_hint(reason, error["input"])
+        hint = getattr(ctx.get("error"), "hint", "") or _value_hint(reason, error["input"])
+        return reason + _but_is(error, path), hint
     if kind == "literal_error":
         return _literal(error)
     if kind in _EXPECTED:
         return _typed(error)
     if kind in _COMPARED:
-        return f"must be {_COMPARED[kind].format(**ctx)}, not {shown(error['input'])}", ""
+        return f"must be {_COMPARED[kind].format(**ctx)}, not {shown(error['input'])}", _unit_hint(path)
     if kind.startswith("union_tag") or kind == "model_attributes_type":
         return _union(error, path)
     if kind in ("model_type", "dataclass_type"):

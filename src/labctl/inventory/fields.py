@@ -32,7 +32,18 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?", re.ASCII)
 _INTERFACE = re.compile(r"[^\s/:]{1,15}", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_CUDA = re.compile(r"\d{2}-\d", re.ASCII)
+_ROCM = re.compile(r"\d{1,2}\.\d{1,2}", re.ASCII)
+_ELSE_BY_SLOT = "copy all of it, or tell the card by its `slot` instead"
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?:in)?)?(?:(\d{1,6})s)?", re.ASCII)
+
+
+class MendableError(ValueError):
+    """A value that could not work, with a hint of what would."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 def _label(text: str) -> str:
@@ -77,8 +88,8 @@ def _sha256(text: str) -> str:
 def _fingerprint(text: str) -> str:
     normal = text.replace(" ", "").upper()
     if not _FINGERPRINT.fullmatch(normal):
-        raise ValueError(
-            "must be the fingerprint of an OpenPGP key: 40 hex digits, as gpg --fingerprint shows it"
+        raise MendableError(
+            "must be the fingerprint of an OpenPGP key: 40 hex digits", "`gpg --show-keys FILE` prints it"
         )
     return normal
 
@@ -87,8 +98,9 @@ def _gpu_uuid(text: str) -> str:
     prefix, _, rest = text.partition("-")
     normal = f"{prefix.upper()}-{rest.lower()}"
     if not _GPU_UUID.fullmatch(normal):
-        raise ValueError(
-            "must be a GPU UUID as `nvidia-smi -L` prints it: GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+        raise MendableError(
+            "must be a GPU UUID as `nvidia-smi -L` prints it: GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
+            _ELSE_BY_SLOT,
         )
     return normal
 
@@ -98,14 +110,16 @@ def _pci(text: str) -> str:
     given = text.lower()
     full = given if given.count(":") == 2 else f"0000:{given}"
     if not _PCI.fullmatch(full):
-        raise ValueError("must be a PCI address as `lspci -D` prints it, such as 0000:3b:00.0")
+        raise MendableError(
+            "must be a PCI address as `lspci -D` prints it, such as 0000:3b:00.0", _ELSE_BY_SLOT
+        )
     domain, rest = full.split(":", 1)
     return f"{int(domain, 16):04x}:{rest}"
 
 
 def _clocks(pair: tuple[int, int]) -> tuple[int, int]:
     if pair[0] > pair[1]:
-        raise ValueError("must be the lowest clock, then the highest")
+        raise MendableError("must be the lowest clock, then the highest", f"write ({pair[1]}, {pair[0]})")
     return pair
 
 
@@ -231,6 +245,12 @@ EnvName = Annotated[
     Field(strict=True),
     _matching(_ENV_NAME, "must be an environment variable name: letters, digits and '_'"),
 ]
+CudaToolkit = Annotated[
+    str,
+    Field(strict=True),
+    _matching(_CUDA, 'must be a CUDA release as its packages spell it, such as "12-8"'),
+]
+RocmRelease = Annotated[str, Field(strict=True), _matching(_ROCM, 'must be a ROCm release such as "10.0"')]
 RemotePath = Annotated[Text, AfterValidator(_remote_path)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Watts = Annotated[int, Field(strict=True, gt=0, le=100_000)]

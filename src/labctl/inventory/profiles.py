@@ -13,7 +13,7 @@ import tomllib
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from labctl.domain.gpus import Cap, GpuProfile, Vendor
@@ -32,7 +32,7 @@ def _row(raw: dict[str, Any]) -> GpuProfile:
 
 
 def _read() -> tuple[GpuProfile, ...]:
-    text = files("labctl.inventory").joinpath("gpus.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("gpus.toml").read_text(encoding="utf-8")
     return tuple(_row(raw) for raw in tomllib.loads(text)["gpu"])
 
 

@@ -6,7 +6,7 @@ model takes; what passes may still be refused by the very card, which then has t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 from labctl.domain.gpus import GpuProfile
 from labctl.inventory import profiles
@@ -131,10 +131,11 @@ def clocks(rack: Rack) -> Iterator[Finding]:
 def twins(rack: Rack) -> Iterator[Finding]:
     """Yield cards that shall be set differently, but that nothing tells from another one of their kind."""
     for at, host in each_host(rack):
+        untold = [card for card in _known(host) if card[1].uuid is None and card[1].pci is None]
+        if len({_wish(host, gpu) for _, gpu, _ in untold}) < 2:
+            continue
         first: list[tuple[Gpu, GpuProfile]] = []
-        for index, gpu, row in _known(host):
-            if gpu.uuid is not None or gpu.pci is not None:
-                continue
+        for index, gpu, row in untold:
             alike = (card for card, other in first if not set(other.patterns).isdisjoint(row.patterns))
             other = next(alike, None)
             if other is None:
@@ -147,7 +148,7 @@ def twins(rack: Rack) -> Iterator[Finding]:
                 )
 
 
-def _wish(host: Host, gpu: Gpu) -> object:
+def _wish(host: Host, gpu: Gpu) -> Hashable:
     """Return all that labctl sets on a card."""
     return profiles.cap_of(host, gpu), gpu.clocks_mhz
 

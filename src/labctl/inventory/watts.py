@@ -1,0 +1,137 @@
+"""The power budget of a rack file: what is declared, as ``domain.budget`` counts it.
+
+A card counts with its cap, else with its watts at full load. Where the table of cards knows no real lowest
+cap (AMD's rows say 0), a proposal never goes below half of full load: cards refuse or crawl there.
+
+``refusals`` names each power supply and each circuit that is over, with its line. A rack over budget can
+still be loaded, since ``labctl power`` has to show it; whatever changes hosts asks ``refusals`` first. All
+hosts of the rack count, also those that a run is limited to leave alone: the fuse does not know of limits.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from labctl.domain import budget
+from labctl.domain.budget_change import Change, cheapest_change
+from labctl.domain.problem import Problem
+from labctl.inventory import profiles
+from labctl.inventory.accelerators import Gpu
+from labctl.inventory.hosts import Host
+from labctl.inventory.loader import LoadedRack, read_text
+from labctl.inventory.power import Psu
+from labctl.inventory.rack import Rack
+from labctl.inventory.report import Report, in_short
+from labctl.inventory.running import run
+from labctl.inventory.spec import collecting
+
+_REAL_MINIMUM = 0.1  # of full load; a lowest cap below that says only that nobody knows it
+_PROPOSED_MINIMUM = 0.5
+
+
+def rack_budget(rack: Rack) -> budget.Report:
+    """Return what every power supply and circuit has to bear with the whole rack under load."""
+    return budget.report(power_of(rack))
+
+
+def power_of(rack: Rack) -> budget.Rack:
+    """Return the rack as a thing that draws watts."""
+    return budget.Rack(
+        hosts=tuple(_host(host) for host in rack.hosts),
+        circuits=tuple(
+            budget.Circuit(one.name, one.volts, one.amps, one.continuous_share, one.upstream)
+            for one in rack.circuits
+        ),
+    )
+
+
+def _host(host: Host) -> budget.Host:
+    names = {ref: _name(gpu) for gpu in host.gpus for ref in (gpu.slot, gpu.uuid, gpu.pci) if ref}
+    return budget.Host(
+        name=host.name,
+        base_w=host.base_w or 0,
+        cards=tuple(_card(host, gpu) for gpu in host.gpus),
+        supplies=tuple(_supply(psu, names) for psu in host.psus),
+    )
+
+
+def _name(gpu: Gpu) -> str:
+    """Return the one name of a card that is fed under several."""
+    return gpu.slot or gpu.uuid or gpu.pci or gpu.model
+
+
+def _card(host: Host, gpu: Gpu) -> budget.Card:
+    profile = profiles.of(gpu)
+    lowest = profile.cap_min_w
+    if lowest is not None and lowest < profile.tdp_w * _REAL_MINIMUM:
+        lowest = ceil(profile.tdp_w * _PROPOSED_MINIMUM)
+    return budget.Card(_name(gpu), profile.name, profiles.draw_w(host, gpu), lowest, profile.spike)
+
+
+def _supply(psu: Psu, names: dict[str, str]) -> budget.Supply:
+    return budget.Supply(
+        name=psu.name,
+        rated_w=psu.watts,
+        efficiency=psu.efficiency,
+        spike_tolerance=psu.spike_tolerance,
+        circuit=psu.circuit,
+        feeds=tuple(names.get(ref, ref) for ref in psu.feeds),
+    )
+
+
+def uncounted(rack: Rack) -> tuple[str, ...]:
+    """Return what the budget can't know, as sentences: watts that nobody declared, hosts on no supply."""
+    notes = []
+    without = [host.name for host in rack.hosts if not host.psus]
+    if without and len(without) < len(rack.hosts):
+        notes.append(f"not counted, since no Psu is declared: {', '.join(without)}")
+    unknown = [host.name for host in rack.hosts if host.psus and host.base_w is None]
+    if unknown:
+        notes.append(f"counted as 0 W besides the cards, since base_w is not declared: {', '.join(unknown)}")
+    loose = [f"{psu.name} of {host.name}" for host in rack.hosts for psu in host.psus if psu.circuit is None]
+    if loose and rack.circuits:
+        notes.append(f"on no circuit: {', '.join(loose)}")
+    return tuple(notes)
+
+
+def refusals(loaded: LoadedRack) -> list[Problem]:
+    """Return a problem, with the cheapest change, for each power supply and circuit that is over.
+
+    The rack file is run once more, to find the lines.
+    """
+    over = rack_budget(loaded.rack).over
+    if not over:
+        return []
+    power = power_of(loaded.rack)
+    change, table, lines = cheapest_change(power), budget.budget_of(power), _Lines(loaded)
+    return [_problem(loaded.rack, line, change.at(line.meter, table), lines) for line in over]
+
+
+def _problem(rack: Rack, line: budget.Line, change: Change, lines: _Lines) -> Problem:
+    meter = line.meter
+    hint = f"cheapest change that fits: {change.text}" if not change.shortages else change.text
+    if meter.kind == "circuit":
+        place = next(n for n, circuit in enumerate(rack.circuits) if circuit.name == meter.name)
+        file, number = lines.of(("circuits", place))
+        return Problem(f"circuit {meter.name} {line.because}", hint, file, number, "", f"circuits[{place}]")
+    index = next(n for n, host in enumerate(rack.hosts) if host.name == meter.host)
+    place = next(n for n, psu in enumerate(rack.hosts[index].psus) if psu.name == meter.name)
+    file, number = lines.of(("hosts", index, "psus", place))
+    return Problem(f"{meter.name} {line.because}", hint, file, number, meter.host, f"psus[{place}]")
+
+
+class _Lines:
+    """Where the parts of a rack stand in its file, found by running it once more as the loader does."""
+
+    def __init__(self, loaded: LoadedRack) -> None:
+        self._short = in_short(loaded.path)
+        with collecting() as ledger:
+            text = read_text(loaded.path)
+            rack = run(text, loaded.path).namespace.get("rack")
+        self._report = Report(loaded.path, text, ledger)
+        # A file that says something else the second time has no lines to be trusted.
+        self._rack = rack if isinstance(rack, Rack) and rack == loaded.rack else None
+
+    def of(self, path: tuple[str | int, ...]) -> tuple[str, int | None]:
+        """Return the file and line of a part of the rack, as exactly as they are known."""
+        return self._report.line_in(self._rack, path) if self._rack is not None else (self._short, None)
