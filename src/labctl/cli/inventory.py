@@ -51,13 +51,14 @@ def init(directory: Path) -> None:
 
 def _load(file: Path) -> tuple[LoadedRack, list[str]]:
     """Return the rack and the hosts without a pinned key; raise ``LabctlError`` for both files."""
-    from labctl.inventory import known_hosts, load_rack
+    from labctl.inventory import known_hosts, load_rack, watts
 
     problems: list[Problem] = []
     pinned: tuple[known_hosts.KnownHost, ...] = ()
     loaded = None
     try:
         loaded = load_rack(file)
+        problems += watts.refusals(loaded)
     except LabctlError as error:
         problems += error.problems
     try:
@@ -112,8 +113,9 @@ Examples:
 def validate(rack: str | None, *, as_json: bool) -> int:
     """Check the rack file and show every error at once, with its line.
 
-    Also checks that the parts agree (names, addresses, ports, references, circles), and that the file of
-    pinned host keys can be read. Connects to nothing and changes nothing. Exit code 2 if anything is wrong.
+    Also checks that the parts agree (names, addresses, ports, references, circles), that power supplies and
+    circuits give the watts that are needed, and that the file of pinned host keys can be read. Connects to
+    nothing and changes nothing. Exit code 2 if anything is wrong.
     """
     from labctl.inventory.report import in_short
 

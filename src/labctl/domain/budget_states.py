@@ -80,7 +80,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The one thing to do next: caps to set by the index of their bunch, or a host that may ramp, or nothing."""
+    """The one thing to do next: caps to set, by the index of their bunch, or a host that may ramp."""
 
     do: Literal["lower", "raise", "ramp", "nothing"]
     because: str

@@ -1,8 +1,9 @@
 """Decide what a run is about, before anything is contacted: the rack, its hosts, the deploys.
 
-Everything that can be known to be wrong is said here, with exit code 2: the rack file, the names in
-``--limit`` and ``--only``, the pinned host keys, and hosts that have none. Such a host would only be refused
-later, one by one; here all of them are named with the command that mends it.
+Everything that can be known to be wrong is said here, with exit code 2: the rack file, a rack that needs more
+watts than its power supplies and circuits give (with hosts that the run leaves alone: they draw theirs), the
+names in ``--limit`` and ``--only``, the pinned host keys, and hosts that have none. Such a host would only be
+refused later, one by one; here all of them are named with the command that mends it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from labctl import content
 from labctl.domain import limits
 from labctl.domain.problem import LabctlError
-from labctl.inventory import LoadedRack, known_hosts, load_rack
+from labctl.inventory import LoadedRack, known_hosts, load_rack, watts
 from labctl.provision import deploys
 
 
@@ -33,9 +34,12 @@ def aim(rack: Path, files: str | None, *, limit: Sequence[str] = (), only: Seque
     """Load and check all that a run needs; ``files`` is the deploy file or directory, if one was named.
 
     Raises:
-        LabctlError: with all that is wrong in the rack file, the limits, the deploys or the pinned keys.
+        LabctlError: with all that is wrong in the rack file, its budget, the limits, the deploys or the
+            pinned keys.
     """
     loaded = load_rack(rack)
+    if over := watts.refusals(loaded):
+        raise LabctlError(over)
     names = tuple(loaded.host_data)
     hosts = limits.select(names, loaded.groups, limit)
     if not hosts:
