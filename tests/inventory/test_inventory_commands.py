@@ -224,10 +224,10 @@ def test_loading_a_rack_imports_no_engine(tmp_path: Path) -> None:
 
 
 HUNDRED = """\
-rack = Rack(name="big", circuits=[Circuit(name="c")], hosts=[
+rack = Rack(name="big", circuits=[Circuit(name=f"c{i}") for i in range(1, 101)], hosts=[
     Host(name=f"n{i}", address=f"10.66.0.{i}", roles=["gpu"], base_w=200,
         gpus=[Gpu(model="RTX 3090", slot=f"slot{n}", cap_w=200, cap_reason="circuit") for n in range(8)],
-        psus=[Psu(name="p", watts=2000, circuit="c")],
+        psus=[Psu(name="p", watts=2400, circuit=f"c{i}")],
         wake=WakeOnLan(mac=f"52:54:00:00:00:{i:02x}", relay="n100" if i < 100 else None),
         depends_on=[f"n{i + 1}"] if i < 100 else [],
         services=[Command(name="web", argv=["/bin/true"], port=8000)])

@@ -252,10 +252,14 @@ def read(budget: Budget, meter: Meter, caps: Sequence[int]) -> Line:
 
 def budget_of(rack: Rack) -> Budget:
     """Return the table of factors that a rack comes down to."""
-    bunches = tuple(bunch for host in rack.hosts for bunch in _bunches(host))
-    meters = [_supply_meter(host, supply, bunches) for host in rack.hosts for supply in host.supplies]
-    meters += [_circuit_meter(rack, circuit, bunches) for circuit in rack.circuits]
-    return Budget(bunches, tuple(meters))
+    bunches: list[Bunch] = []
+    taps: list[_Tap] = []
+    for host in rack.hosts:
+        own = list(enumerate(_bunches(host), start=len(bunches)))
+        bunches += [bunch for _, bunch in own]
+        taps += [_tap(host, supply, own) for supply in host.supplies]
+    meters = [*map(_supply_meter, taps), *_circuit_meters(rack, taps)]
+    return Budget(tuple(bunches), tuple(meters))
 
 
 def _bunches(host: Host) -> Iterator[Bunch]:
@@ -292,48 +296,59 @@ def chain(circuits: Mapping[str, Circuit], name: str | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _card_load(host: Host, supply: Supply, bunch: Bunch) -> float:
-    return sum(share(host, supply, card) for card in bunch.cards) if bunch.host == host.name else 0.0
+@dataclass(frozen=True, slots=True)
+class _Tap:
+    """What a supply bears at its output: base watts, and a factor for each bunch of its host."""
+
+    host: str
+    supply: Supply
+    base_w: float
+    load: tuple[tuple[int, float], ...]
 
 
-def _supply_meter(host: Host, supply: Supply, bunches: Sequence[Bunch]) -> Meter:
-    loads = ((index, _card_load(host, supply, bunch)) for index, bunch in enumerate(bunches))
+def _tap(host: Host, supply: Supply, bunches: Sequence[tuple[int, Bunch]]) -> _Tap:
+    borne = ((place, sum(share(host, supply, card) for card in bunch.cards)) for place, bunch in bunches)
+    load = tuple((place, factor) for place, factor in borne if factor)
+    return _Tap(host.name, supply, base_share(host, supply), load)
+
+
+def _supply_meter(tap: _Tap) -> Meter:
+    supply = tap.supply
     return Meter(
         kind="psu",
-        host=host.name,
+        host=tap.host,
         name=supply.name,
         limit_w=supply.rated_w,
         peak_w=supply.rated_w * supply.spike_tolerance,
         limit_text="its rating",
         peak_text=f"{supply.spike_tolerance:g} x its rating, for milliseconds",
         efficiency=supply.efficiency,
-        base=((host.name, base_share(host, supply)),),
-        load=tuple((index, factor) for index, factor in loads if factor),
+        base=((tap.host, tap.base_w),),
+        load=tap.load,
     )
 
 
-def _circuit_meter(rack: Rack, circuit: Circuit, bunches: Sequence[Bunch]) -> Meter:
-    circuits = {one.name: one for one in rack.circuits}
-    base: dict[str, float] = {}
-    load: dict[int, float] = {}
-    for host in rack.hosts:
-        for supply in host.supplies:
-            if circuit.name not in chain(circuits, supply.circuit):
-                continue
-            base[host.name] = base.get(host.name, 0.0) + base_share(host, supply) / supply.efficiency
-            for index, bunch in enumerate(bunches):
-                if factor := _card_load(host, supply, bunch):
-                    load[index] = load.get(index, 0.0) + factor / supply.efficiency
-    rating = f"{circuit.volts} V x {circuit.amps:g} A"
-    return Meter(
-        kind="circuit",
-        host="",
-        name=circuit.name,
-        limit_w=circuit.volts * circuit.amps * circuit.continuous_share,
-        peak_w=circuit.volts * circuit.amps,
-        limit_text=f"{circuit.continuous_share * 100:g} % of {rating}",
-        peak_text=rating,
-        efficiency=1.0,
-        base=tuple(base.items()),
-        load=tuple(load.items()),
-    )
+def _circuit_meters(rack: Rack, taps: Sequence[_Tap]) -> Iterator[Meter]:
+    circuits = {circuit.name: circuit for circuit in rack.circuits}
+    base: dict[str, dict[str, float]] = {name: {} for name in circuits}
+    load: dict[str, dict[int, float]] = {name: {} for name in circuits}
+    for tap in taps:
+        for name in chain(circuits, tap.supply.circuit):
+            drawn = tap.base_w / tap.supply.efficiency
+            base[name][tap.host] = base[name].get(tap.host, 0.0) + drawn
+            for place, factor in tap.load:
+                load[name][place] = load[name].get(place, 0.0) + factor / tap.supply.efficiency
+    for circuit in rack.circuits:
+        rating = f"{circuit.volts} V x {circuit.amps:g} A"
+        yield Meter(
+            kind="circuit",
+            host="",
+            name=circuit.name,
+            limit_w=circuit.volts * circuit.amps * circuit.continuous_share,
+            peak_w=circuit.volts * circuit.amps,
+            limit_text=f"{circuit.continuous_share * 100:g} % of {rating}",
+            peak_text=rating,
+            efficiency=1.0,
+            base=tuple(base[circuit.name].items()),
+            load=tuple(load[circuit.name].items()),
+        )
