@@ -60,6 +60,11 @@ def who() -> str:
     return f"{user}@{socket.gethostname()} pid {os.getpid()}"
 
 
+def is_root() -> bool:
+    """Return whether this process may do what only root may."""
+    return os.geteuid() == 0
+
+
 def colour_refused() -> bool:
     """Return whether the person asked for no colours (https://no-color.org, or a terminal without any)."""
     return bool(os.environ.get("NO_COLOR")) or dumb_terminal()

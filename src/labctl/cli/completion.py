@@ -51,10 +51,11 @@ def remember(rack: Path, names: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What may be suggested: every name, and which of them are known to be groups."""
+    """What may be suggested: every name, which of them are known to be groups, and cards as ``HOST/GPU``."""
 
     names: tuple[str, ...] = ()
     groups: frozenset[str] = frozenset()
+    cards: tuple[str, ...] = ()
 
 
 def written_names(source: str) -> tuple[list[str], list[str]]:
@@ -84,14 +85,42 @@ def written_names(source: str) -> tuple[list[str], list[str]]:
     return hosts, groups
 
 
+def written_cards(source: str) -> list[str]:
+    """Return ``HOST/SLOT`` for the cards that are written out in the text of a rack file, without running it.
+
+    Raises:
+        SyntaxError: the text is not Python.
+        ValueError: the text holds a null byte.
+    """
+    import ast
+
+    def word(call: ast.Call, name: str) -> str | None:
+        for keyword in call.keywords:
+            if keyword.arg == name and isinstance(keyword.value, ast.Constant):
+                return str(keyword.value.value)
+        return None
+
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    hosts = [call for call in calls if ast.unparse(call.func).rpartition(".")[2] == "Host"]
+    return [
+        f"{word(host, 'name')}/{slot}"
+        for host in hosts
+        for card in ast.walk(host)
+        if isinstance(card, ast.Call) and word(host, "name") and (slot := word(card, "slot"))
+    ]
+
+
 def _known_names(rack: Path) -> Names:
-    hosts, groups = written_names(rack.read_text(encoding="utf-8"))
-    names = {*hosts, *groups}
+    source = rack.read_text(encoding="utf-8")
+    hosts, groups = written_names(source)
+    names = {*hosts, *groups, *written_cards(source)}
     memory = _memory(rack)
     if memory.is_file():
         names.update(str(name) for name in json.loads(memory.read_text(encoding="utf-8")))
+    cards = {name for name in names if "/" in name}
     # Every rack has these, see Rack.groups; pyinfra makes one of the file's own name.
-    return Names(tuple(sorted(names)), frozenset({"all", "hosts", rack.stem, *groups}))
+    every = frozenset({"all", "hosts", rack.stem, *groups})
+    return Names(tuple(sorted(names - cards)), every, tuple(sorted(cards)))
 
 
 def _names_for(given: object) -> Names:
@@ -120,6 +149,16 @@ def complete_hosts_alone(ctx: click.Context, param: click.Parameter, incomplete:
     found = _names_for(ctx.params.get("inventory"))
     taken = {*(ctx.params.get("hosts") or ()), *found.groups}
     return [CompletionItem(name) for name in found.names if name.startswith(incomplete) and name not in taken]
+
+
+def complete_cards(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Suggest hosts and groups, and behind a slash the cards of that host; none of them twice."""
+    from click.shell_completion import CompletionItem
+
+    found = _names_for(ctx.params.get("inventory"))
+    names = found.cards if "/" in incomplete else found.names
+    taken = set(ctx.params.get("words") or ())
+    return [CompletionItem(name) for name in names if name.startswith(incomplete) and name not in taken]
 
 
 def complete_deploys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

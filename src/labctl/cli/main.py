@@ -37,6 +37,7 @@ class Entry:
 
 
 _RACK, _HOSTS, _TRY, _SHELL = "Describe your rack", "Provision it", "Try it", "Your shell"
+_WATTS = "Watts"
 
 COMMANDS: dict[str, Entry] = {
     "init": Entry("labctl.cli.inventory:init", _RACK, "Start a new rack in a directory."),
@@ -45,6 +46,9 @@ COMMANDS: dict[str, Entry] = {
     "enroll": Entry("labctl.cli.enroll:enroll", _HOSTS, "Pin the SSH host keys of new hosts."),
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
+    "powercap": Entry(
+        "labctl.cli.powercap:powercap", _WATTS, "Show or set the power caps of graphics cards."
+    ),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
     "completion": Entry(
         "labctl.cli.completion:completion", _SHELL, "Print the completion script of a shell."

@@ -108,6 +108,21 @@ def judge(hosts: Sequence[HostCaps]) -> Outcome:
     return Outcome(ExitCode.HOST_FAILED, f"nothing was done: {names}")
 
 
+def judge_shown(hosts: Sequence[HostCaps]) -> Outcome:
+    """Return how it ended where hosts were only asked: what they say, however bad, was to be shown."""
+    silent = [host for host in hosts if host.failure is not None]
+    names = ", ".join(host.host for host in silent)
+    if any(one.status == INTERRUPTED for one in silent):
+        return Outcome(ExitCode.INTERRUPTED, "interrupted")
+    if not silent:
+        return Outcome(ExitCode.OK, f"{counted(len(hosts), 'host')} asked")
+    if len(silent) < len(hosts):
+        return Outcome(ExitCode.PARTIAL, f"no answer: {names}")
+    if all(one.status == "unreachable" for one in silent):
+        return Outcome(ExitCode.UNREACHABLE, f"no host could be reached: {names}")
+    return Outcome(ExitCode.HOST_FAILED, f"no answer: {names}")
+
+
 def card_name(card: Mapping[str, Any]) -> str:
     """Return what a person calls a card that a host spoke of."""
     return next((str(card[key]) for key in ("slot", "pci", "uuid") if card.get(key)), "a card")

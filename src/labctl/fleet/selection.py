@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from labctl.domain import limits
 from labctl.domain.capping import same, same_address
 from labctl.domain.problem import LabctlError, Problem
-from labctl.inventory import Gpu, Host, LoadedRack, profiles
+from labctl.inventory import Gpu, Host, LoadedRack, Rack, profiles
 
 _VENDORS = ("nvidia", "amd")
 
@@ -35,6 +35,11 @@ def name_of(gpu: Gpu) -> str:
 def reference(gpu: Gpu) -> str:
     """Return by what a card is found on its host: its UUID, else PCI address, else slot."""
     return gpu.uuid or gpu.pci or gpu.slot or ""
+
+
+def card_names(rack: Rack) -> tuple[str, ...]:
+    """Return every card of the rack as ``HOST/GPU``."""
+    return tuple(f"{host.name}/{name_of(gpu)}" for host in rack.hosts for gpu in _cards(host))
 
 
 def choose(loaded: LoadedRack, words: Sequence[str]) -> tuple[Target, ...]:
