@@ -7,8 +7,8 @@ the proprietary flavour is going away. Maxwell, Pascal and Volta end at branch 5
 flavour serves is refused before anything runs; an architecture that is not known here is refused as well,
 because a guess could leave a host without its cards.
 
-Sources: NVIDIA's driver README 580 ("Open Linux Kernel Modules"), its driver installation guide, and the
-Debian and Ubuntu archives of November 2026.
+Which packages that means is decided in ``driver_packages``; sources: NVIDIA's driver README 580 ("Open Linux
+Kernel Modules"), its driver installation guide, and the archives of Debian and Ubuntu of November 2026.
 """
 
 from __future__ import annotations
@@ -20,14 +20,22 @@ Flavour = Literal["open", "proprietary"]
 
 # Oldest first; the place in this row is what "before Turing" means.
 ARCHITECTURES = ("Maxwell", "Pascal", "Volta", "Turing", "Ampere", "Ada", "Hopper", "Blackwell", "Rubin")
-_BY_NAME = {name.lower(): name for name in ARCHITECTURES} | {"ada lovelace": "Ada"}
+_BY_NAME = {name.lower(): name for name in ARCHITECTURES} | {
+    "ada lovelace": "Ada",
+    "grace hopper": "Hopper",
+    "grace blackwell": "Blackwell",
+}
+# What a card's row says when nobody knows.
+_UNKNOWN = ("", "unknown")
 _FIRST_OPEN = ARCHITECTURES.index("Turing")
 _ONLY_OPEN = ARCHITECTURES.index("Blackwell")
 LAST_LEGACY_BRANCH = 580
 # The first branch that knows the architecture; 535 is the oldest that any supported system still has.
 _SINCE = {"Blackwell": 570, "Rubin": 615}
-# From here on NVIDIA's packages bring the open modules only.
-_OPEN_ONLY_BRANCH = 620
+# From here on the packages bring the open modules only: the proprietary names lead to them.
+_OPEN_ONLY_BRANCH = 615
+# Before it, NVIDIA itself preferred the proprietary modules where both work.
+_OPEN_PREFERRED = 560
 
 
 def architecture(name: str) -> str | None:
@@ -36,7 +44,7 @@ def architecture(name: str) -> str | None:
 
 
 def flavours(architectures: Iterable[str]) -> tuple[Flavour, ...]:
-    """Return the flavours of kernel modules that serve all of these architectures, the preferred one first."""
+    """Return the flavours of kernel modules that serve all of these architectures, the better one first."""
     places = [ARCHITECTURES.index(known) for name in architectures if (known := architecture(name))]
     found: list[Flavour] = []
     if all(place >= _FIRST_OPEN for place in places):
@@ -54,18 +62,33 @@ def branches(architectures: Iterable[str]) -> tuple[int, int | None]:
     return lowest, LAST_LEGACY_BRANCH if ends else None
 
 
+def flavour_of(architectures: Iterable[str], branch: int, flavour: str) -> Flavour:
+    """Return the flavour to install: the one asked for, else the better one of those that serve the cards."""
+    if flavour in ("open", "proprietary"):
+        return "open" if flavour == "open" else "proprietary"
+    served = flavours(architectures)
+    if "proprietary" in served and ("open" not in served or branch < _OPEN_PREFERRED):
+        return "proprietary"
+    return "open"
+
+
+def unknown(architectures: Iterable[str]) -> bool:
+    """Return whether a card is among them of which nobody knows the architecture."""
+    return any(name.strip().lower() in _UNKNOWN for name in architectures)
+
+
 def refusals(architectures: Iterable[str], branch: int | None, flavour: str) -> list[str]:
     """Return why no driver serves these cards as asked for, a sentence each; empty when one does.
 
     Args:
-        architectures: of all NVIDIA cards of one host, such as "Ampere".
+        architectures: of all NVIDIA cards of one host, such as "Ampere"; "unknown" decides nothing.
         branch: the driver branch that was asked for, such as 580; None leaves it open.
         flavour: "open", "proprietary", or "auto" to leave it open.
     """
-    named = sorted(set(architectures))
-    unknown = [f"labctl knows no NVIDIA architecture {name!r}" for name in named if not architecture(name)]
-    if unknown or not named:
-        return unknown
+    named = sorted({name for name in architectures if name.strip().lower() not in _UNKNOWN})
+    strange = [f"labctl knows no NVIDIA architecture {name!r}" for name in named if not architecture(name)]
+    if strange:
+        return strange
     served = flavours(named)
     if not served:
         return [_unserved(named)]
@@ -76,8 +99,8 @@ def _unserved(named: list[str]) -> str:
     old = _older(named, _FIRST_OPEN)
     new = [name for name in named if name not in old and _place(name) >= _ONLY_OPEN]
     return (
-        f"{_and(old)} needs the proprietary kernel modules and {_and(new)} the open ones, and a host can load "
-        "only one of them: put these cards into different hosts"
+        f"{_and(old)} needs the proprietary kernel modules and {_and(new)} the open ones, and a host can "
+        "load only one of them: put these cards into different hosts"
     )
 
 
