@@ -1,7 +1,7 @@
 """Settings of machines whose processor and graphics share their memory.
 
-Each of labctl's services gets a limit, so that none alone can take what the system needs, and earlyoom watches
-over the sum. A limit does not count all memory that a driver takes for graphics, hence both.
+Each of labctl's services gets a limit, so that none alone can take what the system needs, and earlyoom
+watches over the sum. A limit does not count all memory that a driver takes for graphics, hence both.
 """
 
 from __future__ import annotations
