@@ -39,9 +39,11 @@ class MachineInfo:
 
     ``arch`` is Debian's word (amd64, arm64). ``secure_boot`` is None without UEFI. ``pci`` holds the graphics
     cards and accelerators only. ``gfx`` are AMD's targets that the kernel's compute driver serves, such as
-    "gfx1100". ``nvidia_mismatch``: the driver itself refused the library. ``dkms`` are its lines about
-    modules, ``headers`` whether those of the running kernel are there, ``reboot_for`` packages that asked for
-    a reboot.
+    "gfx1100". ``container``: the kernel's modules belong to the machine around it. ``nvidia_answers``: a driver
+    serves the cards; ``nvidia_mismatch``: it refused the library; ``nouveau``: the kernel's own driver (nouveau,
+    nova) is loaded. ``key_enrolled``: the firmware knows the key by which DKMS signs. ``dkms`` are its lines
+    about modules, ``headers`` whether those of the running kernel are there, ``reboot_for`` packages that asked
+    for a reboot.
     """
 
     os_id: str = ""
@@ -58,6 +60,9 @@ class MachineInfo:
     nvidia_on_disk: str | None = None
     nvidia_library: str | None = None
     nvidia_mismatch: bool = False
+    nvidia_answers: bool = False
+    nouveau: bool = False
+    key_enrolled: bool = False
     kfd: bool = False
     gfx: tuple[str, ...] = ()
     dkms: tuple[str, ...] = ()
@@ -135,6 +140,9 @@ def _machine(said: dict[str, list[str]]) -> MachineInfo:
         nvidia_on_disk=one("nvidia_on_disk") or None,
         nvidia_library=one("nvidia_library") or None,
         nvidia_mismatch=one("nvidia_mismatch") == "yes",
+        nvidia_answers=bool(one("nvidia_answers") or one("nvidia_loaded")),
+        nouveau=bool(one("nouveau")),
+        key_enrolled=one("key_enrolled") == "yes",
         kfd=one("kfd") == "yes",
         gfx=tuple(gfx_target(value) for value in said.get("gfx", []) if value.isdigit()),
         dkms=tuple(said.get("dkms", [])),
