@@ -17,7 +17,7 @@ from jinja2 import UndefinedError
 from labctl import content, render
 from labctl.domain.problem import LabctlError
 from labctl.inventory import Command, Host, Rack, WakeOnLan
-from labctl.render import access, firewall, system, units, wol
+from labctl.render import access, caps, firewall, system, units, wol
 
 HOST = Host(name="rig", address="10.0.0.1", services=(Command(name="web", argv=("/bin/true",)),))
 RACK = Rack(name="rack", hosts=(HOST,), ntp=("ntp.example.org",))
@@ -33,6 +33,8 @@ TEXTS = {
     "firewall.nft.j2": firewall.rules(HOST, (22,)),
     "firewall.service.j2": firewall.unit().content,
     "wol.link.j2": wol.link(CARD, secureon=None),
+    "caps.service.j2": caps.unit(),
+    "caps.rules.j2": caps.udev_rules(),
     "service.service.j2": units.service(RACK, HOST, HOST.services[0]).content,
 }
 

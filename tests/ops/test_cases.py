@@ -25,6 +25,7 @@ def test_there_are_cases_for_every_operation_of_ours() -> None:
         *("files.put", "files.directory", "files.absent_own", "files.link"),
         *("apt.packages", "apt.source", "users.user", "users.group", "download.file"),
         *("clock.timezone", "firewall.loaded", "hostname.hostname", "leftovers.files", "leftovers.units"),
+        *("caps.applied", "caps.forgotten"),
         *("wol.armed", "reboot.needed", "reboot.if_needed"),
         *("systemd.unit", "systemd.service", "systemd.restart", "systemd.reload", "systemd.daemon_reload"),
     }
