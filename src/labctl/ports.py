@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -22,11 +22,15 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a command on a host left behind: its exit status (-1: a signal ended it) and what it printed."""
+    """What a command on a host left behind: its exit status (-1: a signal ended it) and what it printed.
+
+    ``seconds``: how long the whole call took, connection included.
+    """
 
     status: int
     stdout: bytes
     stderr: str
+    seconds: float = field(default=0.0, compare=False)
 
 
 class Remote(Protocol):

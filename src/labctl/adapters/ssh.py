@@ -317,14 +317,12 @@ class _Call:
             raise TimeoutError
         if not channel.exit_status_ready() or (channel.exit_status == -1 and not _ended(channel)):
             raise EOFError
-        return Said(channel.exit_status, bytes(out), err.decode("utf-8", "replace"))
+        took = time.monotonic() - self._until + self._deadline_s
+        return Said(channel.exit_status, bytes(out), err.decode("utf-8", "replace"), took)
 
     def _late(self) -> Failure:
-        return Failure(
-            "timeout",
-            f"it did not answer within {self._deadline_s:.3g} s; {_LOOK}",
-            "does a card hang there?",
-        )
+        reason = f"it did not answer within {self._deadline_s:.3g} s; {_LOOK}"
+        return Failure("timeout", reason, "does a card hang there?")
 
     def _lost(self, why: str) -> Failure:
         told = f" ({why})" if why else ""

@@ -17,7 +17,7 @@ What a host says is checked as far as it is used; the texts in it are a stranger
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labctl.domain.failures import Failure
@@ -38,6 +38,7 @@ class HostCaps:
     cards: tuple[Mapping[str, Any], ...] = ()
     findings: tuple[Mapping[str, Any], ...] = ()
     failure: Failure | None = None
+    seconds: float | None = None
 
     @property
     def status(self) -> str:
@@ -56,6 +57,7 @@ class HostCaps:
             "host": self.host,
             "status": self.status,
             "failure": why,
+            "seconds": self.seconds,
             "cards": [dict(card) for card in self.cards],
             "findings": [dict(finding) for finding in self.findings],
         }
@@ -66,7 +68,8 @@ def read(answer: Answer) -> HostCaps:
     document = document_of(answer)
     if isinstance(document, Failure):
         return HostCaps(answer.host, failure=document)
-    return of_document(answer.host, document)
+    seconds = round(answer.said.seconds, 3) if answer.said else None
+    return replace(of_document(answer.host, document), seconds=seconds)
 
 
 def of_document(host: str, document: Mapping[str, Any]) -> HostCaps:
