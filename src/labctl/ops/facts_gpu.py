@@ -37,13 +37,13 @@ class PciDevice:
 class MachineInfo:
     """A host as the choice of a driver sees it; "" and None mean that it did not say.
 
-    ``arch`` is Debian's word (amd64, arm64). ``secure_boot`` is None without UEFI. ``pci`` holds the graphics
-    cards and accelerators only. ``gfx`` are AMD's targets that the kernel's compute driver serves, such as
-    "gfx1100". ``container``: the kernel's modules belong to the machine around it. ``nvidia_answers``: a driver
-    serves the cards; ``nvidia_mismatch``: it refused the library; ``nouveau``: the kernel's own driver (nouveau,
-    nova) is loaded. ``key_enrolled``: the firmware knows the key by which DKMS signs. ``dkms`` are its lines
-    about modules, ``headers`` whether those of the running kernel are there, ``reboot_for`` packages that asked
-    for a reboot.
+    ``arch`` is Debian's word (amd64, arm64). ``container``: the kernel's modules belong to the machine
+    around it. ``secure_boot`` is None without UEFI; ``key_enrolled``: the firmware knows the key by which
+    DKMS signs. ``pci`` holds the graphics cards and accelerators only. ``nvidia_answers``: a driver serves
+    the cards; ``nvidia_mismatch``: it refused the library; ``nouveau``: the kernel's own driver (nouveau,
+    nova) is there. ``gfx`` are AMD's targets that the kernel's compute driver serves, such as "gfx1100".
+    ``dkms`` are its lines about modules, ``headers`` whether those of the running kernel are there,
+    ``reboot_for`` packages that asked for a reboot.
     """
 
     os_id: str = ""
