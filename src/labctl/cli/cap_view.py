@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from labctl.cli import printer
-from labctl.domain.outcome import counted
 from labctl.domain.problem import Problem
 from labctl.fleet.cap_answers import HostCaps, card_name
 from labctl.fleet.sessions import Answer
@@ -162,7 +161,5 @@ def _wish(card: Mapping[str, Any]) -> str:
 
 def say_left_out(left_out: Sequence[str]) -> None:
     """Say which cards the order was not about, and why."""
-    if left_out:
-        printer.err(f"left out: {counted(len(left_out), 'kind')} of card without what was ordered")
     for one in left_out:
-        printer.err(f"  {printer.safe(one)}")
+        printer.err(f"left out: {printer.safe(one)}")

@@ -90,13 +90,13 @@ def raised(order: Order, targets: Iterable[Target]) -> Iterator[str]:
 def _refusal(order: Order, host: Host, gpu: Gpu) -> _No | None:
     profile = profiles.of(gpu)
     if order.clocks_mhz is not None and profile.vendor != "nvidia":
-        return _No(f"labctl locks clocks on NVIDIA cards only, not on {profile.name}", impossible=True)
+        return _No(f"labctl locks clocks on NVIDIA cards only, not on {gpu.model}", impossible=True)
     if order.watts is None:
         return None
     lock = "lock its clocks instead: --lock-clocks MIN,MAX" if profile.vendor == "nvidia" else ""
     if profile.cap_min_w is None or profile.cap_max_w is None:
-        return _No(f"{profile.name} has no power cap", lock, impossible=True)
-    allowed = f"{profile.name} takes {profile.cap_min_w} to {profile.cap_max_w} W"
+        return _No(f"{gpu.model} has no power cap", lock, impossible=True)
+    allowed = f"{gpu.model} takes {profile.cap_min_w} to {profile.cap_max_w} W"
     if order.watts < profile.cap_min_w:
         return _No(f"{order.watts} W is too little: {allowed}", lock)
     if order.watts > profile.cap_max_w:

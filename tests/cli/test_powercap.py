@@ -1,0 +1,333 @@
+"""`labctl powercap`: what is refused early, what each host is told, what is shown, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from powercap_rack import KEY, OFF, RACK, UUIDS, Asked, Bench, Done, Hosts, card, fails, says
+
+from labctl import wiring
+from labctl.cli.main import main
+from labctl.domain.failures import Failure
+from labctl.ports import Said
+
+AGENT = "/usr/local/lib/labctl/agent.pyz"
+
+
+@pytest.fixture
+def bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Bench]:
+    folder = tmp_path / "inventory"
+    folder.mkdir()
+    (folder / "rack.py").write_text(RACK)
+    (folder / "known_hosts").write_text("".join(f"10.0.0.{n} ssh-ed25519 {KEY}\n" for n in range(1, 6)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LABCTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LABCTL_STATE", str(tmp_path / "state"))
+    hosts = Hosts()
+    monkeypatch.setattr(wiring, "remote", lambda: hosts)
+
+    def call(args: Sequence[str]) -> Done:
+        code = main(args)
+        said = capsys.readouterr()
+        assert "bug in labctl" not in said.err, said.err
+        return Done(code, said.out, said.err)
+
+    return Bench(tmp_path, hosts, call)
+
+
+# -- refused before any host is contacted
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("0",), "0 is no cap"),
+        (("--", "-5"), "-5 is no cap"),
+        (("1e9",), "1e9 is no cap"),
+        (("200.5",), "200.5 is no cap"),
+        (("999999",), "999999 is no cap"),
+        (("200", "rgi"), "no host or group fits 'rgi' hint: did you mean rig"),
+        (("200", "nas"), "nas: no card that labctl can cap"),
+        (("200", "rig/slot7"), "it has no card 'slot7' hint: its cards: slot0 (RTX 3090), slot1 (RTX 3090)"),
+        (("200", "rig/GPU-99999999-2222-3333-4444-555555555555"), "it has no card"),
+        (("200", "rig/"), "it has no card ''"),
+        (("--until", "2h"), "--until of what?"),
+        (("--dry-run",), "--dry-run of what?"),
+        (("200", "--until", "2h", "--persist"), "exclude each other"),
+        (("200", "--reset"), "--reset stands alone"),
+        (("--reset", "--persist"), "--reset stands alone"),
+        (("200", "--until", "yesterday"), "'yesterday' is no time"),
+        (("200", "--until", "2020-01-01T10:00"), "is past"),
+        (("200", "--until", "9999d"), "more than a year away"),
+        (("200", "--until", "25:00"), "is no time"),
+        (("200", "--override", " "), "needs words"),
+        (("--lock-clocks", "1400"), "is no range"),
+        (("--lock-clocks", "1400,210"), "is no range"),
+        (("--lock-clocks", "210,1400", "--unlock-clocks"), "exclude each other"),
+        (("200", "--reason", "fun"), "'fun' is not one of"),
+    ],
+)
+def test_bad_input_is_named_and_no_host_is_contacted(bench: Bench, args: tuple[str, ...], words: str) -> None:
+    done = bench.powercap(*args)
+    assert done.code == 2
+    assert words in done.words
+    assert bench.hosts.asked == []
+
+
+def test_a_card_outside_its_range_is_refused_with_the_range_and_another_way(bench: Bench) -> None:
+    done = bench.powercap("300", "big")
+    assert done.code == 2
+    assert "host big: slot0: 300 W is too little: RTX 5090 takes 400 to 600 W" in done.err
+    assert "--lock-clocks MIN,MAX" in done.err
+    assert bench.hosts.asked == []
+
+
+def test_one_card_out_of_range_keeps_the_whole_rack_as_it_is(bench: Bench) -> None:
+    done = bench.powercap("200")
+    assert done.code == 2
+    assert "host big: slot0" in done.err
+    assert bench.hosts.asked == []
+
+
+def test_nothing_goes_above_a_cap_that_protects_a_circuit_without_words(bench: Bench) -> None:
+    done = bench.powercap("300", "rig")
+    assert done.code == 2
+    assert "slot0, slot1: 300 W is above the 245 W that protect its circuit" in done.err
+    assert "--override" in done.err
+    assert bench.hosts.asked == []
+
+
+def test_a_named_card_without_a_cap_is_an_error_and_an_unnamed_one_is_left_out(bench: Bench) -> None:
+    assert "GB10 has no power cap" in (named := bench.powercap("200", "spark/soc")).err
+    assert named.code == 2
+    bench.hosts.plays["mix"] = says(card("slot0", "changed"))
+    done = bench.powercap("250", "mix", "spark")
+    assert done.code == 0
+    assert "mix/igpu: Radeon 8060S has no power cap" in done.err
+    assert "spark/soc: GB10 has no power cap" in done.err
+    assert bench.hosts.orders()["mix"]["cards"] == ["0000:03:00.0"]
+    assert list(bench.hosts.orders()) == ["mix"]
+
+
+def test_clocks_of_an_amd_card_are_not_locked(bench: Bench) -> None:
+    done = bench.powercap("--lock-clocks", "210,1400", "mix/slot0")
+    assert (done.code, bench.hosts.asked) == (2, [])
+    assert "locks clocks on NVIDIA cards only, not on RX 7900 XTX" in done.err
+
+
+def test_hosts_without_a_pinned_key_are_named_and_nobody_is_contacted(bench: Bench) -> None:
+    (bench.folder / "inventory/known_hosts").write_text("")
+    done = bench.powercap("200", "rig", "mix/slot0")
+    assert done.code == 2
+    assert "labctl enroll rig mix" in done.err
+    assert bench.hosts.asked == []
+
+
+# -- what a host is told
+
+
+def test_each_host_gets_one_order_as_root_on_stdin(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "changed"), card("slot1", "changed"))}
+    done = bench.powercap("200", "rig", "--persist", "--reason", "noise")
+    assert done.code == 0
+    (asked,) = bench.hosts.asked
+    assert (asked.argv, asked.root) == ((AGENT, "caps", "--order"), True)
+    assert asked.order == {
+        "format": 1, "watts": 200, "clocks_mhz": None, "reset": False, "cards": None, "reason": "noise",
+        "until": None, "persist": True, "override": None, "dry_run": False, "by": wiring.who(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("called", ["slot1", UUIDS[1], UUIDS[1].lower(), "0000:3b:00.0", "3B:00.0"])
+def test_a_card_is_called_by_slot_uuid_or_address(bench: Bench, called: str) -> None:
+    bench.hosts.plays = {"rig": says(card("slot1", "changed"))}
+    assert bench.powercap("200", f"rig/{called}").code == 0
+    assert bench.hosts.orders()["rig"]["cards"] == [UUIDS[1]]
+
+
+def test_groups_and_patterns_name_hosts_and_a_host_includes_its_cards(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "changed")), "big": says(card("slot0", "changed"))}
+    assert bench.powercap("450W", "gpu", "rig/slot0", "--override", "its own fuse").code == 0
+    assert {host: order["cards"] for host, order in bench.hosts.orders().items()} == {
+        "rig": None,
+        "big": None,
+    }
+
+
+def test_words_take_an_order_above_a_protecting_cap_and_travel_with_it(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "changed"))}
+    assert bench.powercap("300", "rig/slot0", "--override", " new 20 A fuse ").code == 0
+    assert bench.hosts.orders()["rig"]["override"] == "new 20 A fuse"
+
+
+def test_a_time_is_sent_as_a_moment_and_shown_as_a_clock_shows_it(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "changed"))}
+    done = bench.powercap("200", "rig", "--until", "90m")
+    until = datetime.fromtimestamp(bench.hosts.orders()["rig"]["until"], UTC)
+    assert abs(until - datetime.now(UTC) - timedelta(minutes=90)) < timedelta(seconds=10)
+    assert f"It holds until {until.astimezone():%Y-%m-%d %H:%M}" in done.out
+
+
+def test_a_reset_and_clocks_are_orders_too(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "changed"))}
+    assert bench.powercap("--reset", "rig").code == 0
+    assert bench.hosts.orders()["rig"]["reset"] is True
+    assert bench.powercap("--lock-clocks", "210,1400", "rig").code == 0
+    assert bench.hosts.orders()["rig"]["clocks_mhz"] == [210, 1400]
+    assert bench.powercap("--unlock-clocks", "rig").code == 0
+    assert bench.hosts.orders()["rig"]["clocks_mhz"] == "reset"
+
+
+def test_a_dry_run_says_so_to_the_host_and_to_the_person(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "would-change"))}
+    done = bench.powercap("200", "rig", "--dry-run")
+    assert done.code == 0
+    assert bench.hosts.orders()["rig"]["dry_run"] is True
+    assert "Dry run: 1 of 1 card as ordered" in done.out
+    assert "It holds" not in done.out
+
+
+# -- what is shown, and the exit code
+
+
+def test_the_table_shows_before_and_after_of_every_card(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "changed"), card("slot1", "unchanged", 200.0, 200.0))}
+    done = bench.powercap("200", "rig")
+    assert done.out.splitlines() == [
+        "HOST  CARD   MODEL     WATTS         RESULT     WHY",
+        "rig   slot0  RTX 3090  350 -> 200 W  changed",
+        "rig   slot1  RTX 3090  200 W         unchanged",
+        "Result: 2 of 2 cards as ordered",
+        "It holds until the next boot or apply; --persist keeps it, --until T for a time.",
+    ]
+    assert done.err == ""
+
+
+def test_every_other_card_is_done_when_one_fails_and_the_table_says_which(bench: Bench) -> None:
+    bench.hosts.plays = {
+        "rig": says(
+            card("slot0", "changed"),
+            card("slot1", "failed", 350, 350, why="it stays at 350 W", hint="look at dmesg"),
+            status=1,
+        )
+    }
+    done = bench.powercap("200", "rig", "mix/slot0")
+    assert done.code == 4
+    assert "rig   slot1  RTX 3090  350 W         failed       it stays at 350 W; look at dmesg" in done.out
+    assert "mix                                  unreachable  10.0.0.9:22 did not answer" in done.out
+    assert "Result: 1 of 2 cards as ordered; not done: rig/slot1, mix" in done.out
+    assert "error: host mix: 10.0.0.9:22 did not answer within 10 s\n  hint: is it switched on?" in done.err
+
+
+@pytest.mark.parametrize(
+    ("plays", "code"),
+    [
+        ([card("slot0", "changed"), card("slot1", "missing", None, None)], 4),
+        ([card("slot0", "missing", None, None)], 1),
+        ([card("slot0", "failed")], 1),
+        ([card("slot0", "refused"), card("slot1", "refused")], 2),
+        ([card("slot0", "refused"), card("slot1", "failed")], 1),
+        ([card("slot0", "unchanged"), card("slot1", "no-cap", None, None)], 0),
+    ],
+)
+def test_the_exit_code_tells_what_became_of_the_cards(bench: Bench, plays: list[object], code: int) -> None:
+    bench.hosts.plays = {"rig": says(*plays)}
+    assert bench.powercap("200", "rig").code == code
+
+
+def test_no_host_reached_is_3_and_a_failed_one_is_1(bench: Bench) -> None:
+    assert bench.powercap("200", "rig", "mix/slot0").code == 3
+    bench.hosts.plays = {"rig": lambda asked: Said(127, b"", "not found")}
+    done = bench.powercap("200", "rig")
+    assert done.code == 1
+    assert "labctl's agent is not installed there" in done.words
+    assert "hint: labctl apply --limit rig" in done.words
+
+
+def test_an_older_agent_that_knows_no_orders_is_told_apart(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": lambda asked: Said(2, b"", "labctl-agent: what labctl runs on this host.")}
+    done = bench.powercap("200", "rig")
+    assert done.code == 1
+    assert "labctl apply --limit rig installs it anew" in done.words
+
+
+def test_findings_of_a_host_are_shown_as_warnings(bench: Bench) -> None:
+    found = {"what": "slot1 (RTX 3090) is not there", "hint": "reseat it", "code": "missing"}
+    bench.hosts.plays = {"rig": says(card("slot0", "changed"), findings=[found])}
+    assert (
+        "warning: host rig: slot1 (RTX 3090) is not there\n  hint: reseat it"
+        in bench.powercap("200", "rig").err
+    )
+
+
+def test_what_a_host_says_cannot_drive_the_terminal(bench: Bench) -> None:
+    bench.hosts.plays = {
+        "rig": says(
+            card("slot0", "failed", why="\x1b[2Jgone\x07", hint="\x1b]0;x\x07"),
+            findings=[{"what": "\x1b[31m"}],
+        )
+    }
+    done = bench.powercap("200", "rig")
+    assert "\x1b" not in done.out + done.err
+
+
+def test_json_is_one_document_with_everything(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "changed"))}
+    done = bench.powercap("200", "rig", "mix/slot0", "--json")
+    document = json.loads(done.out)
+    assert (done.code, document["exit_code"], document["dry_run"]) == (4, 4, False)
+    rig, mix = document["hosts"]
+    assert (rig["status"], rig["cards"][0]["after_w"], rig["failure"]) == ("ok", 200, None)
+    assert (mix["status"], mix["failure"]["reason"]) == ("unreachable", OFF.reason)
+
+
+def test_a_ctrl_c_keeps_what_is_known_and_ends_with_130(bench: Bench) -> None:
+    known = says(card("slot0", "changed"))
+
+    def stuck(asked: Asked) -> Said:
+        return fails(Failure("interrupted", "it was asked, and its answer not awaited"))(asked)
+
+    bench.hosts.plays = {"rig": known, "mix": stuck}
+    done = bench.powercap("200", "rig", "mix/slot0")
+    assert done.code == 130
+    assert "changed" in done.out
+    assert "mix                                  interrupted  it was asked" in done.out
+    assert "Result: interrupted; 1 of 1 card as ordered" in done.out
+
+
+# -- only looking
+
+
+def test_without_watts_the_caps_of_all_cards_are_shown(bench: Bench) -> None:
+    held = card("slot0", "unchanged", 245, 245, declared_w=245, declared_reason="circuit")
+    gone = card("slot1", "missing", None, None, name=None, declared_w=245, declared_reason="circuit")
+    bench.hosts.plays = {"rig": says(held, gone)}
+    done = bench.powercap("rig", "mix/slot0")
+    assert done.code == 4
+    lines = done.out.splitlines()
+    assert lines[0] == "HOST  CARD   MODEL     CAP      RANGE         SET BY"
+    assert lines[1] == "rig   slot0  RTX 3090  245 W    100 to 350 W  inventory: 245 W (circuit)"
+    assert lines[2].split()[:3] == ["rig", "slot1", "missing"]
+    assert "unreachable" in lines[3]
+    assert {(one.argv[1:], one.stdin) for one in bench.hosts.asked} == {(("caps", "--show"), b"")}
+
+
+def test_only_the_named_card_is_shown(bench: Bench) -> None:
+    cards = [card(f"slot{n}", "unchanged", 245, 245, uuid=UUIDS[n]) for n in range(2)]
+    bench.hosts.plays = {"rig": says(*cards)}
+    out = bench.powercap("rig/slot1").out
+    assert "slot1" in out
+    assert "slot0" not in out
+
+
+def test_a_refusal_on_the_host_leaves_no_promise_about_how_long_it_holds(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "refused", why="its own range is 100 to 190 W"))}
+    done = bench.powercap("200", "rig")
+    assert "its own range" in done.out
+    assert "It holds" not in done.out
