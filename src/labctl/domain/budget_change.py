@@ -3,8 +3,9 @@
 Cheapest means the fewest watts taken from cards. The rules:
 
 - A cap is a whole number of watts, never below the lowest that the card takes.
-- Cards that are alike and weigh on the same meters that are over get the same cap: a model that is spread
-  over cards runs at the speed of the slowest.
+- Cards that are alike and hang on the same circuits get the same cap: a model that is spread over cards
+  runs at the speed of the slowest, and a person wants to read one number. Only where a weak supply of one
+  host would cost those of others a watt a card or more do they get their own.
 - Of changes that take the same watts the one that touches the fewest kinds of cards wins, then the one that
   cuts no card deeper than it must.
 - Where even the lowest caps leave a meter over, no cap helps; ``domain.budget_shortage`` says what does.
@@ -26,6 +27,7 @@ from labctl.domain.outcome import counted
 
 _SUBSETS = 4  # groups up to which every choice of them is tried; 15 searches
 _STEPS = 20_000
+_NAMED = 6  # hosts named in one sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,12 @@ class CapTo:
     @property
     def text(self) -> str:
         """Say it: ``8 GPUs at 185 W (RTX 3090 in rig)``."""
-        return f"{counted(len(self.cards), 'GPU')} at {self.watts} W ({self.kind} in {listed(self.hosts)})"
+        hosts = (
+            self.hosts
+            if len(self.hosts) <= _NAMED
+            else (*self.hosts[:_NAMED], f"{len(self.hosts) - _NAMED} more")
+        )
+        return f"{counted(len(self.cards), 'GPU')} at {self.watts} W ({self.kind} in {listed(hosts)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ class Change:
     @property
     def taken_w(self) -> int:
         """Watts taken from cards."""
-        return sum((cap.before_w - cap.watts) * len(cap.cards) for cap in self.caps)
+        return _taken(self.caps)
 
     @property
     def text(self) -> str:
@@ -106,7 +113,7 @@ def _read_all(budget: Budget, caps: Sequence[int]) -> list[Line]:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Bunches that get one cap: how many cards, and how many watts each can lose."""
+    """Bunches that get one cap: how many cards, and how many watts each of them can lose."""
 
     bunches: tuple[int, ...]
     cards: int
@@ -122,38 +129,53 @@ class _Need:
 
 
 def _caps(budget: Budget, meters: Sequence[Meter]) -> tuple[CapTo, ...]:
-    groups = _groups(budget, meters)
+    together = [place for place, meter in enumerate(meters) if meter.kind == "circuit"]
+    coarse = _solved(budget, meters, _groups(budget, meters, together))
+    fine = _solved(budget, meters, _groups(budget, meters, range(len(meters))))
+    cards = sum(len(cap.cards) for cap in coarse)
+    # What whole watts cost is not worth two caps for one model.
+    return fine if _taken(coarse) - _taken(fine) >= cards else coarse
+
+
+def _taken(caps: Sequence[CapTo]) -> int:
+    return sum((cap.before_w - cap.watts) * len(cap.cards) for cap in caps)
+
+
+def _solved(budget: Budget, meters: Sequence[Meter], groups: Sequence[_Group]) -> tuple[CapTo, ...]:
     needs = [need for meter in meters for need in _needs(budget, meter, groups)]
-    if not needs:
-        return ()
-    cuts = _cheapest(groups, needs)
     found = []
-    for group, cut in zip(groups, cuts, strict=True):
+    for group, cut in zip(groups, _cheapest(groups, needs), strict=True):
         if cut:
             first = budget.bunches[group.bunches[0]]
             cards = tuple(
-                (budget.bunches[index].host, card)
-                for index in group.bunches
-                for card in budget.bunches[index].cards
+                (budget.bunches[place].host, card)
+                for place in group.bunches
+                for card in budget.bunches[place].cards
             )
             found.append(CapTo(first.kind, cards, first.watts, first.watts - cut))
     return tuple(found)
 
 
-def _groups(budget: Budget, meters: Sequence[Meter]) -> list[_Group]:
+def _groups(budget: Budget, meters: Sequence[Meter], telling: Sequence[int]) -> list[_Group]:
+    """Group bunches that are alike and weigh on the same of the ``telling`` meters, else of all."""
+    weighs: dict[int, set[int]] = {}
+    for number, meter in enumerate(meters):
+        for place, _ in meter.load:
+            weighs.setdefault(place, set()).add(number)
     alike: dict[tuple[object, ...], list[int]] = {}
-    for index, bunch in enumerate(budget.bunches):
-        touched = tuple(place for place, meter in enumerate(meters) if any(index == i for i, _ in meter.load))
-        if touched and bunch.lowest_w < bunch.watts:
-            key = (bunch.kind, bunch.watts, bunch.lowest_w, bunch.spike, touched)
-            alike.setdefault(key, []).append(index)
+    for place, bunch in enumerate(budget.bunches):
+        if place in weighs and bunch.lowest_w < bunch.watts:
+            touched = frozenset(weighs[place].intersection(telling) or weighs[place])
+            alike.setdefault((bunch.kind, bunch.watts, bunch.lowest_w, bunch.spike, touched), []).append(
+                place
+            )
     return [
         _Group(
-            bunches=tuple(indexes),
-            cards=sum(len(budget.bunches[index].cards) for index in indexes),
-            range_w=budget.bunches[indexes[0]].watts - budget.bunches[indexes[0]].lowest_w,
+            bunches=tuple(places),
+            cards=sum(len(budget.bunches[place].cards) for place in places),
+            range_w=budget.bunches[places[0]].watts - budget.bunches[places[0]].lowest_w,
         )
-        for indexes in alike.values()
+        for places in alike.values()
     ]
 
 

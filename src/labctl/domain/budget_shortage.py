@@ -14,6 +14,8 @@ from math import ceil
 
 from labctl.domain.budget import SLACK_W, Budget, Line, Meter, Rack, chain, read
 
+_NAMED = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
@@ -52,13 +54,21 @@ class Shortage:
         if not self.move:
             return "spread its power supplies over more circuits, or take load away"
         then = ", then cap the cards that stay" if self.then_cap else ""
-        return f"move {listed(self.move)} to {f'circuit {self.to}' if self.to else 'another circuit'}{then}"
+        return (
+            f"move {shortened(self.move)} to {f'circuit {self.to}' if self.to else 'another circuit'}{then}"
+        )
 
 
 def listed(words: Iterable[str]) -> str:
     """Write words as a person would: ``a``, ``a and b``, ``a, b and c``."""
     *front, last = words
     return f"{', '.join(front)} and {last}" if front else last
+
+
+def shortened(words: Sequence[str]) -> str:
+    """Write words as ``listed`` does, only the first few where there are many."""
+    most = _NAMED if len(words) > _NAMED + 1 else len(words)
+    return listed([*words[:most], *([f"{len(words) - most} more"] if most < len(words) else [])])
 
 
 def shortage(rack: Rack, budget: Budget, lowest: Line) -> Shortage:
@@ -125,8 +135,7 @@ def _room_for(rack: Rack, budget: Budget, meter: Meter, hosts: Sequence[str]) ->
     for name in circuits:
         way = chain(circuits, name)
         new = [lines[one] for one in way if one not in already]
-        if meter.name not in way and all(
-            line.headroom_w >= steady and line.spike_headroom_w >= spike for line in new
-        ):
+        room = all(line.headroom_w >= steady and line.spike_headroom_w >= spike for line in new)
+        if meter.name not in way and room and not lines[name].over_w:
             return name
     return ""

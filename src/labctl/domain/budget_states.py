@@ -235,7 +235,10 @@ def next_step(budget: Budget, state: State, wishes: Sequence[str], priorities: M
         lower = _changes(state, planned.watts, down=True)
         if lower:
             return Step("lower", f"to make room for {host}", lower)
-        return Step("ramp", may_wake(budget, state, host).because, {}, host)
+        verdict = may_wake(budget, state, host)
+        if verdict.ok:
+            return Step("ramp", verdict.because, {}, host)
+        reasons.append(f"{host} has to wait: {verdict.because}")
     wanted = caps_for(budget, state, priorities)
     lower = _changes(state, wanted.watts, down=True)
     if lower:
