@@ -18,7 +18,10 @@ from typing_extensions import override
 from labctl.ops.command import Commands, Script, operation
 
 _STAMPS = "/var/lib/labctl/initramfs"
-_LOOK = 'command -v update-initramfs >/dev/null && echo tool; [ ! -r "$1" ] || sed "s/^/stamp /" "$1"; true'
+_LOOK = """\
+if [ ! -e /run/systemd/container ] && command -v update-initramfs >/dev/null; then echo tool; fi
+[ ! -r "$1" ] || sed 's/^/stamp /' "$1"
+"""
 
 
 class BuiltWith(FactBase[tuple[bool, str]]):
@@ -55,4 +58,4 @@ def built_with(subject: str, content: str | None, timeout_s: int = 900) -> Comma
     tool, stamp = host.get_fact(BuiltWith, subject=subject)
     digest = "" if content is None else hashlib.sha256(content.encode()).hexdigest()
     if tool and stamp != digest:
-        yield Script("initramfs", f"{_STAMPS}/{subject}", digest, timeout_s=timeout_s)
+        yield Script("initramfs-with", f"{_STAMPS}/{subject}", digest, timeout_s=timeout_s)

@@ -19,7 +19,7 @@ from labctl.ops.command import Commands, Script, operation, text
 from labctl.ops.facts import CONTENT, Look, PathInfo, look
 from labctl.ops.files import Wanted, put_commands
 
-_READ_FINGERPRINT = "\nimport sys\nprint(fingerprint(open(sys.argv[1], encoding='ascii').read()))\n"
+_PRINT = "\nimport sys\nprint(fingerprint(open(sys.argv[1], encoding='ascii').read()))\n"
 
 
 def ring(source: str) -> str:
@@ -47,9 +47,14 @@ def source(source: str, content: str, key_url: str, fingerprint: str) -> Command
     listed = Wanted(path(source), content.encode(), validate=fetch)
     ring_info, listed_info = look(Look(ring(source), CONTENT), listed.question())
     if _fingerprint(ring_info) != expected:
-        reader = Path(openpgp.__file__).read_text() + _READ_FINGERPRINT
-        yield Script("vendor-key", ring(source), key_url, expected, reader, timeout_s=120)
+        yield key_script(ring(source), key_url, expected)
     yield from put_commands(listed, listed_info)
+
+
+def key_script(dest: str, url: str, fingerprint: str) -> Script:
+    """Return the command that puts the key at ``url`` to ``dest`` if it has this full fingerprint."""
+    reader = Path(openpgp.__file__).read_text() + _PRINT
+    return Script("vendor-key", dest, url, fingerprint, reader, timeout_s=120)
 
 
 def _fingerprint(info: PathInfo) -> str | None:

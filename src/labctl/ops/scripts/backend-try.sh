@@ -19,7 +19,7 @@ case ${program##*/} in
     # The server's words go to stderr, so that stdout is its answer alone.
     serve='"$1" --model "$2" --host 127.0.0.1 --port 9931 --n-gpu-layers 99 --ctx-size 512 --verbose >&2 &
       pid=$!
-      until curl -sf http://127.0.0.1:9931/health >/dev/null; do kill -0 "$pid" || { wait "$pid"; exit $?; }; sleep 0.2; done
+      until curl -sf http://127.0.0.1:9931/health >/dev/null; do kill -0 "$pid" 2>/dev/null || { wait "$pid"; exit $?; }; sleep 0.2; done
       curl -sS -m "$3" -d "{\"prompt\":\"labctl\",\"n_predict\":32,\"ignore_eos\":true}" http://127.0.0.1:9931/completion
       kill "$pid" 2>/dev/null
       wait "$pid"; ended=$?
