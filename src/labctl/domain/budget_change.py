@@ -22,12 +22,11 @@ from itertools import combinations
 from math import ceil, inf
 
 from labctl.domain.budget import SLACK_W, Budget, Line, Meter, Rack, budget_of, read
-from labctl.domain.budget_shortage import Shortage, listed, shortage
+from labctl.domain.budget_shortage import Shortage, listed, shortage, shortened
 from labctl.domain.outcome import counted
 
 _SUBSETS = 4  # groups up to which every choice of them is tried; 15 searches
 _STEPS = 20_000
-_NAMED = 6  # hosts named in one sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,7 @@ class CapTo:
     @property
     def text(self) -> str:
         """Say it: ``8 GPUs at 185 W (RTX 3090 in rig)``."""
-        hosts = (
-            self.hosts
-            if len(self.hosts) <= _NAMED
-            else (*self.hosts[:_NAMED], f"{len(self.hosts) - _NAMED} more")
-        )
-        return f"{counted(len(self.cards), 'GPU')} at {self.watts} W ({self.kind} in {listed(hosts)})"
+        return f"{counted(len(self.cards), 'GPU')} at {self.watts} W ({self.kind} in {shortened(self.hosts)})"
 
 
 @dataclass(frozen=True, slots=True)
