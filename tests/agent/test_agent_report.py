@@ -16,11 +16,11 @@ from typing import Any
 import pynvml
 import pytest
 
-from labctl.agent import amd, host, nics, nvidia, report
-from labctl.agent.sections import Finding, gather
+from labctl.agent import amd, host, nics, nvidia, nvml, report
+from labctl.agent.sections import Finding, More, gather
 
 
-def forever() -> None:
+def forever(*_: object) -> None:
     while True:
         signal.pause()
 
@@ -155,6 +155,20 @@ def root(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
 Tree = Callable[[dict[str, str]], Path]
 
 
+def amd_of(root: Path) -> dict[str, Any]:
+    """Return the AMD section as the report shows it, looked at in this process."""
+    found = amd.amd(root)
+    return amd.assembled({name: section() for name, section in found.sections.items()}, {}, root)
+
+
+def nvidia_of(root: Path) -> dict[str, Any]:
+    """Return the NVIDIA section as the report shows it, looked at in this process."""
+    found = nvidia.nvidia(root)
+    if not isinstance(found, More):
+        return found
+    return nvidia.assembled(found.value, {name: section() for name, section in found.sections.items()}, {})
+
+
 def test_an_empty_tree_gives_nulls_and_no_zero(root: Tree) -> None:
     found = host.system(root({}))
     assert (found["uptime_s"], found["load"], found["boot_id"]) == (None, None, None)
@@ -270,19 +284,19 @@ def test_an_amd_card_shows_its_memory_and_cap_in_watts(root: Tree) -> None:
             "hwmon/hwmon3/power1_cap_min": "0",
         },
     )
-    (gpu,) = amd.amd(root({**tree, "sys/class/drm/card1-DP-1/status": "connected"}))["gpus"]
+    (gpu,) = amd_of(root({**tree, "sys/class/drm/card1-DP-1/status": "connected"}))["gpus"]
     assert (gpu["pci"], gpu["driver"], gpu["vram_mib"]) == ("0000:03:00.0", "amdgpu", 24560)
     assert (gpu["power_w"], gpu["cap_w"], gpu["cap_min_w"], gpu["cap_max_w"]) == (187.5, 300.0, 0.0, None)
 
 
 def test_a_strix_halo_without_a_cap_has_null_and_not_zero(root: Tree) -> None:
     tree = _amd_tree("card0", **{"hwmon/hwmon1/power1_input": "9000000", "mem_info_gtt_total": str(96 << 30)})
-    (gpu,) = amd.amd(root(tree))["gpus"]
+    (gpu,) = amd_of(root(tree))["gpus"]
     assert (gpu["power_w"], gpu["cap_w"], gpu["vram_mib"], gpu["gtt_mib"]) == (9.0, None, None, 96 << 10)
 
 
 def test_cards_of_other_makers_are_no_amd_cards(root: Tree) -> None:
-    assert amd.amd(root(_amd_tree("card0", vendor="0x10de"))) == {"gpus": []}
+    assert amd_of(root(_amd_tree("card0", vendor="0x10de"))) == {"gpus": []}
 
 
 # --- NVIDIA: the real binding over a library made of Python functions ---
@@ -364,7 +378,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[FakeNvml], Non
     """Return a function that installs a driver library."""
 
     def install(library: FakeNvml) -> None:
-        monkeypatch.setattr(nvidia.ctypes, "CDLL", lambda name, **_: library)
+        monkeypatch.setattr(nvml.ctypes, "CDLL", lambda name, **_: library)
         monkeypatch.setattr(pynvml, "nvmlLib", library)
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
 
@@ -380,14 +394,16 @@ CARD = {
 
 def test_an_nvidia_card_is_told_by_uuid_with_its_cap_in_watts(root: Tree, driver: Driver) -> None:
     driver(FakeNvml())
-    found = nvidia.nvidia(root(CARD))
+    found = nvidia_of(root(CARD))
     assert (found["driver"], found["cuda"]) == ("580.95.05", "13.1")
     assert found["gpus"] == [
         {
             "index": 0,
             "uuid": "GPU-11111111-2222-3333-4444-000000000000",
             "name": "NVIDIA GeForce RTX 3090",
-            "pci": "00000000:3b:00.0",
+            "pci": "0000:3b:00.0",
+            "asleep": False,
+            "code": None,
             "vram_mib": 24 << 10,
             "vram_used_mib": 4 << 10,
             "busy_percent": 37,
@@ -397,6 +413,14 @@ def test_an_nvidia_card_is_told_by_uuid_with_its_cap_in_watts(root: Tree, driver
             "cap_default_w": 350.0,
             "cap_min_w": 100.0,
             "cap_max_w": 400.0,
+            "cap_enforced_w": None,
+            "persistence": None,
+            "compute_capability": None,
+            "architecture": None,
+            "pcie": None,
+            "clocks": None,
+            "ecc": None,
+            "nvlink": None,
             "errors": {},
         }
     ]
@@ -411,21 +435,21 @@ def test_what_a_card_does_not_have_is_null_and_no_error(root: Tree, driver: Driv
         "nvmlDeviceGetPowerManagementLimitConstraints",
     ]
     driver(FakeNvml(fail=dict.fromkeys(names, unsupported)))
-    (gpu,) = nvidia.nvidia(root(CARD))["gpus"]
+    (gpu,) = nvidia_of(root(CARD))["gpus"]
     assert [gpu[key] for key in ("vram_mib", "cap_w", "cap_default_w", "cap_min_w")] == [None] * 4
     assert gpu["errors"] == {}
 
 
 def test_a_lost_card_stays_in_the_list_with_its_error(root: Tree, driver: Driver) -> None:
     driver(FakeNvml(cards=2, fail={"nvmlDeviceGetHandleByIndex_v2": pynvml.NVML_ERROR_GPU_IS_LOST}))
-    found = nvidia.nvidia(root(CARD))["gpus"]
+    found = nvidia_of(root(CARD))["gpus"]
     assert [gpu["uuid"] for gpu in found] == [None, None]
     assert "lost" in found[0]["errors"]["card"].lower()
 
 
 def test_a_value_that_fails_is_null_with_its_reason(root: Tree, driver: Driver) -> None:
     driver(FakeNvml(fail={"nvmlDeviceGetPowerUsage": pynvml.NVML_ERROR_UNKNOWN}))
-    (gpu,) = nvidia.nvidia(root(CARD))["gpus"]
+    (gpu,) = nvidia_of(root(CARD))["gpus"]
     assert gpu["power_w"] is None and gpu["cap_w"] == 200.0
     assert set(gpu["errors"]) == {"power_w"}
 
@@ -439,7 +463,7 @@ def test_a_driver_that_was_updated_under_its_module_asks_for_a_reboot(root: Tree
 
 def test_a_library_without_cards_is_no_finding(root: Tree, driver: Driver) -> None:
     driver(FakeNvml(init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
-    assert nvidia.nvidia(root({}))["gpus"] == []
+    assert nvidia_of(root({}))["gpus"] == []
     with pytest.raises(Finding, match="NVML does not work"):
         nvidia.nvidia(root(CARD))
 
@@ -450,7 +474,7 @@ def test_a_card_without_a_driver_is_a_finding_and_no_card_is_none(
     def absent(name: str, **_: object) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(nvidia.ctypes, "CDLL", absent)
-    assert nvidia.nvidia(root({})) == {"driver": None, "nvml": None, "cuda": None, "gpus": []}
+    monkeypatch.setattr(nvml.ctypes, "CDLL", absent)
+    assert nvidia_of(root({})) == {"driver": None, "nvml": None, "cuda": None, "gpus": []}
     with pytest.raises(Finding, match=r"card at 0000:3b:00\.0, but the driver's library"):
         nvidia.nvidia(root(CARD))

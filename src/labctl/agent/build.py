@@ -4,7 +4,11 @@ The same sources give the same bytes, whoever builds and when: sorted names, one
 says "no change" where nothing changed, and a host's file can be checked by its sha256. (The compressor is
 zlib's; a Python linked with another one may pack the same content into other bytes.)
 
-Only what a host needs goes in; ``build`` and ``access`` are for the machine that provisions.
+Only what a host needs goes in; ``build``, ``prune`` and ``access`` are for the machine that provisions. Of
+the domain that is what decides about caps, since a host decides that by itself at every boot.
+
+The program runs under the distribution's own Python and nothing else: ``-I`` keeps the environment and the
+user's packages out, ``-S`` the machine's, which a root program should not read and which cost time.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from functools import cache
 from pathlib import Path
 
 import labctl
+from labctl.agent import prune
 from labctl.domain.problem import LabctlError
 
-SHEBANG = b"#!/usr/bin/env python3\n"
-_STAYS_HERE = {"build.py", "access.py"}
+SHEBANG = b"#!/usr/bin/python3 -IS\n"
+STAYS_HERE = frozenset({"build.py", "prune.py", "access.py"})
+DOMAIN = ("__init__.py", "capping.py", "cap_json.py", "pci.py")
 _MAIN = """\
 import sys
 
@@ -54,16 +60,17 @@ def zipapp_bytes() -> bytes:
 def _contents() -> dict[str, bytes]:
     """Return what goes into the zip, by its name there."""
     package = Path(labctl.__file__).parent
-    agent = package / "agent"
+    agent = {
+        f"labctl/agent/{path.name}": path.read_bytes()
+        for path in (package / "agent").glob("*.py")
+        if path.name not in STAYS_HERE
+    }
     return {
         "__main__.py": _MAIN.encode(),
         "labctl/__init__.py": (package / "__init__.py").read_bytes(),
-        **{
-            f"labctl/agent/{path.name}": path.read_bytes()
-            for path in agent.glob("*.py")
-            if path.name not in _STAYS_HERE
-        },
-        "pynvml.py": _nvml_binding(),
+        **{f"labctl/domain/{name}": (package / "domain" / name).read_bytes() for name in DOMAIN},
+        **agent,
+        "pynvml.py": prune.pruned(_nvml_binding(), prune.used(agent.values())),
     }
 
 

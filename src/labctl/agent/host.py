@@ -5,6 +5,7 @@ A value that is not there is null, never zero: no answer about sessions is not t
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from .sections import Finding
 
 ROOT = Path("/")
+CAPS_OUTCOME = "var/lib/labctl/caps/outcome.json"
 _TIMEX_BYTES = 512  # struct timex has about 208; the kernel reads and writes its own size
 _TIMEX_MAXERROR_AT = 24
 _SYNCHRONISED_BELOW_US = 16_000_000  # what systemd's NTPSynchronized and the kernel call unsynchronised
@@ -84,6 +86,20 @@ def upkeep(root: Path = ROOT) -> dict[str, Any]:
         "reboot_pending": (root / "run/reboot-required").exists(),
         "reboot_because": sorted(set(packages.split())),
     }
+
+
+def caps(root: Path = ROOT) -> Any:
+    """Return what the last run of ``caps`` left, null where there was none.
+
+    Raises:
+        Finding: there is something, and it cannot be read.
+    """
+    try:
+        return json.loads((root / CAPS_OUTCOME).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Finding(f"/{CAPS_OUTCOME} cannot be read: {error}", "run labctl apply", "bad-file") from None
 
 
 def clock() -> dict[str, Any]:

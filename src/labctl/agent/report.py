@@ -1,42 +1,87 @@
 """``report``: what this host is and how it is, as one JSON document.
 
-Each key but ``agent`` and ``errors`` is a section, null when it could not be had; then ``errors`` says under
-the same name what is wrong and what to do. Fields may be added; none changes its meaning without ``format``.
+Each key but ``agent``, ``errors`` and ``findings`` is a section, null when it could not be had; then
+``errors`` says under the same name what is wrong and what to do. (``caps`` without an error is null where no
+cap was ever set.) ``findings`` lists all that is wrong and has a name: errors with a ``code``, and single
+cards, each with its section. Fields may be added; none changes its meaning without ``format``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from . import amd, host, nics, nvidia
-from .sections import Section, gather
+from . import amd, host, kernel, nics, nvidia, nvml
+from .host import ROOT
+from .sections import Findings, gather
 
 FORMAT = 1
 _FOR_ITSELF_S = 1.0
 
-SECTIONS: dict[str, Section] = {
+SECTIONS: dict[str, Callable[[Path], Any]] = {
     "system": host.system,
-    "sessions": host.sessions,
+    "sessions": lambda root: host.sessions(),
     "nics": nics.nics,
     "nvidia": nvidia.nvidia,
     "amd": amd.amd,
+    "kernel": kernel.kernel,
+    "caps": host.caps,
     "upkeep": host.upkeep,
-    "clock": host.clock,
+    "clock": lambda root: host.clock(),
 }
 
 
-def collect(deadline_s: float) -> dict[str, Any]:
+def collect(deadline_s: float, root: Path = ROOT) -> dict[str, Any]:
     """Return the whole report within ``deadline_s``, whatever hangs or fails."""
-    values, errors = gather(SECTIONS, max(deadline_s - _FOR_ITSELF_S, _FOR_ITSELF_S))
+    sections = {name: partial(section, root) for name, section in SECTIONS.items()}
+    values, errors = gather(sections, max(deadline_s - _FOR_ITSELF_S, _FOR_ITSELF_S))
+    cards = {name: values.pop(name) for name in list(values) if "/" in name}
+    silent = {name: errors.pop(name) for name in cards if name in errors}
+    if values["nvidia"] is not None:
+        values["nvidia"] = nvidia.assembled(values["nvidia"], _of("nvidia/", cards), silent)
+    if values["amd"] is not None:
+        values["amd"] = amd.assembled(_of("amd/", cards), silent, root)
     python = ".".join(str(part) for part in sys.version_info[:3])
     return {
         "agent": {"version": __version__, "format": FORMAT, "python": python},
         **values,
         "errors": errors,
+        "findings": _findings(values, errors),
     }
+
+
+def _of(prefix: str, cards: dict[str, Any]) -> dict[str, Any]:
+    return {name: card for name, card in cards.items() if name.startswith(prefix)}
+
+
+def _findings(values: dict[str, Any], errors: Findings) -> list[dict[str, Any]]:
+    """Return all that is wrong and has a name, of sections and of single cards."""
+    found = [
+        {
+            "section": name,
+            "card": None,
+            "code": error["code"],
+            "what": error["what"],
+            "hint": error.get("hint", ""),
+        }
+        for name, error in errors.items()
+        if "code" in error
+    ]
+    for section in ("nvidia", "amd"):
+        for gpu in (values.get(section) or {"gpus": []})["gpus"]:
+            if gpu["code"]:
+                card = gpu["uuid"] or gpu["pci"] or f"index {gpu.get('index')}"
+                why = next(iter(gpu["errors"].values()), gpu["code"])
+                hint = nvml.hint_of(gpu["code"])
+                found.append(
+                    {"section": section, "card": card, "code": gpu["code"], "what": why, "hint": hint}
+                )
+    return found
 
 
 def as_json(report: dict[str, Any], *, pretty: bool = False) -> str:

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from .pci import address as address
+
 FORMAT = 1
 REASONS = ("circuit", "psu", "efficiency", "noise", "heat")
 HARD_REASONS = ("circuit", "psu")
@@ -35,10 +37,6 @@ WRONG = ("refused", "failed")
 
 RESET = "reset"
 """In place of two clocks: no lock."""
-
-_ADDRESS = re.compile(
-    r"(?:([0-9a-f]{1,8}):)?([0-9a-f]{1,2}):([0-9a-f]{1,2})\.([0-7])", re.ASCII | re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -172,15 +170,6 @@ class Sorted(NamedTuple):
     live: tuple[Override, ...]
     expired: tuple[Override, ...]
     doubtful: tuple[Override, ...]
-
-
-def address(text: str | None) -> str | None:
-    """Return ``0000:3b:00.0`` for ``3b:00.0`` and NVIDIA's ``00000000:3B:00.0``; None where it is none."""
-    found = _ADDRESS.fullmatch(text or "")
-    if not found:
-        return None
-    domain, bus, device, function = found.groups()
-    return f"{int(domain or '0', 16):04x}:{int(bus, 16):02x}:{int(device, 16):02x}.{function}"
 
 
 def same(one: str | None, other: str | None) -> bool:
