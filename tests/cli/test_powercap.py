@@ -11,7 +11,9 @@ import pytest
 from powercap_rack import KEY, OFF, RACK, UUIDS, Asked, Bench, Done, Hosts, card, fails, says
 
 from labctl import wiring
+from labctl.cli.completion import complete_cards
 from labctl.cli.main import main
+from labctl.cli.powercap import powercap
 from labctl.domain.failures import Failure
 from labctl.ports import Said
 
@@ -331,3 +333,29 @@ def test_a_refusal_on_the_host_leaves_no_promise_about_how_long_it_holds(bench: 
     done = bench.powercap("200", "rig")
     assert "its own range" in done.out
     assert "It holds" not in done.out
+
+
+# -- completion
+
+
+def complete(bench: Bench, *words: str) -> list[str]:
+    context = powercap.make_context("powercap", list(words[:-1]), resilient_parsing=True)
+    return [item.value for item in complete_cards(context, powercap.params[0], words[-1])]
+
+
+def test_hosts_groups_and_behind_a_slash_cards_are_suggested_without_running_the_file(bench: Bench) -> None:
+    (bench.folder / "inventory/rack.py").write_text(RACK + "raise SystemExit('this file was run')\n")
+    assert complete(bench, "") == ["big", "gpu", "mix", "nas", "rig", "spark", "storage"]
+    assert complete(bench, "200", "rig/") == ["rig/slot0", "rig/slot1"]
+    assert complete(bench, "200", "rig/slot1", "rig/") == ["rig/slot0"]
+    assert complete(bench, "mix/i") == ["mix/igpu"]
+
+
+def test_cards_that_a_loop_made_are_suggested_after_the_first_use(bench: Bench) -> None:
+    made = RACK.replace(
+        'gpus=[Gpu(model="GB10", slot="soc")]', 'gpus=[Gpu(model="GB10", slot=f"s{n}") for n in (1,)]'
+    )
+    (bench.folder / "inventory/rack.py").write_text(made)
+    assert complete(bench, "spark/") == []
+    bench.powercap("spark")
+    assert complete(bench, "spark/") == ["spark/s1"]

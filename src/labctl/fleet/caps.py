@@ -115,15 +115,3 @@ def _protected(order: Order, host: Host, gpu: Gpu) -> bool:
     if order.watts is None or cap is None:
         return False
     return over_hard_cap(order.watts, Declared(gpu.model, cap_w=cap.watts, reason=cap.reason))
-
-
-def summary(order: Order) -> str:
-    """Return what the order asks for, in words."""
-    if order.reset:
-        return "back to what the inventory declares"
-    parts = [f"{order.watts} W"] if order.watts is not None else []
-    if isinstance(order.clocks_mhz, tuple):
-        parts.append(f"clocks locked to {order.clocks_mhz[0]} to {order.clocks_mhz[1]} MHz")
-    elif order.clocks_mhz is not None:
-        parts.append("clocks unlocked")
-    return ", ".join(parts)

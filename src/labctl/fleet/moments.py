@@ -48,9 +48,10 @@ def _read(text: str, now: datetime) -> datetime | None:
     if text and (span := _SPAN.fullmatch(text)):
         days, hours, minutes, seconds = (int(part or 0) for part in span.groups())
         return now + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-    try:
-        written = datetime.fromisoformat(text)
-    except ValueError:
-        return None
     # A date alone would mean its first moment, which nobody who types it means.
-    return written.astimezone() if ":" in text else None
+    if ":" not in text:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        return None

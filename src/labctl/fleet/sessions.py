@@ -13,10 +13,12 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.problem import LabctlError, Problem
+from labctl.inventory import known_hosts
 from labctl.ports import Remote, Said
 
 AT_ONCE = 64
@@ -113,17 +115,8 @@ def _last_words(news: queue.SimpleQueue[Answer | BaseException], missing: int) -
     return found
 
 
-def interrupted(answers: Mapping[str, Answer]) -> bool:
-    """Return whether a person stopped the asking."""
-    return any(answer.failure and answer.failure.code == INTERRUPTED for answer in answers.values())
-
-
 def require_enrolled(hosts: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise ``LabctlError`` naming every host without a pinned key, before any of them is contacted."""
-    from pathlib import Path
-
-    from labctl.inventory import known_hosts
-
     missing = []
     for name, data in hosts.items():
         pinned = known_hosts.load(Path(data["ssh_known_hosts_file"]))
