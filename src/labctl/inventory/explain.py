@@ -30,6 +30,7 @@ _UNITS = (
     ("watts", "give watts, such as 1600"),
     ("_mhz", "give MHz, the lowest and the highest, such as (210, 1500)"),
     ("_gib", "give GiB, such as 128"),
+    ("branch", "give a branch, such as 580"),
     ("volts", "give volts, such as 230"),
     ("amps", "give amperes, such as 16"),
     ("share", "give a share of 1, such as 0.8"),
@@ -128,6 +129,8 @@ def _typed(error: ErrorDetails) -> tuple[str, str]:
         hint = _unit_hint(error["loc"]) or _list_hint(value)
     elif kind.startswith("int"):
         hint = _int_hint(value)
+    elif kind == "bool_type" and type(value) is int and value in (0, 1):
+        hint = f"write {bool(value)}"
     elif kind == "string_type" and isinstance(value, (int, float)) and not isinstance(value, bool):
         hint = f'write "{value}"' if len(shown(value)) < 40 else ""
     return f"must be {_EXPECTED[kind]}, not {shown(value)}", hint or _unit_hint(error["loc"])
@@ -162,7 +165,7 @@ def sentence(error: ErrorDetails, cls: type[BaseModel]) -> tuple[str, str]:
     if kind in ("model_type", "dataclass_type"):
         return f"must be {ctx.get('class_name', 'an object')}(...), not {shown(error['input'])}", ""
     if kind in ("too_short", "string_too_short"):
-        return "must not be empty", ""
+        return "must not be empty", "give at least one" if kind == "too_short" else "give some text"
     if kind in ("too_long", "string_too_long"):
         return f"must not be longer than {ctx.get('max_length')}", ""
     return error["msg"][:1].lower() + error["msg"][1:], ""
@@ -174,7 +177,7 @@ def _value_hint(reason: str, value: object) -> str:
         return f'write "{value}s", "{value}m" or "{value}h"' if value < 10_000 else ""
     if not isinstance(value, str) or len(value) > 80:
         return ""
-    if "label" in reason:
+    if "label" in reason or "short name" in reason:
         guess = re.sub("[^a-z0-9]+", "-", value.lower()).strip("-")
         return f'write "{guess}"' if guess else ""
     if "IP address or a host name" in reason and (port := re.fullmatch(r"[^:]+:([0-9]{1,5})", value)):

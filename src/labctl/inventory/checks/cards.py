@@ -31,7 +31,7 @@ def identities(rack: Rack) -> Iterator[Finding]:
     )
     for at, host in each_host(rack):
         for field, hint in (
-            ("slot", ""),
+            ("slot", "give each place a name of its own"),
             ("pci", "every card has its own; `lspci -D` on the host prints them"),
         ):
             yield from twice(
@@ -56,7 +56,7 @@ def models(rack: Rack) -> Iterator[Finding]:
             if row is None and (gpu.vendor is None or gpu.tdp_w is None):
                 yield _unknown(here, gpu)
             elif row is not None and gpu.vendor not in (None, row.vendor):
-                reason = f"a {row.name} is a card by {row.vendor}, not by {gpu.vendor}"
+                reason = f"{row.name} is a card by {row.vendor}, not by {gpu.vendor}"
                 yield Finding((*here, "vendor"), reason, "remove it: labctl knows this card")
 
 
@@ -97,9 +97,9 @@ def caps(rack: Rack) -> Iterator[Finding]:
 
 def _judged(path: Where, watts: int, row: GpuProfile) -> Iterator[Finding]:
     if row.cap_min_w is None or row.cap_max_w is None:
-        yield Finding(path, f"a {row.name} has no power cap", "remove `cap_w` and `cap_reason`")
+        yield Finding(path, f"{row.name} has no power cap", "remove `cap_w` and `cap_reason`")
     elif not row.cap_min_w <= watts <= row.cap_max_w:
-        reason = f"a {row.name} takes a cap of {row.cap_min_w} to {row.cap_max_w} W, not {watts} W"
+        reason = f"{row.name} takes a cap of {row.cap_min_w} to {row.cap_max_w} W, not {watts} W"
         yield Finding(path, reason, _nearest(watts, row))
 
 
@@ -122,7 +122,7 @@ def clocks(rack: Rack) -> Iterator[Finding]:
         for index, gpu, row in _known(host):
             if gpu.clocks_mhz is not None and not _locks_clocks(row):
                 reason = (
-                    f"the clocks of a {row.name} cannot be locked, only those of NVIDIA cards from Volta on"
+                    f"the clocks of {row.name} cannot be locked, only those of NVIDIA cards from Volta on"
                 )
                 hint = "cap its power instead" if row.cap_max_w is not None else "remove it"
                 yield Finding((*at, "gpus", index, "clocks_mhz"), reason, hint)

@@ -44,8 +44,9 @@ def _refused(at: Where, named: list[str], asked: Nvidia) -> Iterator[Finding]:
         (("nvidia", "flavour"), asked.branch, asked.flavour, by_card),
     ):
         found = refusals(named, branch, flavour)
-        for reason in found:
-            yield Finding((*at, *path), reason, hint)
+        for refusal in found:
+            reason, _, advice = refusal.partition(": ")
+            yield Finding((*at, *path), reason, advice or hint)
         if found:
             return
 
