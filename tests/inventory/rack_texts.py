@@ -9,10 +9,10 @@ from labctl.inventory import LoadedRack, load_rack
 
 HEAD = """\
 from labctl.inventory import (
-    Circuit, Command, Gpu, Host, IdlePolicy, Ipmi, LlamaServer, Model, Psu, Rack, SmartPlug, Ssh, WakeOnLan,
+    Amd, AptMirror, Circuit, Command, Gpu, Host, IdlePolicy, Ipmi, LlamaServer, Model, Nvidia, Psu, Rack, SmartPlug, Ssh, WakeOnLan,
 )
 
-"""
+"""  # noqa: E501
 TAIL = "\nglobals().update(rack.groups())\n"
 
 

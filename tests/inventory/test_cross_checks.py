@@ -11,7 +11,7 @@ from rack_texts import loaded, problems, rack_text, write
 # A rack that agrees with itself; each case below puts one line in or changes one word.
 SOUND = """\
 rack = Rack(name="r",
-    circuits=[Circuit(name="office"), Circuit(name="cellar")],
+    circuits=[Circuit(name="office", upstream="house"), Circuit(name="cellar"), Circuit(name="house")],
     models=[
         Model(id="m1", source="file:///srv/m1", path="/m/1", aliases=["small"]),
         Model(id="m2", source="file:///srv/m2", path="/m/2"),
@@ -47,6 +47,25 @@ CASES = [
     ("a cable to no card", '"board", "s0"', '"board", "s0", "s7"', 14, "a", "psus[0].feeds[2]", "no card of this host called 's7'"),
     ("a card without power", 'feeds=["s1"]', "feeds=[]", 13, "a", "gpus[1]", "no power supply feeds s1"),
     ("a board without power", '"board", "s0"', '"s0"', 14, "a", "psus", "no power supply feeds the board"),
+    ("an unknown card", 'model="RTX 3090", slot="s1"', 'model="RTX 3099", slot="s1"', 13, "a", "gpus[1].model", "knows no card called 'RTX 3099'"),
+    ("a card of which half is said", 'model="RTX 3090", slot="s1"', 'model="Voodoo 2", vendor="nvidia", slot="s1"', 13, "a", "gpus[1].model", "knows no card called 'Voodoo 2'"),
+    ("a card by another vendor", 'model="RTX 3090", slot="s1"', 'model="RTX 3090", vendor="amd", slot="s1"', 13, "a", "gpus[1].vendor", "RTX 3090 is a card by nvidia"),
+    ("two cards at one bus address", 'slot="s0"), Gpu(model="RTX 3090"', 'slot="s0", pci="0000:3B:00.0"), Gpu(model="RTX 3090", pci="3b:00.0"', 13, "a", "gpus[1].pci", "taken already"),
+    ("a card that is called board", 'slot="s1"', 'slot="board"', 13, "a", "gpus[1].slot", "means the mainboard"),
+    ("a cap below the card's range", 'slot="s1"', 'slot="s1", cap_w=50, cap_reason="noise"', 13, "a", "gpus[1].cap_w", "RTX 3090 takes a cap of 100 to"),
+    ("a cap above the card's range", 'slot="s1"', 'slot="s1", cap_w=900, cap_reason="noise"', 13, "a", "gpus[1].cap_w", "not 900 W"),
+    ("a host's cap below the cards' range", 'address="10.0.0.1",', 'address="10.0.0.1", cap_w=50, cap_reason="heat",', 12, "a", "cap_w", "RTX 3090 takes a cap of 100 to"),
+    ("a cap of nothing", 'address="10.0.0.2",', 'address="10.0.0.2", cap_w=50, cap_reason="heat",', 19, "b", "cap_w", "caps nothing: this host has no cards"),
+    ("a cable to a bus address that no card has", '"board", "s0"', '"board", "s0", "0000:ff:00.0"', 14, "a", "psus[0].feeds[2]", "no card of this host called '0000:ff:00.0'"),
+    ("a cable to a uuid that no card has", '"board", "s0"', '"board", "s0", "GPU-22222222-1111-1111-1111-111111111111"', 14, "a", "psus[0].feeds[2]", "no card of this host called 'GPU-2222"),
+    ("two cables to one card", 'feeds=["s1"]', 'feeds=["s1", "GPU-11111111-1111-1111-1111-111111111111"]', 15, "a", "psus[1].feeds[1]", "fed by this power supply already as 's1'"),
+    ("a circuit behind none", 'upstream="house"', 'upstream="hous"', 6, "", "circuits[0].upstream", "no circuit called 'hous'"),
+    ("a circuit behind itself", 'upstream="house"', 'upstream="office"', 6, "", "circuits[0].upstream", "cannot feed itself"),
+    ("two circuits behind each other", 'Circuit(name="house")', 'Circuit(name="house", upstream="office")', 6, "", "circuits[0].upstream", "house feeds office, office feeds house"),
+    ("driver settings without cards", 'address="10.0.0.2",', 'address="10.0.0.2", nvidia=Nvidia(branch=580),', 19, "b", "nvidia", "this host has no NVIDIA card"),
+    ("AMD's settings for NVIDIA's cards", 'address="10.0.0.1",', 'address="10.0.0.1", amd=Amd(rocm="10.0"),', 12, "a", "amd", "this host has no AMD card"),
+    ("a backend of another vendor's cards", 'address="10.0.0.1",', 'address="10.0.0.1", backend="rocm",', 12, "a", "backend", "no card of this host computes with rocm"),
+    ("a backend without cards", 'address="10.0.0.2",', 'address="10.0.0.2", backend="vulkan",', 19, "b", "backend", "this host has no cards"),
     ("an unknown model", 'model="small"', 'model="smal"', 16, "a", "services[0].model", "no model called 'smal'"),
     ("an unknown card of a service", 'gpus=["s0"]', 'gpus=["s9"]', 16, "a", "services[0].gpus[0]", "no card of this host called 's9'"),
     ("a dependency on nobody", 'depends_on=["a"]', 'depends_on=["x"]', 19, "b", "depends_on[0]", "no host called 'x'"),
@@ -153,3 +172,33 @@ rack = Rack(name="r", hosts=[
 """
     found = loaded(tmp_path, body)
     assert [found.host_data[name]["ssh_port"] for name in "ab"] == [22, 2222]
+
+
+def test_a_circle_of_circuits_is_named_in_full_and_once(tmp_path: Path) -> None:
+    body = """\
+rack = Rack(name="r", hosts=[], circuits=[
+    Circuit(name="strip", upstream="ups"), Circuit(name="other", upstream="ups"),
+    Circuit(name="ups", upstream="wall"),
+    Circuit(name="wall", upstream="ups"),
+])
+"""
+    (found,) = problems(write(tmp_path, rack_text(body)))
+    assert found.reason == "these circuits feed each other: wall feeds ups, ups feeds wall"
+    assert (found.line, found.field) == (7, "circuits[2].upstream")
+
+
+def test_a_long_chain_of_circuits_is_no_circle(tmp_path: Path) -> None:
+    body = """\
+rack = Rack(name="r", hosts=[], circuits=[
+    Circuit(name=f"c{i}", upstream=f"c{i + 1}" if i < 999 else None) for i in range(1000)])
+"""
+    assert problems(write(tmp_path, rack_text(body))) == []
+
+
+def test_among_many_names_the_hint_does_not_claim_that_there_are_none(tmp_path: Path) -> None:
+    body = """\
+rack = Rack(name="r", hosts=[Host(name="a", address="x", psus=[Psu(name="p", watts=500, circuit="zzz")])],
+    circuits=[Circuit(name=f"c{i}") for i in range(100)])
+"""
+    (found,) = problems(write(tmp_path, rack_text(body)))
+    assert (found.field, found.hint) == ("psus[0].circuit", "")
