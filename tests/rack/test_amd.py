@@ -7,9 +7,12 @@ repository on the host; apt, dpkg, systemd and llama.cpp are real.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,33 @@ def engine(amd: DeclaredHost, backend: str, script: str) -> None:
     (folder / "llama-bench").chmod(0o755)
 
 
+def signed_copy(amd: DeclaredHost, work: Path) -> tuple[Path, str]:
+    """Lay AMD's layout of a repository around the stand-ins, signed; return the key and its fingerprint."""
+    if not shutil.which("gpg"):
+        pytest.skip("gpg is not installed")
+    copy = amd.rack.root(amd.host.name) / "opt/copy"
+    shutil.copytree(amd.rack.root(amd.host.name) / "opt/stand-ins", copy)
+    index = copy / "dists/stable/main/binary-amd64/Packages"
+    index.parent.mkdir(parents=True)
+    (copy / "Packages").rename(index)
+    listed = f" {hashlib.sha256(index.read_bytes()).hexdigest()} {index.stat().st_size}"
+    release = copy / "dists/stable/Release"
+    release.write_text(
+        "Suite: stable\nCodename: stable\nComponents: main\nArchitectures: amd64\n"
+        f"Date: {formatdate(usegmt=True)}\nSHA256:\n{listed} main/binary-amd64/Packages\n"
+    )
+    gpg = ["gpg", "--homedir", str(work / "gpg"), "--batch", "--quiet", "--yes"]
+    (work / "gpg").mkdir(mode=0o700)
+    make = ["--passphrase", "", "--quick-generate-key", "a@example.org", "ed25519", "sign", "never"]
+    key = work / "key.asc"
+    for argv in (make, ["--clearsign", "-o", str(release.with_name("InRelease")), str(release)],
+                 ["--armor", "--export", "-o", str(key)]):  # fmt: skip
+        subprocess.run([*gpg, *argv], check=True, capture_output=True)
+    said = subprocess.run([*gpg, "--with-colons", "--list-keys"], check=True, capture_output=True, text=True)
+    subprocess.run(["gpgconf", "--homedir", str(work / "gpg"), "--kill", "all"], check=True)
+    return key, next(line.split(":")[9] for line in said.stdout.splitlines() if line.startswith("fpr"))
+
+
 def record(amd: DeclaredHost) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(amd.run("cat /var/lib/labctl/backend.json"))
     return found
@@ -111,6 +141,28 @@ def test_strix_halo_divides_its_memory_and_is_guarded_until_it_leaves_the_invent
     assert amd.apply(*DEPLOYS) > 0
     amd.run("ls /etc/modprobe.d/labctl-* /etc/systemd/system/*/10-labctl* /etc/labctl/backend.env", status=2)
     assert amd.apply(*DEPLOYS) == 0
+
+
+@BOTH
+def test_a_copy_of_amds_repository_is_believed_by_its_key_only(amd: DeclaredHost, tmp_path: Path) -> None:
+    key, fingerprint = signed_copy(amd, tmp_path)
+    mirror = {"url": "file:///opt/copy", "key": str(key), "fingerprint": fingerprint}
+    amd.declare(fields=f"{DISCRETE}amd={{'mirror': {mirror!r}}}, ")
+    assert amd.apply("rocm") > 0
+    assert "file:/opt/copy" in amd.run("apt-cache policy amdrocm10.0-gfx1100")
+    assert amd.apply("rocm") == 0
+
+    amd.declare(fields=f"{DISCRETE}amd={{'mirror': {mirror | {'fingerprint': '0' * 40}!r}}}, ")
+    assert "expected 000" in amd.fails("rocm")
+
+
+def test_amds_own_key_that_cannot_be_had_changes_nothing(amd: DeclaredHost) -> None:
+    amd.run("rm /etc/apt/sources.list.d/stand-ins.list; apt-get -q update; rm -f /var/cache/apt/*.bin")
+    amd.declare(fields=DISCRETE)
+    assert "the key at https://stable.repo.amd.com/rocm/gpg/packages.gpg could not be fetched" in amd.fails(
+        "rocm"
+    )
+    amd.run("ls /etc/apt/sources.list.d/labctl-* /etc/apt/keyrings/labctl-*", status=2)
 
 
 def test_a_host_without_an_engine_has_nothing_proved_and_nothing_changed(amd: DeclaredHost) -> None:
