@@ -42,6 +42,7 @@ class LoopbackHost(paramiko.ServerInterface):
     path: Path
     manner: str = "well"
     connections: int = 0
+    left: int = 0
     commands: list[str] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -76,9 +77,10 @@ class LoopbackHost(paramiko.ServerInterface):
             while transport.is_active() and not self.stopping.wait(0.02):
                 continue
             transport.close()
+            self.left += 1
 
     def run(self, channel: paramiko.Channel, command: str) -> None:
-        env = {"PATH": f"{self.path}:{os.environ['PATH']}", "HOME": "/"}
+        env = {"PATH": f"{self.path}:{os.environ['PATH']}", "HOME": "/", "PORT": str(self.port)}
         stdin = channel.makefile("rb").read()
         done = subprocess.run(["sh", "-c", command], input=stdin, capture_output=True, env=env, check=False)
         try:
@@ -139,18 +141,20 @@ class Lan:
         (self.bin / "sudo").write_text(script)
         (self.bin / "sudo").chmod(0o755)
 
-    def start(self, manner: str = "well", pinned: paramiko.PKey | None = None) -> dict[str, Any]:
+    def start(
+        self, manner: str = "well", pinned: paramiko.PKey | None = None, address: str = "127.0.0.1"
+    ) -> dict[str, Any]:
         """Start a host and return its connection data, as a rack would give them."""
         authorized = paramiko.PKey.from_path(self.key).get_base64()
-        host = LoopbackHost(socket.create_server(("127.0.0.1", 0)), host_key(), authorized, self.bin, manner)
+        host = LoopbackHost(socket.create_server((address, 0)), host_key(), authorized, self.bin, manner)
         self.hosts.append(host)
-        self.pin(host.port, pinned or host.key)
+        self.pin(host.port, pinned or host.key, address)
         threading.Thread(target=host.serve, daemon=True).start()
         return self.data(host.port)
 
-    def pin(self, port: int, key: paramiko.PKey) -> None:
+    def pin(self, port: int, key: paramiko.PKey, address: str = "127.0.0.1") -> None:
         with self.known_hosts.open("a") as stream:
-            stream.write(f"[127.0.0.1]:{port} {key.get_name()} {key.get_base64()}\n")
+            stream.write(f"[{address}]:{port} {key.get_name()} {key.get_base64()}\n")
 
     def data(self, port: int, user: str = "admin") -> dict[str, Any]:
         return {

@@ -99,7 +99,7 @@ def judge(hosts: Sequence[HostCaps]) -> Outcome:
     said = f"{len(done)} of {counted(len(done) + len(wrong), 'card')} as ordered"
     names = ", ".join([*(f"{host}/{card_name(card)}" for host, card in wrong), *(one.host for one in silent)])
     if any(one.status == INTERRUPTED for one in silent):
-        return Outcome(ExitCode.INTERRUPTED, f"interrupted; {said}")
+        return Outcome(ExitCode.INTERRUPTED, f"interrupted; {said if cards else 'no host had answered'}")
     if not wrong and not silent:
         return Outcome(ExitCode.OK, said if cards else "there was nothing to do")
     if done:
