@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fake_gpus import loaded_nvml, nvml, nvml_library
+from fake_gpus import amd_fuse, amd_tree, loaded_nvml, nvml, nvml_library
 
-__all__ = ["loaded_nvml", "nvml", "nvml_library"]
+__all__ = ["amd_fuse", "amd_tree", "loaded_nvml", "nvml", "nvml_library"]

@@ -7,6 +7,11 @@
         gpus.set(1, err=15)                   # GPU is lost; gpus.fault(1, "lost") is the same
         assert gpus.writes() == []            # nobody set anything
 
+    def test_an_amd_cap(amd_fuse):
+        root = amd_fuse("RX 7900 XTX", "Radeon 8060S")    # a root folder: root / "sys/class/drm/card0/..."
+        (root / "sys/class/drm/card0/device/hwmon/hwmon3/power1_cap").write_text("250000000")
+
+``amd_tree`` is the same as plain files, which refuse nothing. Both hold NVIDIA cards too, on the PCI bus.
 ``loaded_nvml`` makes the same for this process's own pynvml. The fixtures skip, with the reason, where
 there is no C compiler. Keys of cards are those of ``labctl/lab/fake/fakenvml.c``.
 """
@@ -16,14 +21,15 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from labctl import wiring
-from labctl.lab.fake import boards
+from labctl.lab.fake import boards, sysfs
 from labctl.lab.fake import nvml as fake
+from labctl.lab.fake.mount import Mounted, lacking
 
 FAULTS: dict[str, dict[str, str | int]] = {
     "lost": {"err": 15},
@@ -137,3 +143,36 @@ def loaded_nvml(nvml: MakeNvml, monkeypatch: pytest.MonkeyPatch) -> MakeNvml:
         return gpus
 
     return make
+
+
+MakeTree = Callable[..., Path]
+
+
+@pytest.fixture
+def amd_tree(tmp_path: Path) -> MakeTree:
+    """Make a root folder with ``sys`` and ``proc`` of a host with these cards: plain files, no manners."""
+    made: list[Path] = []
+
+    def make(*models: str) -> Path:
+        made.append(tmp_path / f"root{len(made)}")
+        sysfs.build(made[-1], boards.cards(models))
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture
+def amd_fuse(amd_tree: MakeTree) -> Iterator[MakeTree]:
+    """Like ``amd_tree``, but writes are taken or refused as the kernel does; for root, with libfuse3."""
+    reason = lacking()
+    if reason:
+        pytest.skip(reason)
+    mounted: list[Mounted] = []
+
+    def make(*models: str) -> Path:
+        mounted.append(Mounted(amd_tree(*models)))
+        return mounted[-1].path
+
+    yield make
+    for one in mounted:
+        one.end()
