@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labctl.domain.failures import Failure, HostError
-from labctl.domain.problem import LabctlError, Problem
+from labctl.domain.problem import LabctlError
 from labctl.inventory import known_hosts
 from labctl.ports import Remote, Said
 
@@ -123,5 +123,8 @@ def require_enrolled(hosts: Mapping[str, Mapping[str, Any]]) -> None:
         if not known_hosts.lookup(pinned, str(data["ssh_hostname"]), int(data["ssh_port"])):
             missing.append(name)
     if missing:
-        hint = f"compare and pin: labctl enroll {' '.join(missing)}"
-        raise LabctlError([Problem("it has no pinned host key", hint=hint, host=name) for name in missing])
+        whose = "this host has" if len(missing) == 1 else "these hosts have"
+        raise LabctlError(
+            f"{whose} no pinned host key: {', '.join(missing)}",
+            hint=f"compare and pin: labctl enroll {' '.join(missing)}",
+        )
