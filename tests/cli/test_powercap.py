@@ -224,7 +224,7 @@ def test_every_other_card_is_done_when_one_fails_and_the_table_says_which(bench:
     assert "rig   slot1  RTX 3090  350 W         failed       it stays at 350 W; look at dmesg" in done.out
     assert "mix                                  unreachable  10.0.0.9:22 did not answer" in done.out
     assert "Result: 1 of 2 cards as ordered; not done: rig/slot1, mix" in done.out
-    assert "error: host mix: 10.0.0.9:22 did not answer within 10 s\n  hint: is it switched on?" in done.err
+    assert "did not answer within 10 s; is it switched on?" in done.out
 
 
 @pytest.mark.parametrize(
@@ -249,14 +249,14 @@ def test_no_host_reached_is_3_and_a_failed_one_is_1(bench: Bench) -> None:
     done = bench.powercap("200", "rig")
     assert done.code == 1
     assert "labctl's agent is not installed there" in done.words
-    assert "hint: labctl apply --limit rig" in done.words
+    assert "; labctl apply --limit rig" in done.words
 
 
 def test_an_older_agent_that_knows_no_orders_is_told_apart(bench: Bench) -> None:
     bench.hosts.plays = {"rig": lambda asked: Said(2, b"", "labctl-agent: what labctl runs on this host.")}
     done = bench.powercap("200", "rig")
     assert done.code == 1
-    assert "labctl apply --limit rig installs it anew" in done.words
+    assert "labctl's agent there is older than this labctl; labctl apply --limit rig" in done.words
 
 
 def test_findings_of_a_host_are_shown_as_warnings(bench: Bench) -> None:

@@ -13,6 +13,8 @@ from labctl.fleet import reports
 from labctl.fleet.reports import Report, Unreachable
 from labctl.ports import Said
 
+AGENT = "/usr/local/lib/labctl/agent.pyz"
+
 
 def ask(remote: Scripted, *hosts: str) -> dict[str, Report | Unreachable]:
     loaded: Any = SimpleNamespace(host_data={host: {} for host in hosts}, path=Path("rack.py"))
@@ -35,6 +37,8 @@ def test_a_login_shell_that_greets_is_read_past() -> None:
     ("said", "code", "words"),
     [
         (Said(127, b"", "env: ...: No such file"), "no-agent", "not installed"),
+        (Said(1, b"", f"sudo: {AGENT}: command not found"), "no-agent", "not installed"),
+        (Said(2, b"", "labctl-agent: what labctl runs on"), "no-agent", "is older than this labctl"),
         (Said(1, b"", "Traceback\n  boom\n"), "op-failed", "gave no answer there: Traceback boom"),
         (Said(0, b"[1]", ""), "op-failed", "gave no answer there: [1]"),
         (Said(-1, b"", ""), "op-failed", "a signal ended it"),

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from labctl.cli import printer
+from labctl.domain.failures import Failure
 from labctl.domain.problem import Problem
 from labctl.fleet.cap_answers import HostCaps, card_name
 from labctl.fleet.sessions import Answer
@@ -63,7 +64,7 @@ def show_outcome(hosts: Sequence[HostCaps], *, clocks: bool) -> None:
     rows = []
     for host in hosts:
         if host.failure is not None:
-            rows.append((host.host, "", "", "", host.status, host.failure.reason))
+            rows.append((host.host, "", "", "", host.status, _said(host.failure)))
         for card in host.cards:
             why = _reason(card) or (_clocks_change(card) if clocks else "")
             rows.append((host.host, card_name(card), _model(card), _change(card), str(card["status"]), why))
@@ -77,7 +78,7 @@ def show_caps(hosts: Sequence[HostCaps]) -> None:
     rows = []
     for host in hosts:
         if host.failure is not None:
-            rows.append((host.host, "", "", "", "", f"{host.status}: {host.failure.reason}"))
+            rows.append((host.host, "", "", "", "", f"{host.status}: {_said(host.failure)}"))
         for card in host.cards:
             allowed = _range(card)
             rows.append((host.host, card_name(card), _model(card), _now(card), allowed, _wish(card)))
@@ -87,14 +88,15 @@ def show_caps(hosts: Sequence[HostCaps]) -> None:
 
 
 def _remarks(hosts: Iterable[HostCaps]) -> None:
-    """Say what hosts found beside their cards, and what to do about those that said nothing."""
+    """Say what hosts found beside their cards."""
     for host in hosts:
-        found = [Problem(str(one.get("what", "")), str(one.get("hint") or ""), host=host.host)
-                 for one in host.findings]  # fmt: skip
-        printer.show_problems(found, severity="warning")
-        if host.failure is not None:
-            problem = Problem(host.failure.reason, hint=host.failure.hint, host=host.host)
-            printer.show_problems([problem])
+        for one in host.findings:
+            problem = Problem(str(one.get("what", "")), str(one.get("hint") or ""), host=host.host)
+            printer.show_problems([problem], severity="warning")
+
+
+def _said(failure: Failure) -> str:
+    return f"{failure.reason}; {failure.hint}" if failure.hint else failure.reason
 
 
 def _reason(card: Mapping[str, Any]) -> str:

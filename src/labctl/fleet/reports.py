@@ -16,12 +16,14 @@ from labctl.domain.failures import Failure
 from labctl.fleet import sessions
 from labctl.fleet.sessions import Answer, Question
 from labctl.inventory import LoadedRack
-from labctl.ports import Remote
+from labctl.ports import Remote, Said
 from labctl.render.agent_bundle import PATH as AGENT_PATH
 
 DEADLINE_S = 20.0
 _REPORT = Question((AGENT_PATH, "report"))
 _NO_PROGRAM = (126, 127)
+_SUDO_FOUND_NONE = f"sudo: {AGENT_PATH}: command not found"
+BAD_USAGE = 2
 _QUOTED = 200  # characters of what a host said instead of an answer
 
 
@@ -75,14 +77,17 @@ def document_of(answer: Answer) -> dict[str, Any] | Failure:
             continue
         if isinstance(document, dict):
             return document
-    if said.status in _NO_PROGRAM:
-        return Failure(
-            "no-agent", "labctl's agent is not installed there", f"labctl apply --limit {answer.host}"
-        )
+    return _silence(answer.host, said)
+
+
+def _silence(host: str, said: Said) -> Failure:
+    """Return why a command of the agent printed no answer."""
+    mend = f"labctl apply --limit {host}"
+    if said.status in _NO_PROGRAM or (said.status == 1 and _SUDO_FOUND_NONE in said.stderr):
+        return Failure("no-agent", "labctl's agent is not installed there", mend)
+    if said.status == BAD_USAGE and said.stderr.startswith("labctl-agent:"):
+        return Failure("no-agent", "labctl's agent there is older than this labctl", mend)
     printed = " ".join((said.stderr.strip() or said.stdout.decode("utf-8", "replace").strip()).split())
     ended = f"it ended with exit status {said.status}" if said.status >= 0 else "a signal ended it"
-    return Failure(
-        "op-failed",
-        f"labctl's agent gave no answer there: {printed[:_QUOTED] or ended}",
-        f"labctl apply --limit {answer.host} installs it anew",
-    )
+    reason = f"labctl's agent gave no answer there: {printed[:_QUOTED] or ended}"
+    return Failure("op-failed", reason, f"{mend} installs it anew")
