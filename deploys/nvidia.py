@@ -1,9 +1,9 @@
 """The NVIDIA driver: the right branch and kernel modules for the host's cards, held, loaded and kept loaded.
 
 What is installed follows from the cards, the system and the kernel; a mix that no driver serves, or modules
-that Secure Boot would refuse, stop the host before anything is installed. Driver and kernel are held together,
-and automatic updates leave them out (see ``base``). A vendor's own image (DGX OS) is only looked at. Where the
-host's package sources offer NVIDIA's packages already (an admin's own mirror), no source is added.
+that Secure Boot would refuse, stop the host before anything is installed. Driver and kernel are held
+together, and automatic updates leave them out (see ``base``). A vendor's own image (DGX OS) is only looked
+at. Where the host's package sources offer NVIDIA's packages already (an admin's own mirror), none is added.
 
 When the cards, or the wish to manage them, leave the inventory, holds and labctl's own files go; the driver
 stays, since something may use it.
@@ -115,7 +115,7 @@ def sources(spec: Host, machine: MachineInfo, plan: DriverPlan) -> None:
         return
     first = (*plan.first, *plan.toolkit)[0]
     url, key = render.repository(plan, spec.nvidia.mirror, folder)
-    if not offered_elsewhere(first, url):
+    if spec.nvidia.mirror is not None or not offered_elsewhere(first, url):
         repository(render.CUDA_SOURCE, url, key)
 
 
@@ -202,7 +202,7 @@ def container_toolkit(spec: Host, machine: MachineInfo) -> None:
         return
     folder = Path(host.data.ssh_known_hosts_file).parent
     url, key = render.container_repository(machine.arch, spec.nvidia.container_mirror, folder)
-    if not offered_elsewhere(render.CONTAINER_PACKAGES[0], url):
+    if spec.nvidia.container_mirror is not None or not offered_elsewhere(render.CONTAINER_PACKAGES[0], url):
         repository(render.CONTAINER_SOURCE, url, key)
     apt.packages(name="container toolkit", names=render.CONTAINER_PACKAGES)
 

@@ -47,7 +47,7 @@ if [ -n "$library" ]; then
   case $library in *.so.*.*) say nvidia_library "${library##*.so.}" ;; esac
 fi
 # Where the kernel does not tell, the driver does; a card that hangs must not hang this.
-if [ -n "$library" ] && [ ! -d /sys/module/nvidia ] && [ ! -d /sys/module/nvidia_current ]; then
+if command -v nvidia-smi >/dev/null && [ ! -d /sys/module/nvidia ] && [ ! -d /sys/module/nvidia_current ]; then
   case $(timeout -k 2 10 nvidia-smi -L 2>&1) in *'version mismatch'*) say nvidia_mismatch yes ;; GPU*) say nvidia_answers yes ;; esac
 fi
 [ -e /dev/kfd ] && say kfd yes
