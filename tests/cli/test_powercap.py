@@ -259,6 +259,23 @@ def test_an_older_agent_that_knows_no_orders_is_told_apart(bench: Bench) -> None
     assert "labctl's agent there is older than this labctl; labctl apply --limit rig" in done.words
 
 
+def test_an_order_that_a_host_refuses_as_a_whole_is_a_failure_with_its_words(bench: Bench) -> None:
+    error = {"code": "busy", "what": "another run of caps does not end", "hint": "look at its cards"}
+    answer = json.dumps({"format": 1, "error": error}).encode()
+    bench.hosts.plays = {"rig": lambda asked: Said(1, answer, "")}
+    done = bench.powercap("200", "rig")
+    assert done.code == 1
+    assert "failed  another run of caps does not end; look at its cards" in done.out
+
+
+@pytest.mark.parametrize("answer", [{}, {"cards": [1]}, {"cards": [{"slot": "slot0"}]}, {"cards": "all"}])
+def test_an_answer_in_another_form_is_no_success(bench: Bench, answer: object) -> None:
+    bench.hosts.plays = {"rig": lambda asked: Said(0, json.dumps(answer).encode(), "")}
+    done = bench.powercap("200", "rig")
+    assert done.code == 1
+    assert "in a way that this labctl does not know" in done.out
+
+
 def test_findings_of_a_host_are_shown_as_warnings(bench: Bench) -> None:
     found = {"what": "slot1 (RTX 3090) is not there", "hint": "reseat it", "code": "missing"}
     bench.hosts.plays = {"rig": says(card("slot0", "changed"), findings=[found])}

@@ -74,12 +74,13 @@ def read(answer: Answer) -> HostCaps:
 
 def of_document(host: str, document: Mapping[str, Any]) -> HostCaps:
     """Return what the agent's JSON says; one that it refused to work on is a failure."""
+    error = document.get("error")
+    if isinstance(error, dict):
+        words = [str(error.get(key) or "") for key in ("code", "what", "hint")]
+        return HostCaps(host, failure=Failure(*words))
     cards, findings = _objects(document.get("cards")), _objects(document.get("findings"))
     if cards is None or any(not isinstance(card.get("status"), str) for card in cards):
-        what = next((str(one.get("what", "")) for one in findings or ()), "") or str(
-            document.get("error", "")
-        )
-        reason = what or "labctl's agent there answered in a way that this labctl does not know"
+        reason = "labctl's agent there answered in a way that this labctl does not know"
         return HostCaps(host, failure=Failure("op-failed", reason, f"labctl apply --limit {host}"))
     return HostCaps(host, cards, findings or ())
 
