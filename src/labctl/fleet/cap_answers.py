@@ -76,8 +76,8 @@ def of_document(host: str, document: Mapping[str, Any]) -> HostCaps:
     """Return what the agent's JSON says; one that it refused to work on is a failure."""
     error = document.get("error")
     if isinstance(error, dict):
-        words = [str(error.get(key) or "") for key in ("code", "what", "hint")]
-        return HostCaps(host, failure=Failure(*words))
+        code, what, hint = (str(error.get(key) or "") for key in ("code", "what", "hint"))
+        return HostCaps(host, failure=Failure(code, what, hint))
     cards, findings = _objects(document.get("cards")), _objects(document.get("findings"))
     if cards is None or any(not isinstance(card.get("status"), str) for card in cards):
         reason = "labctl's agent there answered in a way that this labctl does not know"
