@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -221,6 +222,48 @@ def test_loading_a_rack_imports_no_engine(tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert not {"gevent", "pyinfra", "paramiko", "cryptography", "rich", "click"} & set(ended.stdout.split())
+
+
+@pytest.mark.parametrize("command", [["validate"], ["plan"], ["apply", "--yes"]])
+def test_no_command_touches_anything_when_a_card_is_declared_wrongly(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a host was contacted")
+
+    monkeypatch.setattr(socket.socket, "connect", never)
+    monkeypatch.setenv("LABCTL_STATE", str(tmp_path / "state"))
+    rack = tmp_path / "rack"
+    rack.mkdir()
+    card = 'Host(name="a", address="127.0.0.1",\n    gpus=[Gpu(model="RTX 5090", slot="s0",\n    {})])'
+    for wrong, field in (
+        ('cap_w=300, cap_reason="noise"', "gpus[0].cap_w"),
+        ('cap_w="300", cap_reason="noise"', "gpus[0].cap_w"),
+        ('uuid="GPU-12"', "gpus[0].uuid"),
+    ):
+        path = write(rack, rack_text(f'rack = Rack(name="r", hosts=[{card.format(wrong)}])'))
+        before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        assert main([*command, str(path)]) == ExitCode.BAD_INPUT
+        told = capsys.readouterr()
+        assert f"rack.py:7: host a: {field}: " in told.err
+        assert "hint:" in told.err
+        assert "Traceback" not in told.err + told.out
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_the_schema_describes_what_cards_and_circuits_may_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    parts = json.loads(capsys.readouterr().out)["$defs"]
+    for part, fields in {
+        "Gpu": "model uuid pci slot cap_w cap_reason clocks_mhz vendor tdp_w",
+        "Host": "cap_w cap_reason nvidia amd backend",
+        "Circuit": "upstream",
+        "Psu": "spike_tolerance feeds",
+        "Nvidia": "branch flavour source mirror suspend suspend_path",
+        "Amd": "rocm source mirror",
+        "AptMirror": "url key fingerprint",
+    }.items():
+        assert set(fields.split()) <= parts[part]["properties"].keys(), part
 
 
 HUNDRED = """\
