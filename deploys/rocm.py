@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyinfra import logger
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.domain import rocm as choice
 from labctl.inventory import AptMirror, Host
-from labctl.ops import apt, files, users, vendor_source
-from labctl.ops.facts_amd import Amd, AmdInfo
-from labctl.ops.facts_gpu import Machine, MachineInfo
+from labctl.ops import amd, apt, files, users, vendor_source
 from labctl.render import amd as render
 
 _PERMITTED = ("auto", "rocm")
@@ -30,17 +26,12 @@ def rocm() -> None:
     if not wanted(spec):
         files.absent_own(name="AMD's package source", path=vendor_source.path(render.SOURCE))
         return
-    machine: MachineInfo = host.get_fact(Machine)
-    seen: AmdInfo = host.get_fact(Amd, source=vendor_source.path(render.SOURCE))
-    plan = choice.plan(needs(spec, machine, seen))
-    for warning in plan.warnings:
-        logger.warning(f"{host.name}: {warning}")
+    plan, offered = amd.rocm_plan(spec)
     groups()
     if plan.source == "none":
-        logger.warning(f"{host.name}: no ROCm, Vulkan only: {plan.why_not}")
         return
-    if plan.source == "amd":
-        source_of(spec, plan, seen)
+    if plan.source == "amd" and (spec.amd.mirror is not None or not offered):
+        source_of(spec.amd.mirror, plan.uri)
     apt.packages(name=f"packages from {plan.source}", names=plan.packages)
 
 
@@ -50,38 +41,15 @@ def wanted(spec: Host) -> bool:
     return manages and spec.backend in _PERMITTED and render.has_cards(spec)
 
 
-def needs(spec: Host, machine: MachineInfo, seen: AmdInfo) -> choice.Needs:
-    """Return what the choice depends on: the inventory's wishes and what the host says."""
-    return choice.Needs(
-        os_id=machine.os_id,
-        os_version=machine.os_version,
-        arch=machine.arch,
-        kernel=machine.kernel,
-        targets=render.targets(spec, machine.gfx),
-        wanted=spec.amd.source,
-        release=spec.amd.rocm,
-        mirror=spec.amd.mirror is not None,
-        old=seen.old,
-        dkms=seen.dkms,
-        firmware=seen.firmware,
-        backports=seen.backports,
-    )
-
-
 def groups() -> None:
     """Have the groups that own the cards' devices; units put their services into them."""
-    for group in choice.GROUPS:
+    for group in amd.GROUPS:
         users.group(name=f"group {group}", group=group, system=True)
 
 
-def source_of(spec: Host, plan: choice.RocmPlan, seen: AmdInfo) -> None:
-    """Have a package source that holds AMD's packages."""
-    mirror = spec.amd.mirror
-    if mirror is None and not seen.own_source and seen.offered.issuperset(plan.packages):
-        # Somebody gave this host AMD's packages already; a second source would only be able to differ.
-        return
-    url, key = choice.KEY_URL, choice.KEY_FINGERPRINT
-    if isinstance(mirror, AptMirror) and mirror.key is not None and mirror.fingerprint is not None:
+def source_of(mirror: AptMirror | None, uri: str) -> None:
+    """Have a package source that holds AMD's packages: the copy that the inventory names, else AMD's own."""
+    if mirror is not None and mirror.key is not None and mirror.fingerprint is not None:
         apt.source(
             name="copy of AMD's repository",
             source=f"labctl-{render.SOURCE}",
@@ -95,9 +63,9 @@ def source_of(spec: Host, plan: choice.RocmPlan, seen: AmdInfo) -> None:
     vendor_source.source(
         name="AMD's repository",
         source=render.SOURCE,
-        content=render.rocm_source(mirror.url if mirror else plan.uri, vendor_source.ring(render.SOURCE)),
-        key_url=url,
-        fingerprint=key,
+        content=render.rocm_source(mirror.url if mirror else uri, vendor_source.ring(render.SOURCE)),
+        key_url=amd.KEY_URL,
+        fingerprint=amd.KEY_FINGERPRINT,
     )
 
 

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyinfra import logger
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.domain import unified as memory
 from labctl.inventory import Host
-from labctl.ops import apt, files, initramfs, leftovers, reboot, systemd, vendor_source
-from labctl.ops.facts_amd import Amd, AmdInfo
-from labctl.ops.facts_gpu import Machine, MachineInfo
-from labctl.render import amd
+from labctl.ops import amd, apt, files, initramfs, leftovers, reboot, systemd
 from labctl.render import unified as render
 
 _SUBJECT = "unified-memory"
@@ -44,18 +39,14 @@ def unified() -> None:
 
 def graphics(total_gib: int) -> None:
     """Let AMD graphics take all of the memory but what the system needs."""
-    machine: MachineInfo = host.get_fact(Machine)
-    seen: AmdInfo = host.get_fact(Amd, source=vendor_source.path(amd.SOURCE))
-    division = memory.divide(total_gib, None if machine.container else seen.memory_mib)
-    for warning in division.warnings:
-        logger.warning(f"{host.name}: {warning}")
-    content = render.ttm(division.pages)
+    limit = amd.limit(total_gib)
+    content = render.ttm(limit.pages)
     files.put(name="limit of graphics memory", dest=render.TTM_CONF, content=content)
     initramfs.built_with(name="initial ramdisk", subject=_SUBJECT, content=content)
-    if not machine.container and seen.ttm_pages not in (None, division.pages):
+    if limit.reboot:
         reboot.needed(
             name="limit of graphics memory: reboot",
-            reasons=(f"graphics may take {division.graphics_gib} GiB of memory from the next boot on",),
+            reasons=(f"graphics may take {limit.gib} GiB of memory from the next boot on",),
         )
 
 

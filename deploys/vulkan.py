@@ -6,16 +6,11 @@ trying (see the deploy ``backend``). AMD's own Vulkan driver was given up in 202
 
 from __future__ import annotations
 
-from deploys.rocm import groups, needs
-from pyinfra import logger
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.domain import rocm as choice
 from labctl.inventory import Host
-from labctl.ops import apt, files, vendor_source
-from labctl.ops.facts_amd import Amd, AmdInfo
-from labctl.ops.facts_gpu import Machine, MachineInfo
+from labctl.ops import amd, apt, files, users
 from labctl.render import amd as render
 
 _PERMITTED = ("auto", "rocm", "vulkan")
@@ -28,12 +23,9 @@ def vulkan() -> None:
     if not (spec.amd.manage and spec.backend in _PERMITTED and render.has_cards(spec)):
         files.absent_own(name="preference for a newer Mesa", path=render.BACKPORTS_PIN)
         return
-    machine: MachineInfo = host.get_fact(Machine)
-    seen: AmdInfo = host.get_fact(Amd, source=vendor_source.path(render.SOURCE))
-    plan = choice.mesa(needs(spec, machine, seen))
-    for warning in plan.warnings:
-        logger.warning(f"{host.name}: {warning}")
-    groups()
+    plan = amd.mesa_plan(spec)
+    for group in amd.GROUPS:
+        users.group(name=f"group {group}", group=group, system=True)
     if plan.suite:
         files.put(
             name="preference for a newer Mesa",

@@ -43,8 +43,8 @@ def judged(done: Done) -> proof.Run:
     said: dict[str, list[str]] = {}
     for key, _, value in lines:
         said.setdefault(key, []).append(value)
-    parts = ("\n".join(said.get(key, [])) for key in ("result", "detail", "out", "err"))
-    return proof.judge("vulkan", proof.Raw(*parts))
+    parts = ["\n".join(said.get(key, [])) for key in ("result", "detail", "out", "err")]
+    return proof.judge("vulkan", proof.Raw(*parts, backend.answers(parts[2])))
 
 
 @pytest.fixture(scope="session")

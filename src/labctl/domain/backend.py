@@ -14,7 +14,6 @@ cards, engines. A failure is remembered the same way, and not tried again at eve
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -40,12 +39,16 @@ _NOISE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """What a run left: how systemd says that it ended ("success", "signal", ...), with detail, and output."""
+    """What a run left: how systemd says that it ended ("success", "signal", ...), with detail, and output.
+
+    ``answers`` are the JSON objects among the lines of ``stdout``, in their order.
+    """
 
     result: str
     detail: str = ""
     stdout: str = ""
     stderr: str = ""
+    answers: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +83,14 @@ class Record:
     ground: Ground
     at: str = ""
 
-    def to_json(self) -> str:
-        """Return the text that is kept on the host."""
-        shown = {"format": FORMAT, **asdict(self)}
-        return json.dumps(shown, indent=2, sort_keys=True) + "\n"
+    def plain(self) -> dict[str, Any]:
+        """Return the record in values that JSON has."""
+        return {"format": FORMAT, **asdict(self)}
 
 
-def from_json(text: str) -> Record | None:
-    """Read a record; None for what is none, which then counts as no proof."""
+def record_of(said: Any) -> Record | None:
+    """Read a record from values of JSON; None for what is none, which then counts as no proof."""
     try:
-        said: dict[str, Any] = json.loads(text)
         if said["format"] != FORMAT:
             return None
         ground = said["ground"]
@@ -170,16 +171,10 @@ def choose(runs: tuple[Run, ...]) -> tuple[str, str]:
 
 
 def _answer(raw: Raw) -> tuple[float | None, str]:
-    """Return tokens per second, None without any, and the engine's build, from bench's or server's JSON."""
+    """Return tokens per second, None without any, and the engine's build, from bench's or server's answer."""
     match = _BUILD.search(f"{raw.stderr}\n{raw.stdout}")
     build = " ".join(part for part in match.groups() if part) if match else ""
-    for line in reversed(raw.stdout.splitlines()):
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(said, dict):
-            continue
+    for said in reversed(raw.answers):
         if said.get("n_gen"):
             build = f"{said.get('build_number', '')} {said.get('build_commit', '')}".strip() or build
             return _positive(said.get("avg_ts")), build

@@ -11,6 +11,7 @@ Where no engine is installed there is nothing to try: that is said, and is no ch
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Generator
 from typing import Any
 
@@ -79,14 +80,28 @@ class Ground(FactBase[Seen]):
             engines=engines,
         )
         record = said.get("record")
-        return (proof.from_json(_decoded(record[0])) if record else None), ground, programs
+        return (proof.record_of(_decoded(record[0])) if record else None), ground, programs
 
 
-def _decoded(data: str) -> str:
+def _decoded(data: str) -> object:
+    """Return the value of JSON in base64, or None where there is none."""
     try:
-        return base64.b64decode(data, validate=True).decode()
+        return json.loads(base64.b64decode(data, validate=True))
     except ValueError:
-        return ""
+        return None
+
+
+def answers(stdout: str) -> tuple[dict[str, Any], ...]:
+    """Return the JSON objects among the lines of an engine's output."""
+    found = []
+    for line in stdout.splitlines():
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return tuple(found)
 
 
 def candidates(programs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -159,7 +174,8 @@ def _prove(
     chosen, why = proof.choose(tuple(runs))
     record = proof.Record(chosen, why, tuple(runs), ground, at)
     (logger.warning if chosen == "none" else logger.info)(f"{host.name}: backend {chosen}: {why}")
-    for wanted in (environment(chosen), Wanted(RECORD, record.to_json().encode())):
+    kept = json.dumps(record.plain(), indent=2, sort_keys=True) + "\n"
+    for wanted in (environment(chosen), Wanted(RECORD, kept.encode())):
         script = wanted.script()
         sent = {**arguments, "_stdin": script.stdin, "_timeout": 60}
         good, output = host.run_shell_command(script, **sent)
@@ -183,10 +199,7 @@ def _try(
     for line in output.stdout_lines:
         key, _, value = line.partition(" ")
         said.setdefault(key, []).append(value)
-    raw = proof.Raw(
-        said.get("result", [""])[0],
-        said.get("detail", [""])[0],
-        "\n".join(said.get("out", [])),
-        "\n".join(said.get("err", [])),
-    )
+    stdout = "\n".join(said.get("out", []))
+    ended = (said.get("result", [""])[0], said.get("detail", [""])[0])
+    raw = proof.Raw(*ended, stdout, "\n".join(said.get("err", [])), answers(stdout))
     return raw, said.get("at", [""])[0]
