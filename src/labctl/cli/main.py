@@ -46,6 +46,9 @@ COMMANDS: dict[str, Entry] = {
     "enroll": Entry("labctl.cli.enroll:enroll", _HOSTS, "Pin the SSH host keys of new hosts."),
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
+    "power": Entry(
+        "labctl.cli.power:power", _WATTS, "Show what supplies and circuits bear, and what cards draw."
+    ),
     "powercap": Entry(
         "labctl.cli.powercap:powercap", _WATTS, "Show or set the power caps of graphics cards."
     ),
