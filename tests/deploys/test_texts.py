@@ -15,14 +15,24 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
 from labctl import content, render
+from labctl.domain.driver_packages import Needs, choose
 from labctl.domain.problem import LabctlError
-from labctl.inventory import Command, Host, Rack, WakeOnLan
-from labctl.render import access, caps, firewall, system, units, wol
+from labctl.inventory import Command, Gpu, Host, Nvidia, Rack, WakeOnLan
+from labctl.render import access, caps, firewall, nvidia, system, units, wol
 
 HOST = Host(name="rig", address="10.0.0.1", services=(Command(name="web", argv=("/bin/true",)),))
 RACK = Rack(name="rack", hosts=(HOST,), ntp=("ntp.example.org",))
 CARD = WakeOnLan(mac="52:54:00:66:00:11")
 SECUREON = "01:23:45:67:89:ab"
+GPU_HOST = Host(
+    name="gpu",
+    address="10.0.0.2",
+    gpus=(Gpu(model="RTX 3090", slot="slot0"),),
+    nvidia=Nvidia(suspend="preserve"),
+    services=(Command(name="web", argv=("/bin/true",)),),
+)
+DRIVER = choose(Needs("debian", "12", "amd64", "6.1.0-40-amd64", ("Ampere",)))
+GOES_TO_SLEEP, WAKES_UP = nvidia.sleep_units()
 TEXTS = {
     "sshd.conf.j2": access.sshd("admin"),
     "sudoers-operator.j2": access.operator_sudoers(),
@@ -35,6 +45,12 @@ TEXTS = {
     "wol.link.j2": wol.link(CARD, secureon=None),
     "caps.service.j2": caps.unit(),
     "caps.rules.j2": caps.udev_rules(),
+    "nvidia-modprobe.conf.j2": nvidia.modprobe(GPU_HOST, DRIVER, "debian"),
+    "nvidia-persistenced.conf.j2": nvidia.persistence(DRIVER),
+    "nvidia-pin.pref.j2": nvidia.pin(),
+    "nvidia-sleep.sh.j2": nvidia.sleep_script(GPU_HOST),
+    "nvidia-sleep.service.j2": GOES_TO_SLEEP.content,
+    "nvidia-wake.service.j2": WAKES_UP.content,
     "service.service.j2": units.service(RACK, HOST, HOST.services[0]).content,
 }
 
