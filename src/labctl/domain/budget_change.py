@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from math import ceil, inf
 
 from labctl.domain.budget import SLACK_W, Budget, Line, Meter, Rack, budget_of, read
@@ -224,8 +223,11 @@ def _parts(groups: Sequence[_Group], needs: Sequence[_Need]) -> list[tuple[list[
 
 def _choices(members: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Yield which groups to try: every choice of a few, or all of many."""
-    for size in range(1, len(members) + 1) if len(members) <= _SUBSETS else (len(members),):
-        yield from combinations(members, size)
+    if len(members) > _SUBSETS:
+        yield tuple(members)
+        return
+    for bits in range(1, 1 << len(members)):
+        yield tuple(member for place, member in enumerate(members) if bits >> place & 1)
 
 
 def _key(groups: Sequence[_Group], cuts: Sequence[int]) -> tuple[float, ...]:
