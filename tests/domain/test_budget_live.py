@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,6 +85,41 @@ def test_a_cap_set_by_hand_where_none_is_declared_is_told() -> None:
     assert said(seen) == [
         ("cap-differs", "slot0 is capped at 250 W by hand, and the inventory declares no cap")
     ]
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        (
+            {"until": 1767290400, "reason": "noise"},
+            ' by ann@laptop until 2026-01-01 18:00 UTC because "noise"',
+        ),
+        ({"words": "rig has its own fuse"}, ' by ann@laptop because "rig has its own fuse"'),
+        ({"by": "", "until": "soon"}, " by somebody"),
+        ({"watts": 300}, ""),  # another order than the cap that it has
+        ({"uuid": UUIDS[1]}, ""),  # another card
+        ({"uuid": None, "pci": "0000:00:00.0"}, " by ann@laptop"),
+    ],
+)
+def test_who_set_a_cap_by_hand_is_told(order: dict[str, Any], words: str) -> None:
+    given = {"uuid": UUIDS[0], "pci": None, "watts": 250, "by": "ann@laptop", **order}
+    seen = look("rig", expected(1), report(gpu(0, cap_w=250), caps={"overrides": [5, given]}))
+    assert said(seen) == [("cap-differs", f"slot0 is capped at 250 W{words}, declared are 200 W (circuit)")]
+
+
+def test_a_card_in_the_place_of_another_is_told() -> None:
+    one = expected(1, uuids=True)[0]
+    one = replace(one, declared=replace(one.declared, pci="0000:05:00.0"))
+    seen = look("rig", [one], report(gpu(5)))
+    assert said(seen) == [("replaced", f"slot0 is another card than declared: {UUIDS[5]}")]
+    assert seen.present == 1
+
+
+def test_what_the_last_run_of_caps_found_is_not_told_when_it_is_over() -> None:
+    old = [{"code": code, "what": code} for code in ("gpu-lost", "driver-missing", "undeclared-card", "hang")]
+    kept = [{"code": "persistence-off", "what": "it forgets", "hint": "enable it", "card": "x"}]
+    seen = look("rig", expected(1), report(gpu(0), caps={"findings": [*old, *kept]}))
+    assert said(seen) == [("finding", "it forgets")]
 
 
 def test_a_card_that_may_draw_more_than_was_counted_is_told() -> None:

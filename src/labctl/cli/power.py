@@ -30,7 +30,7 @@ at most one decimal::
                 "wrong": [{"code": "missing", "what": "...", "hint": "...", "card": "slot3"}]}]}
 
 States of a card: ok, asleep, silent, missing, not-declared, differs, unknown. Codes: missing, not-declared,
-cap-differs, uncounted, finding. ``change`` is null where the budget fits.
+replaced, cap-differs, uncounted, finding. ``change`` is null where the budget fits.
 """
 
 from __future__ import annotations

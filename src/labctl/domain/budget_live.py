@@ -14,14 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from labctl.domain.budget_shortage import listed
-from labctl.domain.capping import TOLERANCE_W, Card, Declared, Matched, match, reached
+from labctl.domain.capping import (
+    TOLERANCE_W,
+    Card,
+    Declared,
+    Matched,
+    match,
+    reached,
+    replaced,
+    same,
+    same_address,
+)
 
 VENDORS = ("nvidia", "amd")
 _PASSED_ON = (*VENDORS, "caps")
-Code = Literal["missing", "not-declared", "cap-differs", "uncounted", "finding"]
+# What the last run of ``caps`` found, and this report shows better: how it is now.
+_SEEN_HERE = ("missing", "undeclared-card", "replaced-card", "hang", "blocked")
+_SEEN_HERE_TOO = ("driver-", "gpu-")
+Code = Literal["missing", "not-declared", "replaced", "cap-differs", "uncounted", "finding"]
 State = Literal["ok", "asleep", "silent", "missing", "not-declared", "differs", "unknown"]
 
 
@@ -104,7 +118,7 @@ def look(host: str, expected: Sequence[Expected], report: Mapping[str, Any]) -> 
             if wanted:
                 wrong.append(_silent(vendor, report))
             continue
-        seen, found = _compare(host, vendor, wanted, entries)
+        seen, found = _compare(host, wanted, [(_real(vendor, entry), entry) for entry in entries], report)
         cards += seen
         wrong += found
     wrong += _passed_on(report, wrong)
@@ -135,9 +149,10 @@ def _passed_on(report: Mapping[str, Any], known: Iterable[Wrong]) -> Iterator[Wr
         for one in findings if isinstance(findings, list) else ():
             if not isinstance(one, Mapping) or (source is report and one.get("section") not in _PASSED_ON):
                 continue
-            what = str(one.get("what", ""))
-            if one.get("code") == "missing" or what in told:
-                continue  # said above, from what is there now
+            what, code = str(one.get("what", "")), str(one.get("code") or "")
+            old = source is outcome and (code in _SEEN_HERE or code.startswith(_SEEN_HERE_TOO))
+            if old or what in told:
+                continue
             told.add(what)
             yield Wrong("finding", what, str(one.get("hint") or ""), str(one.get("card") or ""))
 
@@ -146,28 +161,63 @@ def _passed_on(report: Mapping[str, Any], known: Iterable[Wrong]) -> Iterator[Wr
 
 
 def _compare(
-    host: str, vendor: str, expected: Sequence[Expected], entries: Sequence[Mapping[str, Any]]
+    host: str,
+    expected: Sequence[Expected],
+    found: Sequence[tuple[Card, Mapping[str, Any]]],
+    report: Mapping[str, Any],
 ) -> tuple[list[CardSeen], list[Wrong]]:
-    found = {id(card): (card, entry) for entry in entries for card in (_real(vendor, entry),)}
+    entry_of = {id(card): entry for card, entry in found}
     by_declared = {id(one.declared): one for one in expected}
-    matched = match([one.declared for one in expected], [card for card, _ in found.values()])
+    matched = match([one.declared for one in expected], [card for card, _ in found])
     pairs, missing, extra = _given_benefit(matched)
     cards: dict[str, CardSeen] = {}
     wrong: list[Wrong] = []
     for declared, card in pairs:
-        one, entry = by_declared[id(declared)], found[id(card)][1]
-        differs = _differs(host, one, card)
-        state: State = "differs" if differs else _state(entry)
-        cards[one.name] = _card(one, state, card, _number(entry.get("power_w")))
+        one, entry = by_declared[id(declared)], entry_of[id(card)]
+        differs = _differs(host, one, card, _by_hand(report, card))
+        cards[one.name] = _card(one, "differs" if differs else _state(entry), card, _power(entry))
         wrong += [differs] if differs else []
-    for declared in missing:
-        cards[by_declared[id(declared)].name] = _card(by_declared[id(declared)], "missing")
-    seen = [cards[one.name] for one in expected]
-    for card in extra:
-        seen.append(_stranger(card, _number(found[id(card)][1].get("power_w"))))
+        if replaced(declared, card):
+            what = f"{one.name} is another card than declared: {card.uuid}"
+            wrong.append(Wrong("replaced", what, "correct its uuid in the inventory", one.name))
     lost = [by_declared[id(declared)] for declared in missing]
+    cards.update((one.name, _card(one, "missing")) for one in lost)
+    seen = [cards[one.name] for one in expected]
+    seen += [_stranger(card, _power(entry_of[id(card)])) for card in extra]
     strangers = (one for card in extra for one in _uncounted(card))
     return seen, [*_missing(expected, lost), *wrong, *strangers]
+
+
+def _by_hand(report: Mapping[str, Any], card: Card) -> str:
+    """Return who set the cap that a card has, if an order that lasts did: who, why and how long."""
+    outcome = report.get("caps")
+    orders = outcome.get("overrides") if isinstance(outcome, Mapping) else None
+    for one in orders if isinstance(orders, list) else ():
+        if not isinstance(one, Mapping) or not _is_about(one, card):
+            continue
+        watts = _number(one.get("watts"))
+        if watts is not None and reached(card.limit_w, watts):
+            why = _text(one.get("words")) or _text(one.get("reason"))
+            return "".join(
+                (
+                    f" by {_text(one.get('by')) or 'somebody'}",
+                    _until(one.get("until")),
+                    f' because "{why}"' if why else "",
+                )
+            )
+    return ""
+
+
+def _is_about(order: Mapping[str, Any], card: Card) -> bool:
+    uuid, pci = _text(order.get("uuid")), _text(order.get("pci"))
+    return same(uuid, card.uuid) if uuid and card.uuid else same_address(pci, card.pci)
+
+
+def _until(seconds: object) -> str:
+    try:
+        return f" until {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ""
 
 
 def _state(entry: Mapping[str, Any]) -> State:
@@ -217,7 +267,7 @@ def _missing(expected: Sequence[Expected], lost: Sequence[Expected]) -> Iterator
         yield Wrong("missing", f"{len(of_it)} of {total} {model} {verb} missing ({names})", hint, names)
 
 
-def _differs(host: str, one: Expected, card: Card) -> Wrong | None:
+def _differs(host: str, one: Expected, card: Card, by_hand: str) -> Wrong | None:
     has, declared = card.limit_w, one.declared
     if has is None:
         return None
@@ -225,13 +275,14 @@ def _differs(host: str, one: Expected, card: Card) -> Wrong | None:
     if declared.cap_w is not None:
         if reached(has, declared.cap_w):
             return None
-        what = f"{one.name} is capped at {has:g} W, declared are {declared.cap_w} W ({declared.reason})"
-        return Wrong("cap-differs", what, f"was it set by hand? back to what is declared: {back}", one.name)
+        what = f"{one.name} is capped at {has:g} W{by_hand}, declared are {declared.cap_w} W"
+        why = f" ({declared.reason})" if declared.reason else ""
+        return Wrong("cap-differs", what + why, f"back to what is declared: {back}", one.name)
     if has > one.counted_w + TOLERANCE_W:
         what = f"{one.name} may draw {has:g} W, and the budget counts {one.counted_w} W"
         return Wrong("uncounted", what, f"give it cap_w={one.counted_w}, or tdp_w={has:.0f}", one.name)
     if card.default_w is not None and not reached(has, card.default_w):
-        what = f"{one.name} is capped at {has:g} W by hand, and the inventory declares no cap"
+        what = f"{one.name} is capped at {has:g} W{by_hand or ' by hand'}, and the inventory declares no cap"
         return Wrong("cap-differs", what, f"declare it with cap_w, or drop it: {back}", one.name)
     return None
 
@@ -257,6 +308,10 @@ def _card(one: Expected, state: State, card: Card | None = None, power_w: float 
 def _stranger(card: Card, power_w: float | None) -> CardSeen:
     name = card.pci or card.uuid or "?"
     return CardSeen(name, card.name or "", "not-declared", power_w, card.limit_w)
+
+
+def _power(entry: Mapping[str, Any]) -> float | None:
+    return _number(entry.get("power_w"))
 
 
 def _number(value: object) -> float | None:
