@@ -14,8 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from labctl.agent import main as door
+from labctl.render import access
 
-ALLOWED = {"report", "report --pretty", "version"}
+ALLOWED = {"report", "report --pretty", "version", "caps", "caps --show"}
+HARMLESS = ALLOWED - {"caps"}  # the one that changes something is tried on fake hosts
 
 
 def forced(agent_pyz: Path, command: str | None, home: Path) -> subprocess.CompletedProcess[bytes]:
@@ -43,7 +45,7 @@ def test_no_hostile_command_is_run(agent_pyz: Path, tmp_path: Path) -> None:
         (command, end)
         for command, end in zip(commands, ends, strict=True)
         if (end.returncode, end.stdout) != (126, b"")
-        or end.stderr != b"labctl-agent: refused: this key may ask for: report, version\n"
+        or end.stderr != b"labctl-agent: refused: this key may ask for: report, caps, version\n"
     ]
     assert wrong == []
     assert not canary.exists()
@@ -60,7 +62,7 @@ def test_bytes_that_are_no_text_are_refused(agent_pyz: Path, tmp_path: Path) -> 
     assert (end.returncode, end.stdout) == (126, b"")
 
 
-@pytest.mark.parametrize("order", sorted(ALLOWED))
+@pytest.mark.parametrize("order", sorted(HARMLESS))
 def test_each_order_is_done(agent_pyz: Path, tmp_path: Path, order: str) -> None:
     end = forced(agent_pyz, order, tmp_path)
     assert (end.returncode, end.stderr) == (0, b"")
@@ -81,21 +83,48 @@ def test_nothing_beside_forced_is_believed(agent_pyz: Path, tmp_path: Path, extr
 def test_any_other_text_is_no_order(text: str) -> None:
     if text not in ALLOWED:
         with pytest.raises(door.Refusal):
-            door.parse(text)
+            door.parse(text, forced=True)
 
 
-@given(
-    st.lists(
-        st.sampled_from(["report", "version", "--pretty", "--forced", "", " ", "\n", "suspend"]), max_size=5
-    )
-)
+_WORDS = ["report", "version", "caps", "--pretty", "--show", "--order", "--forced", "", " ", "\n", "suspend"]
+
+
+@given(st.lists(st.sampled_from(_WORDS), max_size=5))
 def test_no_arrangement_of_its_own_words_is_an_order_but_the_orders(words: list[str]) -> None:
     line = " ".join(words)
     if line in ALLOWED:
-        door.parse(line)
+        door.parse(line, forced=True)
     else:
         with pytest.raises(door.Refusal):
-            door.parse(line)
+            door.parse(line, forced=True)
+
+
+def test_numbers_of_somebody_are_the_operators_and_not_the_controllers() -> None:
+    door.parse("caps --order")
+    with pytest.raises(door.Refusal):
+        door.parse("caps --order", forced=True)
+
+
+def test_at_the_door_a_verb_for_root_goes_through_sudo_as_one_whole_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[list[str]] = []
+
+    def execv(path: str, argv: list[str]) -> None:
+        called.append([path, *argv])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "geteuid", lambda: 997)
+    for line in ("caps", "caps --show"):
+        monkeypatch.setenv("SSH_ORIGINAL_COMMAND", line)
+        with pytest.raises(SystemExit):
+            door.main(["--forced"])
+    sudoers = access.agent_sudoers(access.ROOT_VERBS)
+    for path, name, flag, *words in called:
+        assert (path, name, flag) == ("/usr/bin/sudo", "/usr/bin/sudo", "-n")
+        assert f"NOPASSWD: {' '.join(words)}\n" in sudoers
+    assert len(called) == 2
 
 
 def test_a_person_gets_the_orders_explained(agent_pyz: Path) -> None:

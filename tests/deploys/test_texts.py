@@ -92,12 +92,28 @@ def test_visudo_accepts_the_rules(template: str, tmp_path: Path) -> None:
 
 def test_the_agents_rules_are_whole_command_lines() -> None:
     rules = [line for line in TEXTS["sudoers-agent.j2"].splitlines() if not line.startswith("#")]
-    assert rules == ["labctl-agent ALL=(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz suspend"]
+    agent = "labctl-agent ALL=(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz"
+    assert rules == [f"{agent} suspend", f"{agent} caps", f"{agent} caps --show"]
 
 
-@pytest.mark.parametrize("verb", ["*", "suspend *", "a,b", "", "suspend\nALL", "su=pend", "a\\b", "!x"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("*", "suspend *", "a,b", "", "suspend\nALL", "su=pend", "a\\b", "!x", "caps --*", "caps --show,"),
+        *(
+            "caps  --show",
+            " caps",
+            "caps ",
+            "caps -s",
+            "caps --show=1",
+            "--show",
+            "caps\n--show",
+            "caps --Show",
+        ),
+    ],
+)
 def test_a_verb_that_sudo_could_read_more_into_is_refused(verb: str) -> None:
-    with pytest.raises(ValueError, match="not a plain word"):
+    with pytest.raises(ValueError, match="not a verb with plain flags"):
         access.agent_sudoers((verb,))
 
 

@@ -23,6 +23,7 @@ _AMD = "0x1002"
 _CARD = re.compile(r"card[0-9]+")
 _GENERATIONS = {"2.5": 1, "5.0": 2, "5": 2, "8.0": 3, "8": 3, "16.0": 4, "32.0": 5, "64.0": 6}
 _CLOCK_IN_USE = re.compile(r"^\d+:\s*(\d+)\s*mhz.*\*", re.IGNORECASE | re.MULTILINE)
+_NAMES = "usr/share/libdrm/amdgpu.ids"
 _AWAKE_ONLY = (
     *("vram_used_mib", "busy_percent", "power_w", "cap_w", "cap_default_w", "cap_min_w", "cap_max_w"),
     *("pcie", "clocks"),
@@ -33,7 +34,7 @@ def amd(root: Path = ROOT) -> More:
     """Return the AMD cards of this host as further sections, ``amd/card0`` and so on."""
     paths = cards(root)
     targets = _targets(root) if paths else {}
-    return More({"gpus": []}, {f"amd/{path.name}": partial(_card, path, targets) for path in paths})
+    return More({"gpus": []}, {f"amd/{path.name}": partial(_card, path, targets, root) for path in paths})
 
 
 def assembled(
@@ -57,6 +58,25 @@ def cards(root: Path) -> list[Path]:
 def pci_of(path: Path) -> str | None:
     """Return a card's PCI address."""
     return address(_uevent(path).get("PCI_SLOT_NAME"))
+
+
+def unique_id_of(path: Path) -> str | None:
+    """Return the number that is burnt into a card, or None where it has none."""
+    return text(path / "device/unique_id") or None
+
+
+def name_of(path: Path, root: Path) -> str | None:
+    """Return what a card is called: by itself, which few do, else by the list that comes with libdrm."""
+    own = text(path / "device/product_name")
+    if own:
+        return own
+    device, revision = (text(path / "device" / file) or "" for file in ("device", "revision"))
+    wanted = (device[2:].lower(), revision[2:].lower())
+    for line in (text(root / _NAMES) or "").splitlines():
+        fields = [field.strip() for field in line.split(",", 2)]
+        if len(fields) == 3 and (fields[0].lower(), fields[1].lower()) == wanted:
+            return fields[2]
+    return None
 
 
 def is_asleep(path: Path) -> bool:
@@ -83,7 +103,7 @@ def _uevent(path: Path) -> dict[str, str]:
 
 def _known(path: Path) -> dict[str, Any]:
     """Return what the kernel knows of a card without asking it."""
-    unique = text(path / "device/unique_id") or None
+    unique = unique_id_of(path)
     return {
         "card": path.name,
         "pci": pci_of(path),
@@ -104,12 +124,12 @@ def _silent(path: Path, finding: Mapping[str, str]) -> dict[str, Any]:
     return {**known, **nothing, "code": finding.get("code", HANG), "errors": {"card": finding["what"]}}
 
 
-def _card(path: Path, targets: dict[str, str]) -> dict[str, Any]:
+def _card(path: Path, targets: dict[str, str], root: Path) -> dict[str, Any]:
     device = path / "device"
     known = _known(path)
     still = {
         **known,
-        "name": text(device / "product_name") or None,
+        "name": name_of(path, root),
         "gfx": targets.get(known["pci"] or ""),
         "vram_mib": _mib(number(device / "mem_info_vram_total")),
         "gtt_mib": _mib(number(device / "mem_info_gtt_total")),

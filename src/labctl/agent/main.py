@@ -4,10 +4,16 @@ An order is a verb and flags out of the table, in lower-case ASCII, single space
 a whole before anything is looked at in part, so quotes, separators, redirections, newlines, other alphabets
 and paths have no meaning to refuse: they simply are no order. No shell ever sees it. What is refused ends
 with 126 and one line, which does not repeat what was asked: who reads logs should not read a stranger's text.
+
+The controller's key may ask for a part of the table only. What changes a host's caps by somebody's numbers
+(``caps --order``, JSON on standard input) is the operator's, by sudo: a stolen controller's key can at most
+put the caps back to what the inventory wants. ``caps`` needs root; asked for at the door, the agent calls
+itself by ``sudo -n`` with exactly the command line that sudoers names.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -19,30 +25,57 @@ from .. import __version__
 REFUSED = 126
 BAD_USAGE = 2
 DEADLINE_S = 10.0
+SUDO = "/usr/bin/sudo"
+AGENT = "/usr/local/lib/labctl/agent.pyz"
 _MAX_LENGTH = 100
 _SHAPE = re.compile(r"[a-z]+(?: --[a-z]+)*", re.ASCII)
 
 
 class Order(NamedTuple):
-    """A verb that may be asked for, the flags that it takes, and what does it."""
+    """A verb that may be asked for, the flags that it takes, and what does it.
+
+    ``run`` gives the text to print and the exit status. ``inside`` are flags that the controller's key does
+    not open; ``exclusive`` ones are alone; of a verb ``as_root`` the door asks sudo.
+    """
 
     flags: frozenset[str]
-    run: Callable[[frozenset[str]], str]
+    run: Callable[[frozenset[str]], tuple[str, int]]
     help: str
+    inside: frozenset[str] = frozenset()
+    exclusive: bool = False
+    as_root: bool = False
 
 
-def _report(flags: frozenset[str]) -> str:
+def _report(flags: frozenset[str]) -> tuple[str, int]:
     from . import report  # only when asked: a refusal should cost nothing
 
-    return report.as_json(report.collect(DEADLINE_S), pretty="--pretty" in flags)
+    return report.as_json(report.collect(DEADLINE_S), pretty="--pretty" in flags), 0
 
 
-def _version(flags: frozenset[str]) -> str:
-    return f"labctl-agent {__version__}"
+def _version(flags: frozenset[str]) -> tuple[str, int]:
+    return f"labctl-agent {__version__}", 0
+
+
+def _caps(flags: frozenset[str]) -> tuple[str, int]:
+    from . import caps, orders
+
+    if "--order" in flags:
+        answer = orders.answered(sys.stdin.buffer)
+    else:
+        answer = caps.show() if "--show" in flags else caps.apply()
+    return json.dumps(answer), caps.exit_code(answer)
 
 
 ORDERS: dict[str, Order] = {
     "report": Order(frozenset({"--pretty"}), _report, "print what this host is and how it is, as JSON"),
+    "caps": Order(
+        frozenset({"--show", "--order"}),
+        _caps,
+        "give each card its cap; or show what that would be; or do an order (JSON on stdin)",
+        inside=frozenset({"--order"}),
+        exclusive=True,
+        as_root=True,
+    ),
     "version": Order(frozenset(), _version, "print the agent's version"),
 }
 
@@ -51,8 +84,12 @@ class Refusal(Exception):
     """What was asked for is not in the table."""
 
 
-def parse(line: str) -> tuple[Order, frozenset[str]]:
+def parse(line: str, *, forced: bool = False) -> tuple[Order, frozenset[str]]:
     """Return the order that the line is, with its flags.
+
+    Args:
+        line: verb and flags.
+        forced: it comes from the controller's key.
 
     Raises:
         Refusal: it is none.
@@ -62,6 +99,8 @@ def parse(line: str) -> tuple[Order, frozenset[str]]:
     verb, *flags = line.split(" ")
     order = ORDERS.get(verb)
     if order is None or not order.flags.issuperset(flags) or len(set(flags)) != len(flags):
+        raise Refusal
+    if (forced and order.inside & set(flags)) or (order.exclusive and len(flags) > 1):
         raise Refusal
     return order, frozenset(flags)
 
@@ -86,15 +125,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = ["version"]
     line = os.environ.get("SSH_ORIGINAL_COMMAND", "") if args == ["--forced"] else " ".join(args)
     try:
-        order, flags = parse(line)
+        order, flags = parse(line, forced=forced)
     except Refusal:
         known = ", ".join(ORDERS)
         sys.stderr.write(
             f"labctl-agent: refused: this key may ask for: {known}\n" if forced else usage() + "\n"
         )
         return REFUSED if forced else BAD_USAGE
-    _say(order.run(flags))
-    return 0
+    if forced and order.as_root and os.geteuid() != 0:
+        # This process becomes sudo's: what is said and how it ended is the agent's own, run as root.
+        os.execv(SUDO, [SUDO, "-n", AGENT, *line.split(" ")])
+    text, status = order.run(flags)
+    _say(text)
+    return status
 
 
 def _say(text: str) -> None:

@@ -61,7 +61,7 @@ def _driver(cards: list[nvml.Card]) -> More:
         names = [card.pci.encode() for card in cards if not card.asleep]
         find = pynvml.nvmlDeviceGetHandleByPciBusId
     else:
-        names = list(range(_count(pynvml)))
+        names = list(range(nvml.count(pynvml)))
         find = pynvml.nvmlDeviceGetHandleByIndex
     bus = [card.pci for card in cards if not card.asleep]
     head = {**_head(pynvml), "bus": bus, "gpus": [_asleep(card) for card in cards if card.asleep]}
@@ -77,16 +77,6 @@ def assembled(found: dict[str, Any], gpus: Mapping[str, Any], findings: Mapping[
     whole = {**found, "gpus": known + found["gpus"]}
     whole.pop("bus", None)
     return whole
-
-
-def _count(pynvml: Any) -> int:
-    try:
-        return int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError as error:
-        code = nvml.code_of(error)
-        raise Finding(
-            f"NVML does not say how many cards there are: {error}", nvml.hint_of(code), code
-        ) from None
 
 
 def _head(pynvml: Any) -> dict[str, Any]:

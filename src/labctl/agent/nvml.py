@@ -93,6 +93,19 @@ def opened() -> Any:
     return pynvml
 
 
+def count(pynvml: Any) -> int:
+    """Return how many cards the driver has.
+
+    Raises:
+        Finding: it does not say.
+    """
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError as error:
+        what = f"NVML does not say how many cards there are: {error}"
+        raise Finding(what, hint_of(code_of(error)), code_of(error)) from None
+
+
 def code_of(error: Any) -> str:
     """Return the name of an NVML error, or "nvml-error"."""
     return _CODES.get(error.value, ("nvml-error", ""))[0]

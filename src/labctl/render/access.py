@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
 from labctl import render
 from labctl.agent.access import AGENT_PATH
@@ -19,8 +20,10 @@ from labctl.domain.problem import LabctlError
 OPERATOR = "labctl"
 AGENT_USER = "labctl-agent"
 AGENT_HOME = "/var/lib/labctl-agent"
-# The agent's verbs that need root, each a whole command line.
-ROOT_VERBS = ("suspend",)
+# The agent's verbs that need root and that the controller may ask for, each a whole command line.
+# `caps --order`, which sets somebody's numbers, is not among them: it is for the operator, who is root.
+ROOT_VERBS = ("suspend", "caps", "caps --show")
+_VERB = re.compile(r"[a-z]+(?: --[a-z]+)*", re.ASCII)
 OPERATOR_SUDOERS = "/etc/sudoers.d/90-labctl-operator"
 AGENT_SUDOERS = "/etc/sudoers.d/90-labctl-agent"
 SSHD = "ssh.service"
@@ -72,10 +75,10 @@ def agent_sudoers(verbs: tuple[str, ...]) -> str:
     """Return the rules for the agent's verbs that need root, one whole command line each.
 
     Raises:
-        ValueError: a verb is not a plain word, so sudo could read more into it than it says.
+        ValueError: it is not plain words, a verb and its flags, so sudo could read more into it than it says.
     """
-    if bad := [verb for verb in verbs if not verb.isascii() or not verb.isalpha()]:
-        raise ValueError(f"not a plain word: {bad[0]!r}")
+    if bad := [verb for verb in verbs if not _VERB.fullmatch(verb)]:
+        raise ValueError(f"not a verb with plain flags: {bad[0]!r}")
     return render.text(
         "sudoers-agent.j2", user=AGENT_USER, commands=[f"{AGENT_PATH} {verb}" for verb in verbs]
     )
