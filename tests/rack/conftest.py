@@ -10,6 +10,16 @@ inventory for lent hosts.
         inventory = rack_file([one, two])     # <dir>/inventory/rack.py with keys and pinned host keys
         rack.cut(two.name)
 
+``gpu_host`` lends hosts of a second rack, which boots when first asked for and whose hosts have fake graphics
+cards and no driver. It gives a ``DeclaredHost`` (see ``declared.py``) as clean as after its first boot:
+
+    def test_something(gpu_rack, gpu_host):
+        box = gpu_host("cuda")                # Debian 12, four RTX 3090; see GPU_HOSTS for the others
+        box.declare(fields=f'gpus=[{box.gpus(cap_w=200, cap_reason="circuit")}], ')
+        box.apply()
+        gpu_rack.remove_gpu("cuda", 2)        # gpu_state, set_gpu, restore_gpus, gpu_fault likewise
+        box.reboot()
+
 Without root or the packages that a rack needs, these tests are skipped and say why.
 """
 
@@ -19,18 +29,28 @@ import fcntl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from declared import DeclaredHost
 
 from labctl import wiring
 from labctl.domain.problem import LabctlError
 from labctl.lab import Lab, LabHost, LabSpec
 from labctl.lab.preflight import is_free, require_able
 from labctl.lab.spec import mac_for
+from labctl.lab.supplies import lacks
 
 SUITES = {"b1": "bookworm", "b2": "bookworm", "t1": "trixie", "t2": "trixie", "t3": "trixie"}
+GPU_HOSTS = {
+    "cuda": ("bookworm", ("RTX 3090",) * 4),
+    "blackwell": ("trixie", ("RTX 5090",) * 2),
+    "pascal": ("trixie", ("P40",)),
+    "rocm": ("trixie", ("RX 7900 XTX",)),
+    "strix": ("bookworm", ("Radeon 8060S",)),
+}
 RACK_FILE = """\
 from labctl.inventory import Host, Rack, Ssh
 
@@ -64,7 +84,7 @@ def operator_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def network(able: None) -> Iterator[IPv4Network]:
-    """A /23 that no other test process uses: one half for ``rack``, one for a lab of a test's own."""
+    """A /23 that no other test process uses: half is for ``rack``, a quarter for ``gpu_rack``."""
     locks = wiring.cache_home() / "lab" / "test-networks"
     locks.mkdir(parents=True, exist_ok=True)
     for network in IPv4Network("10.213.0.0/16").subnets(new_prefix=23):
@@ -105,12 +125,31 @@ def rack(spec: LabSpec) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
+def gpu_rack(spec: LabSpec, network: IPv4Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """This worker's rack of hosts with graphics cards, up."""
+    mine = list(network.subnets(new_prefix=25))[2]
+    addresses = [str(mine[10 + index]) for index in range(len(GPU_HOSTS))]
+    hosts = tuple(
+        LabHost(name, address, mac_for(address), suite, gpus)
+        for (name, (suite, gpus)), address in zip(GPU_HOSTS.items(), addresses, strict=True)
+    )
+    described = replace(
+        spec, name="gpus", hosts=hosts, network=mine, state_dir=tmp_path_factory.mktemp("gpu-lab")
+    )
+    if reasons := lacks(described):
+        pytest.skip("; ".join(reasons))
+    with Lab(described) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
 def used() -> set[str]:
     """The hosts that a test has had since their last fresh boot."""
     return set()
 
 
 Lend = Callable[..., tuple[LabHost, ...]]
+GpuHost = Callable[[str], DeclaredHost]
 
 
 @pytest.fixture
@@ -137,17 +176,44 @@ def rack_file(rack: Lab, operator_key: Path, tmp_path: Path) -> Callable[..., Pa
     """Write an inventory for some hosts, with key and true host keys; return the rack file."""
 
     def write(chosen: Sequence[LabHost], extra: str = "") -> Path:
-        folder = tmp_path / "inventory"
-        (folder / "keys").mkdir(parents=True)
-        for suffix, mode in (("", 0o600), (".pub", 0o644)):
-            copy = folder / "keys" / f"operator{suffix}"
-            copy.write_text(Path(f"{operator_key}{suffix}").read_text())
-            copy.chmod(mode)
-        lines = (f'        Host(name="{h.name}", address="{h.address}"{extra}),' for h in chosen)
-        (folder / "rack.py").write_text(RACK_FILE.format(hosts="\n".join(lines)))
-        (folder / "known_hosts").write_text(
-            "".join(f"{host.address} {rack.host_key(host.name)}\n" for host in chosen)
-        )
-        return folder / "rack.py"
+        return _inventory(rack, operator_key, tmp_path / "inventory", chosen, extra)
 
     return write
+
+
+@pytest.fixture
+def gpu_rack_file(gpu_rack: Lab, operator_key: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Like ``rack_file``, for hosts of ``gpu_rack``."""
+
+    def write(chosen: Sequence[LabHost], extra: str = "") -> Path:
+        folder = tmp_path / "-".join(("inventory", *(host.name for host in chosen)))
+        return _inventory(gpu_rack, operator_key, folder, chosen, extra)
+
+    return write
+
+
+@pytest.fixture
+def gpu_host(gpu_rack: Lab, gpu_rack_file: Callable[..., Path], used: set[str]) -> GpuHost:
+    """Lend a clean host with graphics cards by its name in GPU_HOSTS."""
+
+    def lend(name: str) -> DeclaredHost:
+        host = gpu_rack.spec.host(name)
+        if f"gpus/{name}" in used:
+            gpu_rack.reset(name)
+        used.add(f"gpus/{name}")
+        return DeclaredHost(gpu_rack, host, gpu_rack_file([host]))
+
+    return lend
+
+
+def _inventory(lab: Lab, key: Path, folder: Path, chosen: Sequence[LabHost], extra: str) -> Path:
+    (folder / "keys").mkdir(parents=True)
+    for suffix, mode in (("", 0o600), (".pub", 0o644)):
+        copy = folder / "keys" / f"operator{suffix}"
+        copy.write_text(Path(f"{key}{suffix}").read_text())
+        copy.chmod(mode)
+    lines = (f'        Host(name="{h.name}", address="{h.address}"{extra}),' for h in chosen)
+    (folder / "rack.py").write_text(RACK_FILE.format(hosts="\n".join(lines)))
+    known = (f"{host.address} {lab.host_key(host.name)}\n" for host in chosen)
+    (folder / "known_hosts").write_text("".join(known))
+    return folder / "rack.py"

@@ -16,7 +16,7 @@ from labctl.lab import Lab, LabHost
 from labctl.lab.processes import wait_until
 
 PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
-NAMES = "Command, Gpu, Host, LlamaServer, Model, Rack, Ssh, WakeOnLan"
+NAMES = "Amd, Circuit, Command, Gpu, Host, LlamaServer, Model, Nvidia, Psu, Rack, Ssh, WakeOnLan"
 
 
 class DeclaredHost:
@@ -37,6 +37,17 @@ class DeclaredHost:
             ")\n"
             "globals().update(rack.groups())\n"
         )
+
+    def gpus(self, **fields: Any) -> str:
+        """Return the host's cards for ``fields``, each by model and a slot's name, with these fields more."""
+        more = "".join(f", {name}={value!r}" for name, value in fields.items())
+        cards = (f'Gpu(model="{m}", slot="slot{n}"{more})' for n, m in enumerate(self.host.gpus))
+        return ", ".join(cards)
+
+    def reboot(self, within: float = 60) -> None:
+        """Reboot the host in an orderly way and wait until it answers."""
+        self.rack.stop(self.host.name, within)
+        self.rack.start(self.host.name)
 
     def report(self, verb: str, *options: str) -> dict[str, Any]:
         """Run ``labctl plan`` or ``apply``; return what it says of the host, which must be well."""

@@ -332,7 +332,7 @@ def test_a_command_that_takes_too_long_is_ended(rack: Lab, hosts: Lend) -> None:
 @pytest.fixture
 def small(spec: LabSpec, network: IPv4Network, tmp_path: Path) -> Iterator[LabSpec]:
     """A lab of two hosts on a network of its own, not up; whatever the test leaves of it is ended."""
-    _, network = network.subnets()
+    network = list(network.subnets(new_prefix=25))[3]
     hosts = tuple(
         LabHost(f"s{index}", str(network[index]), mac_for(str(network[index])), suite)
         for index, suite in ((20, "bookworm"), (21, "trixie"))

@@ -20,6 +20,7 @@ from typing import Any, Self
 from labctl.domain.problem import LabctlError
 from labctl.lab import inside, launch
 from labctl.lab.furnish import host_directory, make_host_keys
+from labctl.lab.gpus import HostGpus
 from labctl.lab.nspawn import RUN
 from labctl.lab.processes import command_name, wait_until
 from labctl.lab.record import Record, is_locked, is_up, sweep_leftovers
@@ -274,6 +275,37 @@ class Lab:
     def free_disk(self, name: str) -> None:
         """Give the disk its full size back."""
         self._order("fill", name, full=False)
+
+    # Graphics cards. ``index`` is a card's place among the host's cards as declared.
+
+    def gpu_state(self, name: str) -> dict[str, Any]:
+        """Return the ``driver`` that is loaded, the ``cards`` and what was set so far (``writes``)."""
+        return self._gpus(name).look()
+
+    def set_gpu(self, name: str, index: int, **values: str | int | None) -> None:
+        """Change what a card says: keys of ``fake/fakenvml.c``, or names of amdgpu's files."""
+        self._gpus(name).change(index, **values)
+
+    def remove_gpu(self, name: str, index: int) -> None:
+        """Pull a card: it is gone at once and stays away over boots, until ``restore_gpus`` or a reset."""
+        self._gpus(name).remove(index)
+
+    def restore_gpus(self, name: str) -> None:
+        """Put removed cards back; the host sees them from its next boot on."""
+        self._gpus(name).restore()
+
+    def gpu_fault(self, name: str, index: int | None, kind: str) -> None:
+        """Break a card (lost, hang, refuse) or the driver (blocked, mismatch, unloaded, nouveau), or heal."""
+        self._gpus(name).fault(index, kind)
+
+    def _gpus(self, name: str) -> HostGpus:
+        host = self.spec.host(name)
+        folder = self.root(name).with_name("gpu")
+        if not host.gpus or not folder.is_dir():
+            raise LabctlError(
+                "it has no graphics cards", host=name, hint="labctl lab up said why, if it should"
+            )
+        return HostGpus(host, folder)
 
     @contextmanager
     def hold_apt_lock(self, name: str) -> Iterator[None]:

@@ -11,7 +11,9 @@ import shutil
 from pathlib import Path
 
 from labctl.lab.commands import run
+from labctl.lab.gpus import INSIDE as GPUS_INSIDE
 from labctl.lab.spec import PROXY_PORT, LabHost, LabSpec
+from labctl.lab.supplies import INSIDE as PACKAGES_INSIDE
 
 KEY_TYPES = ("ed25519", "ecdsa")
 
@@ -46,6 +48,20 @@ def furnish(spec: LabSpec, host: LabHost, root: Path) -> None:
         (etc / "ssh" / key.name).chmod(0o644 if key.suffix == ".pub" else 0o600)
     (etc / "apt/apt.conf.d/00lab").write_text(f'Acquire::http::Proxy "http://{spec.uplink}:{PROXY_PORT}";\n')
     _furnish_login(spec, root)
+
+
+def furnish_gpus(root: Path, suite: str, packages: Path) -> None:
+    """Write what a host with (fake) graphics cards has besides: a source of drivers, and modprobe."""
+    where = f"{PACKAGES_INSIDE}/{suite}"
+    apt = root / "etc/apt"
+    (apt / "sources.list.d/lab.list").write_text(f"deb [trusted=yes] file:{where} ./\n")
+    (apt / "preferences.d/lab").write_text('Package: *\nPin: origin ""\nPin-Priority: 1001\n')
+    # The list as apt-get update would store it, so that a host can install at once.
+    index = root / "var/lib/apt/lists" / f"{where[1:].replace('/', '_')}_._Packages"
+    index = index.with_name(f"_{index.name}")
+    shutil.copy(packages / suite / "Packages", index)
+    for name in ("modprobe", "rmmod"):
+        (root / "usr/local/sbin" / name).symlink_to(f"{GPUS_INSIDE}/{name}")
 
 
 def _furnish_login(spec: LabSpec, root: Path) -> None:

@@ -23,6 +23,7 @@ from labctl.lab.preflight import require_able, require_free
 from labctl.lab.processes import wait_until
 from labctl.lab.record import sweep_leftovers
 from labctl.lab.spec import SSH_PORT, LabHost, LabSpec
+from labctl.lab.supplies import note, packages_for
 
 _SSH_S = 60.0
 _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -45,8 +46,10 @@ def launch(spec: LabSpec, progress: Callable[[str], None], *, stays: bool) -> su
         suite: base(suite, spec.cache_dir, progress, spec.mirror)
         for suite in sorted({host.suite for host in spec.hosts})
     }
+    packages = packages_for(spec, progress)
     progress(f"starting {len(spec.hosts)} hosts on {spec.network}")
     (spec.home / "log").mkdir(parents=True, exist_ok=True)
+    note(spec, packages)
     spec.home.chmod(0o700)
     for host in spec.hosts:
         make_host_keys(spec, host.name)

@@ -22,9 +22,12 @@ from typing import Protocol
 from labctl.domain.problem import LabctlError
 from labctl.lab.cgroups import Groups
 from labctl.lab.commands import attempt, run
-from labctl.lab.furnish import furnish, host_directory
+from labctl.lab.furnish import furnish, furnish_gpus, host_directory
+from labctl.lab.gpus import INIT, HostGpus, gpu_folder
+from labctl.lab.gpus import INSIDE as GPUS_INSIDE
 from labctl.lab.links import Cable
 from labctl.lab.spec import LabHost, LabSpec
+from labctl.lab.supplies import INSIDE as PACKAGES_INSIDE
 
 RUN = Path("/run/lab")
 _REBOOT = 133
@@ -70,11 +73,15 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the hosts of one sandbox live: the spec, the Debian trees by suite, the control groups."""
+    """Where the hosts of one sandbox live: the spec, the Debian trees by suite, the control groups.
+
+    ``packages`` are those that bring drivers for (fake) graphics cards; None: no host gets its cards.
+    """
 
     spec: LabSpec
     trees: dict[str, Path]
     groups: Groups
+    packages: Path | None = None
 
 
 class NspawnHost:
@@ -88,6 +95,8 @@ class NspawnHost:
         self._wanted = False
         self._directory = RUN / host.name
         self._disk, self._root = self._directory / "disk", self._directory / "root"
+        has_cards = place.packages is not None and host.gpus
+        self._gpus = HostGpus(host, gpu_folder(RUN, host.name)) if has_cards else None
 
     @property
     def state(self) -> str:
@@ -106,6 +115,9 @@ class NspawnHost:
         layers = f"lowerdir={self.place.trees[self.host.suite]},upperdir={upper},workdir={work}"
         run("mount", "-t", "overlay", "-o", layers, f"lab-{self.host.name}", str(self._root))
         furnish(self.place.spec, self.host, self._root)
+        if self._gpus and self.place.packages:
+            furnish_gpus(self._root, self.host.suite, self.place.packages)
+            self._gpus.prepare(self._root)
 
     def discard(self) -> None:
         """Throw the disk away; the host must be off."""
@@ -189,6 +201,8 @@ class NspawnHost:
         """Boot once and return nspawn's exit status when the host is off again."""
         groups, name = self.place.groups, self.host.name
         self.cable.renew()
+        if self._gpus:
+            self._gpus.boot(self._root)
         groups.sweep(name)
         entered = [str(directory) for directory in groups.create(name)]
         notify = self._directory / "notify"
@@ -225,7 +239,8 @@ class NspawnHost:
             *("env", f"NOTIFY_SOCKET={notify}", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1"),
             *("SYSTEMD_NSPAWN_API_VFS_WRITABLE=network", "systemd-nspawn", f"--directory={self._root}"),
             *(f"--machine={self.host.name}", f"--hostname={self.host.name}", f"--uuid={identity}"),
-            *("--boot", "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+4", "--quiet"),
+            *self._cards_shown(),
+            *("--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+4", "--quiet"),
             *(f"--network-namespace-path={self.cable.namespace}", "--capability=CAP_NET_ADMIN"),
             *(
                 "--resolv-conf=off",
@@ -234,7 +249,16 @@ class NspawnHost:
                 "--console=pipe",
                 "--notify-ready=yes",
             ),
+            *([INIT] if self._gpus else ["--boot"]),
         ]
+
+    def _cards_shown(self) -> tuple[str, ...]:
+        if self._gpus is None:
+            return ()
+        return (
+            f"--bind={self._gpus.folder}:{GPUS_INSIDE}",
+            f"--bind-ro={self.place.packages}:{PACKAGES_INSIDE}",
+        )
 
     def _key(self) -> Path:
         return host_directory(self.place.spec, self.host.name) / "ssh_host_ed25519_key.pub"

@@ -21,6 +21,7 @@ from labctl.lab.links import Slowness, cables, lay_bridge
 from labctl.lab.nspawn import RUN, Host, NspawnHost, Place
 from labctl.lab.record import Record
 from labctl.lab.spec import LabSpec
+from labctl.lab.supplies import packages_of
 from labctl.lab.wire import serve
 
 
@@ -28,7 +29,8 @@ class Sandbox:
     """All hosts of one rack, and what may be ordered of them."""
 
     def __init__(self, spec: LabSpec, record: Record) -> None:
-        place = Place(spec, {suite: Path(tree) for suite, tree in record.trees.items()}, record.groups)
+        trees = {suite: Path(tree) for suite, tree in record.trees.items()}
+        place = Place(spec, trees, record.groups, packages_of(spec))
         wires = cables(spec)
         self.hosts: dict[str, Host] = {
             host.name: NspawnHost(place, host, wires[host.name], _log) for host in spec.hosts

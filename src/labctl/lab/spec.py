@@ -29,12 +29,17 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
 @dataclass(frozen=True, slots=True)
 class LabHost:
-    """One host of the rack; ``suite`` is the Debian release that it runs."""
+    """One host of the rack; ``suite`` is the Debian release that it runs.
+
+    ``gpus`` are the models of its graphics cards, each with an ``@`` address and ``=`` identity if these
+    matter: ``"RTX 3090"``, ``"RTX 3090 @0000:3b:00.0 =GPU-..."``.
+    """
 
     name: str
     address: str
     mac: str
     suite: str = "trixie"
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class LabSpec:
     def parse(cls, text: str) -> LabSpec:
         """Return the spec that ``dump`` wrote."""
         plain: dict[str, Any] = json.loads(text)
-        plain["hosts"] = tuple(LabHost(**host) for host in plain["hosts"])
+        plain["hosts"] = tuple(LabHost(**host | {"gpus": tuple(host["gpus"])}) for host in plain["hosts"])
         plain["network"] = IPv4Network(plain["network"])
         plain["state_dir"] = Path(plain["state_dir"])
         plain["cache_dir"] = Path(plain["cache_dir"])

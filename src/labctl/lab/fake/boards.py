@@ -217,19 +217,25 @@ def require(model: str) -> Board:
 
 
 def cards(models: tuple[str, ...], salt: str = "") -> tuple[Card, ...]:
-    """Return the cards of a host that has boards of these models, in the order of their PCI addresses.
+    """Return the cards of a host that has boards of these models.
 
-    ``salt`` (the host's name) makes the UUIDs of different hosts differ.
+    Args:
+        models: one for each card, each followed by ``@ADDRESS`` and ``=UUID`` where these are given.
+        salt: the host's name, which makes the UUIDs of different hosts differ.
+
+    Raises:
+        LabctlError: there is no fake of a model.
     """
     counts = {NvidiaBoard: 0, AmdBoard: 0}
     made = []
     for place, model in enumerate(models):
-        board = require(model)
+        words = model.split()
+        board = require(" ".join(word for word in words if word[0] not in "@="))
+        given = {word[0]: word[1:] for word in words}
         index = counts[type(board)]
         counts[type(board)] += 1
-        identity = str(uuid.uuid5(_CARDS, f"{salt}/{place}/{board.model}"))
-        pci = f"0000:{_FIRST_BUS + _BUSES_APART * place:02x}:00.0"
-        made.append(
-            Card(board, index, pci, f"GPU-{identity}" if isinstance(board, NvidiaBoard) else identity)
-        )
+        made_up = str(uuid.uuid5(_CARDS, f"{salt}/{place}/{board.model}"))
+        prefix = "GPU-" if isinstance(board, NvidiaBoard) else ""
+        pci = given.get("@", f"0000:{_FIRST_BUS + _BUSES_APART * place:02x}:00.0").lower()
+        made.append(Card(board, index, pci, given.get("=", prefix + made_up)))
     return tuple(made)

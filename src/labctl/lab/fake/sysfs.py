@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from labctl.lab.fake.boards import AmdBoard, Board, Card
+from labctl.lab.fake.programs import kmod
 
-_DEVICES = "sys/devices/pci0000:00"
+_DEVICES = kmod.DEVICES
 _FIRST_HWMON = 3
 _FIRST_RENDER = 128
 _GPU_ID = 51001
@@ -37,38 +38,19 @@ def build(root: Path, cards: Iterable[Card], *, memory_mib: int = 131072) -> Non
     for folder in ("drm", "hwmon"):
         (root / "sys/class" / folder).mkdir(parents=True)
     (root / "proc/driver").mkdir(parents=True)
-    _put(root / "proc/modules", "")
+    (root / "proc/modules").touch(0o444)
     for card in present:
         _pci(root, card)
     amd = [card for card in present if isinstance(card.board, AmdBoard)]
     if amd:
-        load(root, "amdgpu", AMDGPU)
-        load(root, "ttm")
+        kmod.show(root, "amdgpu", AMDGPU)
+        kmod.show(root, "ttm")
         _put(root / "sys/module/ttm/parameters/pages_limit", memory_mib * 256 // 2, writable=True)
         _put(root / "sys/module/ttm/parameters/page_pool_size", memory_mib * 256 // 2, writable=True)
         _put(root / "sys/module/amdgpu/parameters/gttsize", -1)
         _kfd(root, amd)
     for number, card in enumerate(amd):
         _amdgpu(root, card, number)
-
-
-def load(root: Path, module: str, version: str = "") -> None:
-    """Show a kernel module as loaded; its cards, if any, are bound to it."""
-    folder = root / "sys/module" / module
-    _put(folder / "initstate", "live")
-    _put(folder / "refcnt", 0)
-    if version:
-        _put(folder / "version", version)
-    modules = root / "proc/modules"
-    modules.write_text(f"{modules.read_text()}{module} 4194304 0 - Live 0x0000000000000000\n")
-    if module in ("nvidia", "nouveau"):
-        _bind(root, module, "0x10de")
-    if module == "nvidia":
-        _put(
-            root / "proc/driver/nvidia/version",
-            f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  Mon Jan  1 00:00:00 UTC 2024\n"
-            "GCC version:  gcc version 12.2.0",
-        )
 
 
 def remove(root: Path, card: Card) -> None:
@@ -101,13 +83,6 @@ def _fill(folder: Path, values: Mapping[str, object], writable: Iterable[str] = 
 def _link(path: Path, target: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(os.path.relpath(target, path.parent))
-
-
-def _bind(root: Path, driver: str, vendor: str) -> None:
-    for device in (root / _DEVICES).iterdir():
-        if (device / "vendor").read_text().strip() == vendor and not (device / "driver").is_symlink():
-            _link(root / "sys/bus/pci/drivers" / driver / device.name, device)
-            _link(device / "driver", root / "sys/bus/pci/drivers" / driver)
 
 
 def _pci(root: Path, card: Card) -> None:
@@ -156,7 +131,7 @@ def _amdgpu(root: Path, card: Card, number: int) -> None:
     board = card.board
     assert isinstance(board, AmdBoard)
     device = root / _DEVICES / card.pci
-    _bind(root, "amdgpu", card.vendor)
+    kmod.bind(root, "amdgpu", card.vendor)
     steps = (500, board.clock_mhz * 3 // 4, board.clock_mhz)
     said: dict[str, object] = {
         "vbios_version": "113-D7020100-102",

@@ -1,0 +1,106 @@
+"""What a rack with graphics cards needs besides Debian: the fake library, stand-in programs, their packages.
+
+All of it is made once and kept in the cache. It needs a C compiler, and for AMD cards FUSE; a machine without
+them can still carry the rack, but then no host has any cards, and whoever boots the rack is told why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+from labctl.domain.problem import LabctlError
+from labctl.lab.commands import attempt
+from labctl.lab.fake import nvml
+from labctl.lab.fake.boards import AmdBoard, require
+from labctl.lab.fake.mount import lacking as lacking_fuse
+from labctl.lab.fake.packages import Contents, repository, rows
+from labctl.lab.spec import LabSpec
+
+INSIDE = "/opt/lab/packages"
+_PROGRAMS = ("nvidia-smi", "persistenced", "rocminfo", "vulkaninfo")
+_ROOM = 48
+_BLANK = "@" * _ROOM
+_MODULE = f"""\
+#define KEEP __attribute__((section(".modinfo"), used, aligned(1)))
+static const char v[] KEEP = "version={_BLANK}";
+static const char l[] KEEP = "license=NVIDIA";
+static const char n[] KEEP = "name=nvidia";
+"""
+
+
+def lacks(spec: LabSpec) -> tuple[str, ...]:
+    """Return why this machine can't imitate the cards of a rack; nothing if it can, or if there are none."""
+    models = {model for host in spec.hosts for model in host.gpus}
+    if not models:
+        return ()
+    compiler = "" if nvml.compiler() else "there is no C compiler: apt-get install gcc libc6-dev"
+    fuse = lacking_fuse() if any(isinstance(require(model), AmdBoard) for model in models) else None
+    return tuple(reason for reason in (compiler, fuse) if reason)
+
+
+def packages_for(spec: LabSpec, progress: Callable[[str], None]) -> Path | None:
+    """Return the folder of the stand-in packages; None, and the reason told, where no host gets cards."""
+    if not any(host.gpus for host in spec.hosts):
+        return None
+    reasons = lacks(spec)
+    if reasons:
+        progress(f"no host gets its graphics cards, since {'; '.join(reasons)}")
+        return None
+    return stand_ins(spec.cache_dir)
+
+
+def note(spec: LabSpec, packages: Path | None) -> None:
+    """Write down for the sandbox where the packages are, or that there are none."""
+    _noted(spec).write_text(str(packages or ""))
+
+
+def packages_of(spec: LabSpec) -> Path | None:
+    """Return what was noted: the folder of the stand-in packages, or None."""
+    noted = _noted(spec)
+    said = noted.read_text() if noted.exists() else ""
+    return Path(said) if said else None
+
+
+def _noted(spec: LabSpec) -> Path:
+    return spec.home / "stand-in-packages"
+
+
+def stand_ins(cache: Path) -> Path:
+    """Return the folder of the stand-in packages, built if its content is new.
+
+    Raises:
+        LabctlError: something can't be built, or a row is wrong.
+    """
+    packages = rows()
+    programs = files("labctl.lab.fake").joinpath("programs")
+    made = {name: programs.joinpath(f"{name.replace('-', '_')}.py").read_bytes() for name in _PROGRAMS} | {
+        "nvml": nvml.library(cache).read_bytes()
+    }
+    blank = _blank_module(cache)
+    versions = {package.upstream for package in packages if "@nvidia-ko" in package.files.values()}
+    return repository(
+        cache, packages, Contents(made, {version: _stamped(blank, version) for version in versions})
+    )
+
+
+def _blank_module(cache: Path) -> bytes:
+    """Return a kernel module's file that modinfo can read, with room for a version."""
+    built = cache / f"module-{hashlib.sha256(_MODULE.encode()).hexdigest()[:12]}.ko"
+    if not built.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = built.with_name(f".{os.getpid()}.ko")
+        done = attempt(str(nvml.compiler()), "-c", "-o", str(partial), "-xc", "-", stdin=_MODULE)
+        if done.returncode:
+            raise LabctlError(f"the stand-in kernel module can't be built: {done.stderr.strip()[-300:]}")
+        partial.rename(built)
+    return built.read_bytes()
+
+
+def _stamped(blank: bytes, version: str) -> bytes:
+    if len(version) > _ROOM:
+        raise LabctlError(f"{version!r} is too long for the version of a driver")
+    return blank.replace(_BLANK.encode(), version.encode().ljust(_ROOM, b"\0"))
