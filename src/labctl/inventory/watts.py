@@ -1,8 +1,8 @@
 """The power budget of a rack file: what is declared, as ``domain.budget`` counts it.
 
-A card counts with its cap, else with its watts at full load. Where no real lowest cap is known (a card that is
-not in the table may be tried with any cap), a proposal never goes below half of full load: cards refuse or
-crawl there.
+A card counts with its cap, else with its watts at full load. Where no real lowest cap is known (a card that
+is not in the table may be tried with any cap), a proposal never goes below half of full load, where cards
+refuse or crawl.
 
 ``refusals`` names each power supply and each circuit that is over, with its line. A rack over budget can
 still be loaded, since ``labctl power`` has to show it; whatever changes hosts asks ``refusals`` first. All
