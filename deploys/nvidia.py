@@ -17,8 +17,6 @@ from pyinfra import logger
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.domain import driver_packages
-from labctl.domain.driver_packages import DriverPlan
 from labctl.inventory import Host
 from labctl.ops import apt, files, holds, leftovers, reboot, systemd
 from labctl.ops import nvidia as driver
@@ -26,7 +24,7 @@ from labctl.ops.components import components
 from labctl.ops.facts_gpu import Machine, MachineInfo
 from labctl.ops.nvidia import Offered, Room
 from labctl.render import nvidia as render
-from labctl.render.nvidia_keys import Key
+from labctl.render.nvidia import DriverPlan, Key
 
 OWNER = "nvidia"
 _SOURCES = "/etc/apt/sources.list.d"
@@ -68,22 +66,7 @@ def nvidia() -> None:
 
 def choose(spec: Host, machine: MachineInfo) -> DriverPlan:
     """Return what to install on this host, and say what is not obvious about it."""
-    plan = driver_packages.choose(
-        driver_packages.Needs(
-            os_id=machine.os_id,
-            os_version=machine.os_version,
-            arch=machine.arch,
-            kernel=machine.kernel,
-            architectures=render.architectures(spec),
-            branch=spec.nvidia.branch,
-            flavour=spec.nvidia.flavour,
-            source=spec.nvidia.source,
-            secure_boot=machine.secure_boot,
-            key_enrolled=machine.key_enrolled,
-            container=machine.container,
-            cuda_toolkit=spec.nvidia.cuda_toolkit,
-        )
-    )
+    plan = render.plan(spec, machine)
     for note in plan.notes:
         logger.info(f"{host.name}: {note}")
     return plan

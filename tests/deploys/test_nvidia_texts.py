@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,13 @@ from labctl.render import nvidia, nvidia_keys
 DEBIAN = Needs("debian", "12", "amd64", "6.1.0-40-amd64", ("Ampere",))
 
 
-def host(*models: str, **settings: object) -> Host:
+def host(*models: str, **settings: Any) -> Host:
     cards = tuple(Gpu(model=model, slot=f"slot{number}") for number, model in enumerate(models))
     services = (Command(name="a", argv=("/bin/true",)), Command(name="b", argv=("/bin/true",)))
     return Host(name="rig", address="10.0.0.1", gpus=cards, nvidia=Nvidia(**settings), services=services)
 
 
-def plan(**changed: object) -> DriverPlan:
+def plan(**changed: Any) -> DriverPlan:
     return choose(Needs(**{**{name: getattr(DEBIAN, name) for name in DEBIAN.__slots__}, **changed}))
 
 

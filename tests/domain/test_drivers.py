@@ -21,11 +21,11 @@ NOBLE_HWE = {**NOBLE, "kernel": "7.0.0-43-generic"}
 RESOLUTE = {"os_id": "ubuntu", "os_version": "26.04", "arch": "amd64", "kernel": "7.0.0-43-generic"}
 
 
-def plan(system: dict[str, str], *architectures: str, **asked: Any) -> DriverPlan:
+def plan(system: dict[str, Any], *architectures: str, **asked: Any) -> DriverPlan:
     return choose(Needs(**system, architectures=architectures, **asked))
 
 
-def refused(system: dict[str, str], *architectures: str, **asked: Any) -> str:
+def refused(system: dict[str, Any], *architectures: str, **asked: Any) -> str:
     with pytest.raises(LabctlError) as caught:
         plan(system, *architectures, **asked)
     return str(caught.value)

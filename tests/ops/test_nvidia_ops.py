@@ -10,6 +10,7 @@ from ops_hosts import Here, described
 from pyinfra.api.exceptions import OperationValueError
 
 from labctl.ops import components, holds, nvidia
+from labctl.ops.command import Script
 from labctl.ops.facts_gpu import Machine
 from labctl.render import HEADER
 
@@ -63,7 +64,7 @@ def test_a_hold_is_noted_before_it_is_made(here: Here) -> None:
     note = here.root / "holds/nvidia"
     here.stand_in("apt-mark", f"cat {note} >{here.root}/seen; echo 'E: Sub-process failed' >&2; exit 100")
     here.stand_in("dpkg-query", "printf 'ii '")
-    failed = here.run(holds.Script("holds", str(note), "0", "--", "smi", "--", "--"))
+    failed = here.run(Script("holds", str(note), "0", "--", "smi", "--", "--"))
     assert failed.status == 1
     assert (here.root / "seen").read_text() == "smi\n"
     assert note.read_text() == "smi\n", "a hold that may have been made is never forgotten"
@@ -75,7 +76,7 @@ def test_a_lock_is_waited_for_and_only_for_its_time(here: Here) -> None:
         "apt-mark",
         f"[ -e {here.root}/second ] || {{ touch {here.root}/second; echo 'dpkg frontend lock'; exit 1; }}",
     )
-    script = holds.Script("holds", f"{here.root}/holds/x", "30", "--", "smi", "--", "--")
+    script = Script("holds", f"{here.root}/holds/x", "30", "--", "smi", "--", "--")
     assert here.run(script).status == 0
     assert (here.root / "holds/x").read_text() == "smi\n"
 
@@ -155,7 +156,7 @@ def test_the_module_is_loaded_where_that_is_possible(
 )
 def test_a_module_that_does_not_load_says_what_to_do(here: Here, said: str, status: int, words: str) -> None:
     here.stand_in("modprobe", f'[ "$1" = nvidia ] || exit 1; echo "{said}" >&2; exit {status}')
-    done = here.run(nvidia.Script("nvidia-load"))
+    done = here.run(Script("nvidia-load"))
     assert done.status == status
     assert words in done.stderr
 

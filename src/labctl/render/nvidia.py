@@ -9,13 +9,15 @@ of it to a folder with room for it, which is checked before it is promised.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from labctl import render
-from labctl.domain.driver_packages import DriverPlan
+from labctl.domain.driver_packages import DriverPlan as DriverPlan
+from labctl.domain.driver_packages import Needs, choose
 from labctl.domain.problem import LabctlError
 from labctl.inventory import AptMirror, Gpu, Host, profiles
 from labctl.render import nvidia_keys, units
-from labctl.render.nvidia_keys import Key
+from labctl.render.nvidia_keys import Key as Key
 
 CUDA = "https://developer.download.nvidia.com/compute/cuda/repos"
 CONTAINERS = "https://nvidia.github.io/libnvidia-container/stable/deb"
@@ -49,6 +51,63 @@ _DRIVER_PACKAGES = (
 )
 # NVIDIA asks for the sum of video memory and 5 %.
 _ROOM = 1.05
+
+
+class System(Protocol):
+    """What a host says of itself, as far as the choice of a driver asks for it."""
+
+    @property
+    def os_id(self) -> str:
+        """The distribution, such as "debian"."""
+
+    @property
+    def os_version(self) -> str:
+        """Its release, such as "12"."""
+
+    @property
+    def arch(self) -> str:
+        """Debian's word for the architecture."""
+
+    @property
+    def kernel(self) -> str:
+        """What ``uname -r`` prints."""
+
+    @property
+    def secure_boot(self) -> bool | None:
+        """Whether the firmware refuses unsigned modules; None: not known."""
+
+    @property
+    def key_enrolled(self) -> bool:
+        """Whether the firmware knows the key by which DKMS signs."""
+
+    @property
+    def container(self) -> bool:
+        """Whether the kernel's modules belong to the machine around the host."""
+
+
+def plan(host: Host, system: System) -> DriverPlan:
+    """Return which driver is installed on a host, and from where.
+
+    Raises:
+        LabctlError: no driver serves it as it is and as the inventory asks.
+    """
+    wanted = host.nvidia
+    return choose(
+        Needs(
+            os_id=system.os_id,
+            os_version=system.os_version,
+            arch=system.arch,
+            kernel=system.kernel,
+            architectures=architectures(host),
+            branch=wanted.branch,
+            flavour=wanted.flavour,
+            source=wanted.source,
+            secure_boot=system.secure_boot,
+            key_enrolled=system.key_enrolled,
+            container=system.container,
+            cuda_toolkit=wanted.cuda_toolkit,
+        )
+    )
 
 
 def cards(host: Host) -> tuple[Gpu, ...]:
@@ -98,18 +157,18 @@ def require_room(host: Host, kind: str, free: int) -> None:
         )
 
 
-def repository(plan: DriverPlan, mirror: AptMirror | None, folder: Path) -> tuple[str, Key]:
+def repository(chosen: DriverPlan, mirror: AptMirror | None, folder: Path) -> tuple[str, Key]:
     """Return the address and the key of NVIDIA's repository or of its copy.
 
     Args:
-        plan: says which repository; it must name one.
+        chosen: says which repository; it must name one.
         mirror: the copy that the inventory states.
         folder: the rack file's folder, to which paths of the inventory are relative.
 
     Raises:
         LabctlError: labctl does not carry the key of this repository, and the inventory names none.
     """
-    path = plan.repository or ""
+    path = chosen.repository or ""
     return _place(f"{CUDA}/{path}", nvidia_keys.of_repository(path.partition("/")[0]), mirror, folder)
 
 
@@ -136,16 +195,16 @@ def pin() -> str:
     return render.text("nvidia-pin.pref.j2", packages=" ".join(_DRIVER_PACKAGES))
 
 
-def modprobe(host: Host, plan: DriverPlan, os_id: str) -> str:
+def modprobe(host: Host, chosen: DriverPlan, os_id: str) -> str:
     """Return the options of the kernel's modules."""
-    modules = _DEBIAN_MODULES if os_id == "debian" and plan.source == "distro" else ("nvidia",)
+    modules = _DEBIAN_MODULES if os_id == "debian" and chosen.source == "distro" else ("nvidia",)
     preserve = host.nvidia.suspend_path if host.nvidia.suspend == "preserve" else None
     return render.text("nvidia-modprobe.conf.j2", blacklist=_BLACKLIST, modules=modules, preserve=preserve)
 
 
-def persistence(plan: DriverPlan) -> str:
+def persistence(chosen: DriverPlan) -> str:
     """Return the drop-in by which the daemon keeps the driver loaded."""
-    return render.text("nvidia-persistenced.conf.j2", user=plan.persistence_user)
+    return render.text("nvidia-persistenced.conf.j2", user=chosen.persistence_user)
 
 
 def sleep_script(host: Host) -> str:
