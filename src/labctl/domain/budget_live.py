@@ -7,7 +7,9 @@ What the host's own report found wrong with cards, drivers and caps is passed on
 
 When unsure a card counts as present: one that sleeps or hangs does not tell its name, so it stands for any
 declared card of its vendor that nothing else was found for. Where a driver does not answer at all, nothing
-is said about its cards but that. A report is a stranger's text: what has not the expected form is not known.
+is said about its cards but that. Cards of one model that nothing tells apart are taken in their order, so
+which of them is missing cannot be said. A report is a stranger's text: what has not the expected form is not
+known.
 """
 
 from __future__ import annotations
@@ -258,13 +260,16 @@ def _missing(expected: Sequence[Expected], lost: Sequence[Expected]) -> Iterator
     for model in dict.fromkeys(one.declared.model for one in lost):
         of_it = [one for one in lost if one.declared.model == model]
         total = sum(1 for one in expected if one.declared.model == model)
-        known = all(one.declared.uuid or one.declared.pci for one in of_it)
-        names = listed([one.name for one in of_it]) + ("" if known else "?")
         verb = "is" if len(of_it) == 1 else "are"
+        what = f"{len(of_it)} of {total} {model} {verb} missing"
         hint = "power cycle the host; then look at its seat, riser and power cable"
-        if not known:
-            hint += "; with uuid= or pci= in the inventory labctl can tell which one it is"
-        yield Wrong("missing", f"{len(of_it)} of {total} {model} {verb} missing ({names})", hint, names)
+        if all(one.declared.uuid or one.declared.pci for one in of_it):
+            names = listed([one.name for one in of_it])
+            yield Wrong("missing", f"{what} ({names})", hint, names)
+        else:
+            # A guess would send a person to the wrong card.
+            hint += "; give its cards uuid= or pci=, and labctl can tell which one it is"
+            yield Wrong("missing", what, hint)
 
 
 def _differs(host: str, one: Expected, card: Card, by_hand: str) -> Wrong | None:
