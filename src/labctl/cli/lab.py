@@ -48,6 +48,8 @@ _FAULTS = (
     "stop-sshd",
     "cont-sshd",
 )
+_CARD_FAULTS = ("lost", "hang", "refuse", "blocked", "mismatch", "unloaded", "nouveau", "heal")
+_CARDS = ("gpu-remove", "gpu-restore", *(f"gpu-{kind}" for kind in _CARD_FAULTS))
 _WHAT = """\
 \b
 WHAT:
@@ -57,6 +59,14 @@ WHAT:
   kill, start          cut its power, boot it
   fill-disk, free-disk leave no byte free on its disk, give the space back
   stop-sshd, cont-sshd stop (SIGSTOP) its sshd, let it go on
+  gpu-remove           pull the graphics card --gpu; it is gone at once
+  gpu-restore          put all pulled cards back: they are there after the next boot
+  gpu-lost, gpu-hang   the card --gpu fell off the bus, or answers no more
+  gpu-refuse           the card --gpu takes no power cap
+  gpu-blocked, gpu-unloaded, gpu-mismatch
+                       NVIDIA's driver: access blocked, not loaded, older than its library
+  gpu-nouveau          the free driver holds the cards, at boot too, until it is blacklisted
+  gpu-heal             take lost, hang, refuse and blocked away; the rest goes with a boot
 """
 
 
@@ -92,7 +102,7 @@ def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: 
     from labctl.inventory import load_rack
     from labctl.lab import Lab
     from labctl.lab.preflight import require_able
-    from labctl.lab.rackfile import Homes, spec_of, write_rack_file
+    from labctl.lab.rackfile import Homes, not_imitated, spec_of, write_rack_file
     from labctl.lab.spec import require_name
 
     require_name(name)
@@ -102,7 +112,10 @@ def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: 
         printer.err(f"using the rack file that is there: {written}")
     elif not written.exists():
         raise LabctlError(f"there is no rack file {written}", hint="leave it out, and one is written for you")
-    spec = spec_of(load_rack(written), name, suite, Homes(_state(), wiring.cache_home() / "lab"), mirror)
+    loaded = load_rack(written)
+    spec = spec_of(loaded, name, suite, Homes(_state(), wiring.cache_home() / "lab"), mirror)
+    if models := not_imitated(loaded):
+        printer.err(f"the lab has no imitation of {', '.join(models)}: left out")
     Lab(spec).up(printer.err, stays=True)
     verb = "is" if len(spec.hosts) == 1 else "are"
     printer.out(f"{counted(len(spec.hosts), 'host')} {verb} up. The rack file:")
@@ -171,17 +184,24 @@ def reset(*, hosts: tuple[str, ...], every: bool, new_host_key: bool, name: str)
 
 @lab.command(epilog=_WHAT)
 @click.argument("host", shell_complete=_complete_hosts)
-@click.argument("what", metavar="WHAT", type=click.Choice(_FAULTS))
+@click.argument("what", metavar="WHAT", type=click.Choice((*_FAULTS, *_CARDS)))
 @click.option("--delay", type=int, default=0, help="For slow: milliseconds added to each round trip.")
 @click.option("--rate", type=int, default=0, help="For slow: kilobits a second, each way.")
+@click.option("--gpu", type=int, default=0, help="For gpu-...: which card, counted from 0 as declared.")
 @_NAME
-def fault(host: str, what: str, delay: int, rate: int, name: str) -> None:
+def fault(host: str, what: str, delay: int, rate: int, gpu: int, name: str) -> None:
     """Break HOST, or heal it."""
     found = _attach(name)
     if what == "slow":
         if not delay and not rate:
             raise LabctlError("how slow? give --delay, --rate or both")
         found.slow(host, delay_ms=delay, rate_kbit=rate)
+    elif what == "gpu-remove":
+        found.remove_gpu(host, gpu)
+    elif what == "gpu-restore":
+        found.restore_gpus(host)
+    elif what in _CARDS:
+        found.gpu_fault(host, gpu, what.removeprefix("gpu-"))
     else:
         getattr(found, what.replace("-", "_"))(host)
     printer.err(f"{host}: {what} done")

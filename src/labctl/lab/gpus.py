@@ -104,9 +104,10 @@ class HostGpus:
         values |= {key: value for key, value in before.items() if key.endswith(".ecc_pending")}
         self.state.write_text(nvml.changed(nvml.state_text(self.cards, driver=None), **values))
         self.state.chmod(0o644)
-        (self.folder / "nodes").write_text("".join(f"{line}\n" for line in _nodes(present)))
         if any(isinstance(card.board, NvidiaBoard) for card in present):
             self._load(root)
+        nodes = _nodes(present, self.tree)
+        (self.folder / "nodes").write_text("".join(f"{line}\n" for line in nodes))
 
     def _load(self, root: Path) -> None:
         version = _on_disk(root)
@@ -270,13 +271,10 @@ def _holds_nouveau(root: Path) -> bool:
     return any(_HELD.search(file.read_text(errors="replace")) for file in found)
 
 
-def _nodes(present: list[Card]) -> Iterator[str]:
-    """Yield the device files of these cards: path, mode and group."""
-    nvidia = [card for card in present if isinstance(card.board, NvidiaBoard)]
+def _nodes(present: list[Card], tree: Path) -> Iterator[str]:
+    """Yield the device files that the loaded drivers make: path, mode and group."""
     amd = [card for card in present if isinstance(card.board, AmdBoard)]
-    if nvidia:
-        names = [*(f"nvidia{number}" for number in range(len(nvidia))), "nvidiactl", "nvidia-uvm"]
-        yield from (f"/dev/{name} 666 root" for name in names)
+    yield from (f"{path} 666 root" for path in kmod.nodes(tree))
     for number in range(len(amd)):
         yield f"/dev/dri/card{number} 660 video"
         yield f"/dev/dri/renderD{128 + number} 660 render"

@@ -1,9 +1,11 @@
 """Between a rack file and a virtual rack: boot what a file describes, or describe what shall be booted.
 
 A host of a rack file becomes a lab host with the same name, address and, if it wakes by Wake-on-LAN, the
-same MAC. The lab needs IPv4 addresses of one network, the ordinary SSH port and one login for all hosts;
-whatever it can't imitate is refused with the place, never approximated. A file that the lab writes has the
-shapes of the example rack, as many as asked for; a file that is there already is never overwritten.
+same MAC; its graphics cards become fake ones, with the PCI address and UUID that the file gives them. A card
+that the lab has no imitation of is left out, and ``not_imitated`` names it. The lab needs IPv4 addresses of
+one network, the ordinary SSH port and one login for all hosts; what else it can't imitate is refused with
+the place, never approximated. A file that the lab writes has the shapes of the example rack, as many as asked
+for; a file that is there already is never overwritten.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from labctl.domain.problem import LabctlError, Problem
-from labctl.inventory import Host, LoadedRack, WakeOnLan
+from labctl.inventory import Gpu, Host, LoadedRack, WakeOnLan, profiles
 from labctl.lab.commands import run
+from labctl.lab.fake import boards
 from labctl.lab.preflight import is_free
 from labctl.lab.spec import MAX_HOSTS, SSH_PORT, SUITES, LabHost, LabSpec, mac_for
 
@@ -123,7 +126,7 @@ def spec_of(loaded: LoadedRack, name: str, suite: str, homes: Homes, mirror: str
         raise LabctlError(problems)
     suites = SUITES if suite == MIXED else (suite,)
     hosts = tuple(
-        LabHost(host.name, host.address, _mac(host), suites[index % len(suites)])
+        LabHost(host.name, host.address, _mac(host), suites[index % len(suites)], _cards(host))
         for index, host in enumerate(loaded.rack.hosts)
     )
     ssh = loaded.rack.ssh_for(loaded.rack.hosts[0])
@@ -153,6 +156,26 @@ def _unfit(loaded: LoadedRack, host: Host) -> Iterator[Problem]:
     if (ssh.user, ssh.key) != (first.user, first.key):
         reason = "all hosts of a virtual rack have the same user and key"
         yield Problem(reason, file=file, host=host.name, field="ssh")
+
+
+def not_imitated(loaded: LoadedRack) -> tuple[str, ...]:
+    """Return the models of cards in a rack file that no virtual host will have."""
+    models = {gpu.model for host in loaded.rack.hosts for gpu in host.gpus if _board(gpu) is None}
+    return tuple(sorted(models))
+
+
+def _cards(host: Host) -> tuple[str, ...]:
+    found = ((gpu, _board(gpu)) for gpu in host.gpus)
+    return tuple(
+        " ".join(filter(None, (board.model, gpu.pci and f"@{gpu.pci}", gpu.uuid and f"={gpu.uuid}")))
+        for gpu, board in found
+        if board is not None
+    )
+
+
+def _board(gpu: Gpu) -> boards.Board | None:
+    profile = profiles.find(gpu.model)
+    return boards.find(gpu.model) or (boards.find(profile.name) if profile else None)
 
 
 def _mac(host: Host) -> str:

@@ -227,6 +227,9 @@ def cards(models: tuple[str, ...], salt: str = "") -> tuple[Card, ...]:
         LabctlError: there is no fake of a model.
     """
     counts = {NvidiaBoard: 0, AmdBoard: 0}
+    taken = {word[1:].lower() for model in models for word in model.split() if word[0] == "@"}
+    buses = (f"0000:{bus:02x}:00.0" for bus in range(_FIRST_BUS, 0x100, _BUSES_APART))
+    free = (address for address in buses if address not in taken)
     made = []
     for place, model in enumerate(models):
         words = model.split()
@@ -236,6 +239,6 @@ def cards(models: tuple[str, ...], salt: str = "") -> tuple[Card, ...]:
         counts[type(board)] += 1
         made_up = str(uuid.uuid5(_CARDS, f"{salt}/{place}/{board.model}"))
         prefix = "GPU-" if isinstance(board, NvidiaBoard) else ""
-        pci = given.get("@", f"0000:{_FIRST_BUS + _BUSES_APART * place:02x}:00.0").lower()
+        pci = given["@"].lower() if "@" in given else next(free)
         made.append(Card(board, index, pci, given.get("=", prefix + made_up)))
     return tuple(made)

@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,22 @@ def bind(tree: Path, driver: str, vendor: str) -> int:
             (device / "driver").symlink_to(os.path.relpath(drivers, device))
             (drivers / device.name).symlink_to(os.path.relpath(device, drivers))
     return len(list(drivers.iterdir()))
+
+
+def nodes(tree: Path) -> list[str]:
+    """Return the device files that go with the loaded nvidia module."""
+    if not is_loaded(tree, "nvidia"):
+        return []
+    number = len(list((tree / "sys/bus/pci/drivers/nvidia").iterdir()))
+    return [f"/dev/nvidia{end}" for end in (*range(number), "ctl", "-uvm")]
+
+
+def make_nodes(tree: Path) -> None:
+    """Make the device files that are missing; they are /dev/null, so that no real card is ever reached."""
+    for path in map(Path, nodes(tree)):
+        if not path.exists():
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+            path.chmod(0o666)
 
 
 def show(tree: Path, module: str, version: str = "") -> None:
@@ -186,6 +203,7 @@ def main(argv: list[str]) -> int:
                 where = f"/lib/modules/{os.uname().release}"
                 raise Refused(f"Module {name} not found in directory {where}")
             load(tree, state, name, version)
+            make_nodes(tree)
     except Refused as refusal:
         sys.stderr.write(
             f"{program}: FATAL: {refusal}\n" if program == "modprobe" else f"rmmod: ERROR: {refusal}\n"
