@@ -54,13 +54,26 @@ Play = Callable[[Asked], Said]
 
 
 def card(slot: str, status: str, before: float | None = 350, after: float | None = 200, **more: Any) -> Any:
-    """Return a card as the agent tells of it."""
+    """Return a card as the agent tells of it, by default one of the rig."""
     return {
-        "slot": slot, "uuid": None, "pci": None, "name": "NVIDIA GeForce RTX 3090", "status": status,
+        "slot": slot, "vendor": "nvidia", "uuid": UUIDS[int(slot[-1])], "pci": None,
+        "name": "NVIDIA GeForce RTX 3090", "status": status,
         "before_w": before, "after_w": after, "min_w": 100, "max_w": 350, "default_w": 350,
         "declared_w": None, "declared_reason": None, "why": "", "hint": "",
         "clocks_before": None, "clocks_after": None, **more,
     }  # fmt: skip
+
+
+def radeon(status: str, **more: Any) -> Any:
+    """Return the card of mix that has a cap."""
+    return card(
+        "slot0", status, vendor="amd", uuid=None, pci="0000:03:00.0", name="AMD Radeon RX 7900 XTX", **more
+    )
+
+
+def geforce(status: str, **more: Any) -> Any:
+    """Return the card of big."""
+    return card("slot0", status, uuid=UUIDS[3], name="NVIDIA GeForce RTX 5090", **more)
 
 
 def says(*cards: Any, findings: Sequence[Any] = (), status: int = 0) -> Play:

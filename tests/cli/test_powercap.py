@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from powercap_rack import KEY, OFF, RACK, UUIDS, Asked, Bench, Done, Hosts, card, fails, says
+from powercap_rack import KEY, OFF, RACK, UUIDS, Asked, Bench, Done, Hosts, card, fails, geforce, radeon, says
 
 from labctl import wiring
 from labctl.cli.completion import complete_cards
@@ -17,6 +17,7 @@ from labctl.cli.powercap import powercap
 from labctl.domain.failures import Failure
 from labctl.ports import Said
 
+RIG = (card("slot0", "changed"), card("slot1", "changed"))
 AGENT = "/usr/local/lib/labctl/agent.pyz"
 
 
@@ -108,7 +109,7 @@ def test_nothing_goes_above_a_cap_that_protects_a_circuit_without_words(bench: B
 def test_a_named_card_without_a_cap_is_an_error_and_an_unnamed_one_is_left_out(bench: Bench) -> None:
     assert "GB10 has no power cap" in (named := bench.powercap("200", "spark/soc")).err
     assert named.code == 2
-    bench.hosts.plays["mix"] = says(card("slot0", "changed"))
+    bench.hosts.plays["mix"] = says(radeon("changed"))
     done = bench.powercap("250", "mix", "spark")
     assert done.code == 0
     assert "mix/igpu: Radeon 8060S has no power cap" in done.err
@@ -135,7 +136,7 @@ def test_hosts_without_a_pinned_key_are_named_and_nobody_is_contacted(bench: Ben
 
 
 def test_each_host_gets_one_order_as_root_on_stdin(bench: Bench) -> None:
-    bench.hosts.plays = {"rig": says(card("slot0", "changed"), card("slot1", "changed"))}
+    bench.hosts.plays = {"rig": says(*RIG)}
     done = bench.powercap("200", "rig", "--persist", "--reason", "noise")
     assert done.code == 0
     (asked,) = bench.hosts.asked
@@ -154,7 +155,7 @@ def test_a_card_is_called_by_slot_uuid_or_address(bench: Bench, called: str) -> 
 
 
 def test_groups_and_patterns_name_hosts_and_a_host_includes_its_cards(bench: Bench) -> None:
-    bench.hosts.plays = {"rig": says(card("slot0", "changed")), "big": says(card("slot0", "changed"))}
+    bench.hosts.plays = {"rig": says(*RIG), "big": says(geforce("changed"))}
     assert bench.powercap("450W", "gpu", "rig/slot0", "--override", "its own fuse").code == 0
     assert {host: order["cards"] for host, order in bench.hosts.orders().items()} == {
         "rig": None,
@@ -177,7 +178,7 @@ def test_a_time_is_sent_as_a_moment_and_shown_as_a_clock_shows_it(bench: Bench) 
 
 
 def test_a_reset_and_clocks_are_orders_too(bench: Bench) -> None:
-    bench.hosts.plays = {"rig": says(card("slot0", "changed"))}
+    bench.hosts.plays = {"rig": says(*RIG)}
     assert bench.powercap("--reset", "rig").code == 0
     assert bench.hosts.orders()["rig"]["reset"] is True
     assert bench.powercap("--lock-clocks", "210,1400", "rig").code == 0
@@ -188,7 +189,7 @@ def test_a_reset_and_clocks_are_orders_too(bench: Bench) -> None:
 
 def test_a_dry_run_says_so_to_the_host_and_to_the_person(bench: Bench) -> None:
     bench.hosts.plays = {"rig": says(card("slot0", "would-change"))}
-    done = bench.powercap("200", "rig", "--dry-run")
+    done = bench.powercap("200", "rig/slot0", "--dry-run")
     assert done.code == 0
     assert bench.hosts.orders()["rig"]["dry_run"] is True
     assert "Dry run: 1 of 1 card as ordered" in done.out
@@ -240,7 +241,46 @@ def test_every_other_card_is_done_when_one_fails_and_the_table_says_which(bench:
 )
 def test_the_exit_code_tells_what_became_of_the_cards(bench: Bench, plays: list[object], code: int) -> None:
     bench.hosts.plays = {"rig": says(*plays)}
-    assert bench.powercap("200", "rig").code == code
+    named = ["rig/slot0", "rig/slot1"] if len(plays) > 1 else ["rig/slot0"]
+    assert bench.powercap("200", *named).code == code
+
+
+def test_a_card_of_the_inventory_that_the_host_does_not_have_is_told(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot1", "changed"))}
+    done = bench.powercap("200", "rig")
+    assert done.code == 4
+    assert "rig   slot0  RTX 3090                missing  the host has no such card" in done.out
+
+
+def test_a_card_that_does_not_tell_its_name_may_be_the_one_that_is_looked_for(bench: Bench) -> None:
+    dumb = card(
+        "slot0", "failed", None, None, uuid=None, name=None, slot=None, pci="0000:01:00.0", why="it hangs"
+    )
+    bench.hosts.plays = {"rig": says(card("slot1", "changed"), dumb)}
+    done = bench.powercap("200", "rig")
+    assert done.code == 4
+    assert "missing" not in done.out
+
+
+def test_a_driver_that_does_not_work_is_a_failure_of_the_host(bench: Bench) -> None:
+    found = {"what": "NVML does not work: Driver/library version mismatch", "hint": "reboot the host"}
+    document = {"format": 1, "ok": False, "cards": [], "findings": [found]}
+    bench.hosts.plays = {"rig": lambda asked: Said(1, json.dumps(document).encode(), "")}
+    done = bench.powercap("200", "rig")
+    assert done.code == 1
+    assert "failed  NVML does not work: Driver/library version mismatch; reboot the host" in done.out
+
+
+def test_an_order_that_could_not_be_recorded_is_not_all_right(bench: Bench) -> None:
+    document = {
+        "format": 1, "ok": False, "cards": list(RIG),
+        "findings": [{"what": "the order is not recorded: No space left on device", "hint": "make room"}],
+    }  # fmt: skip
+    bench.hosts.plays = {"rig": lambda asked: Said(1, json.dumps(document).encode(), "")}
+    done = bench.powercap("200", "rig", "--persist")
+    assert done.code == 4
+    assert "warning: host rig: the order is not recorded" in done.err
+    assert "Result: 2 of 2 cards as ordered; not done: rig" in done.out
 
 
 def test_no_host_reached_is_3_and_a_failed_one_is_1(bench: Bench) -> None:
@@ -298,7 +338,7 @@ def test_what_a_host_says_cannot_drive_the_terminal(bench: Bench) -> None:
 
 def test_json_is_one_document_with_everything(bench: Bench) -> None:
     bench.hosts.plays = {"rig": says(card("slot0", "changed"))}
-    done = bench.powercap("200", "rig", "mix/slot0", "--json")
+    done = bench.powercap("200", "rig/slot0", "mix/slot0", "--json")
     document = json.loads(done.out)
     assert (done.code, document["exit_code"], document["dry_run"]) == (4, 4, False)
     rig, mix = document["hosts"]
@@ -313,7 +353,7 @@ def test_a_ctrl_c_keeps_what_is_known_and_ends_with_130(bench: Bench) -> None:
         return fails(Failure("interrupted", "it was asked, and its answer not awaited"))(asked)
 
     bench.hosts.plays = {"rig": known, "mix": stuck}
-    done = bench.powercap("200", "rig", "mix/slot0")
+    done = bench.powercap("200", "rig/slot0", "mix/slot0")
     assert done.code == 130
     assert "changed" in done.out
     assert "mix                                  interrupted  it was asked" in done.out
@@ -335,6 +375,27 @@ def test_without_watts_the_caps_of_all_cards_are_shown(bench: Bench) -> None:
     assert lines[2].split()[:3] == ["rig", "slot1", "missing"]
     assert "unreachable" in lines[3]
     assert {(one.argv[1:], one.stdin) for one in bench.hosts.asked} == {(("caps", "--show"), b"")}
+
+
+def test_who_set_a_cap_by_hand_until_when_and_in_which_words_is_shown(bench: Bench) -> None:
+    until = 1_900_000_000
+    orders = [
+        {"uuid": UUIDS[0], "pci": None, "watts": 300, "clocks_mhz": None, "reason": None, "until": until,
+         "words": "new 20 A fuse", "by": "ann@desk pid 7"},
+        {"uuid": UUIDS[1], "pci": None, "watts": None, "clocks_mhz": [210, 1400], "reason": "noise",
+         "until": None, "words": None, "by": "bob@desk pid 8"},
+    ]  # fmt: skip
+    cards = [
+        card("slot0", "unchanged", 300, 300, declared_w=245, declared_reason="circuit"),
+        card("slot1", "would-change", 350, 245, declared_w=245, declared_reason="circuit"),
+    ]
+    document = {"format": 1, "ok": True, "cards": cards, "findings": [], "overrides": orders}
+    bench.hosts.plays = {"rig": lambda asked: Said(0, json.dumps(document).encode(), "")}
+    done = bench.powercap("rig")
+    when = f"{datetime.fromtimestamp(until, UTC).astimezone():%Y-%m-%d %H:%M %Z}"
+    assert f"inventory: 245 W (circuit); ann@desk: 300 W until {when} (new 20 A fuse)" in done.out
+    assert "bob@desk: 210 to 1400 MHz for good (noise); should be 245 W" in done.out
+    assert json.loads(bench.powercap("rig", "--json").out)["hosts"][0]["overrides"] == orders
 
 
 def test_only_the_named_card_is_shown(bench: Bench) -> None:

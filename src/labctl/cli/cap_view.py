@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from labctl.cli import printer
+from labctl.domain.capping import same, same_address
 from labctl.domain.failures import Failure
 from labctl.domain.problem import Problem
 from labctl.fleet.cap_answers import HostCaps, card_name
@@ -81,7 +82,9 @@ def show_caps(hosts: Sequence[HostCaps]) -> None:
             rows.append((host.host, "", "", "", "", f"{host.status}: {_said(host.failure)}"))
         for card in host.cards:
             allowed = _range(card)
-            rows.append((host.host, card_name(card), _model(card), _now(card), allowed, _wish(card)))
+            rows.append(
+                (host.host, card_name(card), _model(card), _now(card), allowed, _wish(card, host.overrides))
+            )
     if rows:
         printer.table(("host", "card", "model", "cap", "range", "set by"), rows)
     _remarks(hosts)
@@ -125,7 +128,7 @@ def _change(card: Mapping[str, Any]) -> str:
 
 
 def _clocks(value: object) -> str:
-    if isinstance(value, list) and len(value) == 2:
+    if isinstance(value, list | tuple) and len(value) == 2:
         return f"{_number(value[0])} to {_number(value[1])} MHz"
     return "free" if value == "reset" else ""
 
@@ -155,10 +158,35 @@ def moment(seconds: object) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M %Z}"
 
 
-def _wish(card: Mapping[str, Any]) -> str:
-    declared, reason = card.get("declared_w"), card.get("declared_reason")
-    said = [f"inventory: {_number(declared)} W ({reason})"] if declared is not None else []
+def _wish(card: Mapping[str, Any], overrides: Iterable[Mapping[str, Any]]) -> str:
+    """Return who wants what of a card, and what is not as wanted."""
+    declared = card.get("declared_w")
+    said = (
+        [f"inventory: {_number(declared)} W ({card.get('declared_reason')})"] if declared is not None else []
+    )
+    said += [_order(one) for one in overrides if _is_about(one, card)]
+    if clocks := _clocks(card.get("clocks_before")):
+        said.append(f"clocks {clocks}")
+    if card.get("status") == "would-change":
+        said.append(f"should be {_number(card.get('after_w'))} W: labctl apply, or {_AGAIN}")
     return "; ".join([*said, *filter(None, [_reason(card)])])
+
+
+_AGAIN = "systemctl start labctl-caps there"
+
+
+def _is_about(override: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
+    return same(override.get("uuid"), card.get("uuid")) or same_address(override.get("pci"), card.get("pci"))
+
+
+def _order(override: Mapping[str, Any]) -> str:
+    """Return an order that lasts: what, until when, by whom and why."""
+    watts, clocks = override.get("watts"), _clocks(override.get("clocks_mhz"))
+    what = ", ".join([*([f"{_number(watts)} W"] if watts is not None else []), *([clocks] if clocks else [])])
+    until = moment(override.get("until"))
+    who = str(override.get("by") or "somebody").partition(" pid ")[0]
+    why = ", ".join(str(override[key]) for key in ("reason", "words") if override.get(key))
+    return f"{who}: {what} {f'until {until}' if until else 'for good'}{f' ({why})' if why else ''}"
 
 
 def say_left_out(left_out: Sequence[str]) -> None:

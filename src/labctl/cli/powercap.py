@@ -179,41 +179,42 @@ def _fleet(order: Order | None, words: Sequence[str], options: Options) -> int:
     from labctl.cli import cap_view
     from labctl.fleet import cap_answers, caps, selection, sessions
     from labctl.inventory import load_rack
+    from labctl.render import caps as declared
 
     rack = wiring.find_inventory(options.inventory)
     loaded = load_rack(rack)
     completion.remember(rack, (*loaded.host_data, *loaded.groups, *selection.card_names(loaded.rack)))
     targets = selection.choose(loaded, words)
-    left_out: tuple[str, ...] = ()
     if order is None:
-        questions = {target.host.name: caps.SHOW for target in targets}
+        plan = caps.Plan({target.host.name: caps.SHOW for target in targets})
     else:
         plan = caps.plan(order, targets)
-        questions, left_out = dict(plan.questions), plan.left_out
-    chosen = {name: loaded.host_data[name] for name in questions}
+    chosen = {name: loaded.host_data[name] for name in plan.questions}
     sessions.require_enrolled(chosen)
     if order is not None:
         _confirm(order, targets, options)
     with cap_view.Waiting(0 if options.as_json else len(chosen)) as waiting:
         answers = sessions.ask(
             chosen,
-            lambda host: questions[host],
+            lambda host: plan.questions[host],
             wiring.remote(),
             deadline_s=caps.DEADLINE_S,
             on_answer=waiting.on_answer,
         )
-    hosts = cap_answers.all_of(answers.values())
-    if order is None:
-        hosts = [_only(host, target) for host, target in zip(hosts, targets, strict=True)]
-    return _tell(order, hosts, left_out, as_json=options.as_json)
+    hosts = []
+    for target in targets:
+        if target.host.name in answers:
+            found = cap_answers.read(answers[target.host.name])
+            if target.host.name in plan.whole:
+                found = cap_answers.with_missing(found, declared.cards(target.host))
+            hosts.append(_only(found, target) if order is None and target.named else found)
+    return _tell(order, hosts, plan.left_out, as_json=options.as_json)
 
 
 def _only(host: HostCaps, target: Target) -> HostCaps:
-    """Return what a host said, of the cards that were asked for."""
+    """Return what a host said, of the cards that were named."""
     from labctl.domain.capping import same, same_address
 
-    if not target.named:
-        return host
     wanted = [
         card
         for card in host.cards
@@ -242,7 +243,7 @@ def _local(order: Order | None, words: Sequence[str], *, as_json: bool) -> int:
     """Show or order caps on this machine."""
     from labctl.fleet import cap_answers, local
 
-    if (order is None or not order.dry_run) and order is not None and not wiring.is_root():
+    if order is not None and not order.dry_run and not wiring.is_root():
         raise LabctlError("only root may change limits of cards", hint="the same again with sudo in front")
     document = local.order(order, tuple(words)) if order is not None else local.show()
     host = cap_answers.of_document(_LOCAL, document)

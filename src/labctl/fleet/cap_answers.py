@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from labctl.domain.capping import Card, Declared, match
 from labctl.domain.failures import Failure
 from labctl.domain.outcome import Outcome, counted
 from labctl.domain.problem import ExitCode
@@ -32,11 +33,17 @@ _WRONG = ("refused", "failed", "missing")
 
 @dataclass(frozen=True, slots=True)
 class HostCaps:
-    """What a host said of its cards, or in ``failure`` why it said nothing."""
+    """What a host said of its cards, or in ``failure`` why it said nothing.
+
+    ``overrides`` are the orders that last there. ``ok`` is the host's own judgement, which also covers what
+    is not about a card: a driver that does not work, an order that could not be recorded.
+    """
 
     host: str
     cards: tuple[Mapping[str, Any], ...] = ()
     findings: tuple[Mapping[str, Any], ...] = ()
+    overrides: tuple[Mapping[str, Any], ...] = ()
+    ok: bool = True
     failure: Failure | None = None
     seconds: float | None = None
 
@@ -44,7 +51,7 @@ class HostCaps:
     def status(self) -> str:
         """Return the host's state in a word: ok, wrong, failed, unreachable or interrupted."""
         if self.failure is None:
-            return "wrong" if any(card["status"] in _WRONG for card in self.cards) else "ok"
+            return "ok" if self.ok and not any(card["status"] in _WRONG for card in self.cards) else "wrong"
         if self.failure.code == INTERRUPTED:
             return INTERRUPTED
         return "unreachable" if self.failure.unreachable else "failed"
@@ -60,6 +67,7 @@ class HostCaps:
             "seconds": self.seconds,
             "cards": [dict(card) for card in self.cards],
             "findings": [dict(finding) for finding in self.findings],
+            "overrides": [dict(override) for override in self.overrides],
         }
 
 
@@ -82,7 +90,44 @@ def of_document(host: str, document: Mapping[str, Any]) -> HostCaps:
     if cards is None or any(not isinstance(card.get("status"), str) for card in cards):
         reason = "labctl's agent there answered in a way that this labctl does not know"
         return HostCaps(host, failure=Failure("op-failed", reason, f"labctl apply --limit {host}"))
-    return HostCaps(host, cards, findings or ())
+    findings, ok = findings or (), document.get("ok") is not False
+    if not cards and not ok:
+        worst = findings[0] if findings else {}
+        what = str(worst.get("what") or "no card of it answers")
+        return HostCaps(host, failure=Failure("driver", what, str(worst.get("hint") or "")))
+    return HostCaps(host, cards, findings, _objects(document.get("overrides")) or (), ok)
+
+
+def with_missing(found: HostCaps, declared: Sequence[Declared]) -> HostCaps:
+    """Return what a host said, and a row for each declared card that none of its cards can be.
+
+    A card that does not tell its name may be any of them, so each of those excuses one.
+    """
+    if found.failure is not None:
+        return found
+    named = [_card(row) for row in found.cards if row.get("name")]
+    nameless = len(found.cards) - len(named)
+    missing = match(declared, named).missing[nameless:]
+    rows = tuple(
+        {
+            "slot": one.slot,
+            "uuid": one.uuid,
+            "pci": one.pci,
+            "name": one.model,
+            "declared_w": one.cap_w,
+            "declared_reason": one.reason,
+            "status": "missing",
+            "why": "the host has no such card",
+            "hint": "check its seat and power, or correct the inventory",
+        }
+        for one in missing
+    )
+    return replace(found, cards=(*found.cards, *rows))
+
+
+def _card(row: Mapping[str, Any]) -> Card:
+    uuid, pci, name = (str(row[key]) if row.get(key) else None for key in ("uuid", "pci", "name"))
+    return Card(str(row.get("vendor") or ""), uuid, pci, name)
 
 
 def _objects(value: object) -> tuple[Mapping[str, Any], ...] | None:
@@ -97,11 +142,15 @@ def judge(hosts: Sequence[HostCaps]) -> Outcome:
     done = [card for _, card in cards if card["status"] in _DONE]
     wrong = [(host, card) for host, card in cards if card["status"] in _WRONG]
     silent = [host for host in hosts if host.failure is not None]
+    uneasy = [
+        host.host for host in hosts if not host.ok and all(one["status"] in _DONE for one in host.cards)
+    ]
     said = f"{len(done)} of {counted(len(done) + len(wrong), 'card')} as ordered"
-    names = ", ".join([*(f"{host}/{card_name(card)}" for host, card in wrong), *(one.host for one in silent)])
+    cards_named = [f"{host}/{card_name(card)}" for host, card in wrong]
+    names = ", ".join([*cards_named, *(one.host for one in silent), *uneasy])
     if any(one.status == INTERRUPTED for one in silent):
         return Outcome(ExitCode.INTERRUPTED, f"interrupted; {said if cards else 'no host had answered'}")
-    if not wrong and not silent:
+    if not wrong and not silent and not uneasy:
         return Outcome(ExitCode.OK, said if cards else "there was nothing to do")
     if done:
         return Outcome(ExitCode.PARTIAL, f"{said}; not done: {names}")

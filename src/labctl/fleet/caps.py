@@ -28,9 +28,10 @@ SHOW = Question((AGENT, "caps", "--show"), root=True)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to ask which host, and what was left out and why."""
+    """What to ask which host, on which of them all cards are meant, and what was left out and why."""
 
     questions: Mapping[str, Question]
+    whole: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
 
 
@@ -49,7 +50,7 @@ def plan(order: Order, targets: Iterable[Target]) -> Plan:
     Raises:
         LabctlError: something in it can be known to be wrong; nothing was contacted.
     """
-    questions, left_out, problems = {}, [], []
+    questions, whole, left_out, problems = {}, set(), [], []
     for target in targets:
         wrong: dict[_No, list[Gpu]] = {}
         for gpu in target.gpus:
@@ -65,12 +66,13 @@ def plan(order: Order, targets: Iterable[Target]) -> Plan:
         kept = tuple(gpu for gpu in target.gpus if gpu not in skipped)
         if kept:
             cards = tuple(map(reference, kept)) if skipped or target.named else None
+            whole |= {target.host.name} if cards is None else set()
             questions[target.host.name] = question(replace(order, cards=cards))
     if problems:
         raise LabctlError(problems)
     if not questions:
         raise LabctlError([Problem(reason) for reason in left_out] or "the rack has no card to cap")
-    return Plan(questions, tuple(left_out))
+    return Plan(questions, frozenset(whole), tuple(left_out))
 
 
 def question(order: Order) -> Question:

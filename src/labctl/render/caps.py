@@ -30,8 +30,12 @@ def has_cards(host: Host) -> bool:
 
 def declared(host: Host) -> str:
     """Return the file of declared caps, as the agent reads it."""
-    cards = [_card(host, gpu) for gpu in host.gpus if profiles.of(gpu).vendor in _VENDORS]
-    return json.dumps(cap_json.declared_document(cards), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(cap_json.declared_document(cards(host)), indent=1, ensure_ascii=False) + "\n"
+
+
+def cards(host: Host) -> list[Declared]:
+    """Return the cards of a host that a driver can be asked about, as they are declared there."""
+    return [_card(host, gpu) for gpu in host.gpus if profiles.of(gpu).vendor in _VENDORS]
 
 
 def _card(host: Host, gpu: Gpu) -> Declared:
