@@ -239,6 +239,6 @@ def _set_amd(path: Path, wanted: Change) -> dict[str, str] | None:
         finally:
             os.close(handle)
     except OSError as error:
-        hint = "ask again by sudo" if isinstance(error, PermissionError) else "look at dmesg"
+        hint = "look at dmesg" if os.geteuid() == 0 else "ask again by sudo"
         return {"what": f"the driver refuses: {error.strerror}", "hint": hint, "code": "refused"}
     return None
