@@ -1,7 +1,8 @@
 """The NVIDIA driver on real hosts: chosen by card and system, held, kept loaded, and let go of without harm.
 
-No card is there; the packages are stand-ins from repositories on the host. apt, dpkg, gpg and systemd are
-real, so what is proved is which packages come from where, what stays as it is, and what a second run changes.
+The packages are stand-ins from repositories on the host, and so are cards where a test asks for them. apt,
+dpkg, gpg and systemd are real, so what is proved is which packages come from where, what stays as it is, and
+what a second run changes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from declared import DeclaredHost
 
+from conftest import GpuHost
 from labctl import wiring
 from labctl.lab import Lab
 from labctl.lab.fake import nvml, packages
@@ -123,8 +125,7 @@ def mirror(bare: DeclaredHost, folder: Path) -> str:
 def declare(bare: DeclaredHost, cards: str, settings: str = "", services: str = "", more: str = "") -> None:
     """Write the inventory with classes that the tests of other things do not need."""
     bare.declare(services, fields=f"{cards}nvidia=Nvidia({settings}), {more}")
-    text = bare.file.read_text()
-    bare.file.write_text(text.replace("import Command", "import AptMirror, Nvidia, Command", 1))
+    bare.file.write_text(f"from labctl.inventory import AptMirror, Nvidia\n{bare.file.read_text()}")
 
 
 def installed(bare: DeclaredHost) -> dict[str, str]:
@@ -266,3 +267,60 @@ def test_video_memory_is_not_promised_a_place_that_cannot_hold_it(bare: Declared
     declare(bare, AMPERE, 'suspend="preserve", suspend_path="/run/vram"')
     assert "lies in memory" in bare.fails("nvidia")
     assert installed(bare) == {}
+
+
+# With cards, and a module that can be loaded.
+
+
+def test_a_host_with_cards_computes_after_one_apply_and_after_a_boot(
+    gpu_rack: Lab, gpu_host: GpuHost
+) -> None:
+    box = gpu_host("cuda")
+    declare(box, f"gpus=[{box.gpus()}], ")
+    assert box.apply("nvidia") > 5
+    assert box.run("nvidia-smi -L | wc -l") == "4"
+    assert box.run("cat /sys/module/nvidia/version") == "535.261.03"
+    assert all(card["persistence"] for card in gpu_rack.gpu_state("cuda")["cards"])
+    assert box.apply("nvidia") == 0
+    box.reboot()
+    assert all(card["persistence"] for card in gpu_rack.gpu_state("cuda")["cards"])
+    assert box.apply("nvidia") == 0
+
+
+def test_blackwell_takes_the_open_modules_from_the_source_that_the_host_has(gpu_host: GpuHost) -> None:
+    box = gpu_host("blackwell")
+    declare(box, f"gpus=[{box.gpus()}], ")
+    box.apply("nvidia")
+    assert box.run("cat /sys/module/nvidia/version") == "595.99.02"
+    box.run("ls /etc/apt/sources.list.d/labctl-nvidia.sources", status=2)
+    assert "nvidia-kernel-open-dkms" in box.run("apt-mark showhold").split()
+    assert box.apply("nvidia") == 0
+
+
+def test_an_old_card_stays_with_the_archives_proprietary_modules(gpu_host: GpuHost) -> None:
+    box = gpu_host("pascal")
+    declare(box, f"gpus=[{box.gpus()}], ")
+    box.apply("nvidia")
+    assert box.run("cat /sys/module/nvidia/version") == "550.163.01"
+    assert "nvidia-kernel-dkms" in installed(box)
+    assert box.apply("nvidia") == 0
+
+
+def test_cards_that_the_kernels_own_driver_holds_wait_for_a_boot(gpu_rack: Lab, gpu_host: GpuHost) -> None:
+    box = gpu_host("cuda")
+    gpu_rack.gpu_fault("cuda", None, "nouveau")
+    declare(box, f"gpus=[{box.gpus()}], ")
+    box.apply("nvidia")
+    assert "until the next boot" in box.run("cat /run/labctl/reboot-required.d/*")
+    assert box.apply("nvidia") == 0, "that a boot is owed is no change"
+
+
+def test_a_driver_that_was_updated_under_a_loaded_module_asks_for_a_boot(
+    gpu_rack: Lab, gpu_host: GpuHost
+) -> None:
+    box = gpu_host("cuda")
+    declare(box, f"gpus=[{box.gpus()}], ")
+    box.apply("nvidia")
+    gpu_rack.gpu_fault("cuda", None, "mismatch")
+    said = str(box.report("plan", "--only=nvidia", "--only=restart"))
+    assert "needs a reboot" in said

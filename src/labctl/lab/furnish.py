@@ -7,6 +7,7 @@ pinned keys stay true, and change only when a reinstalled host is simulated.
 
 from __future__ import annotations
 
+import platform
 import shutil
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def furnish_gpus(root: Path, suite: str, packages: Path) -> None:
     shutil.copy(packages / suite / "Packages", index)
     for name in ("modprobe", "rmmod"):
         (root / "usr/local/sbin" / name).symlink_to(f"{GPUS_INSIDE}/{name}")
+    # A machine has the folder of its kernel's modules; a container that uses another's has not.
+    (root / "usr/lib/modules" / platform.release()).mkdir(parents=True, exist_ok=True)
 
 
 def _furnish_login(spec: LabSpec, root: Path) -> None:
