@@ -392,7 +392,7 @@ def test_who_set_a_cap_by_hand_until_when_and_in_which_words_is_shown(bench: Ben
     done = bench.powercap("rig")
     when = f"{datetime.fromtimestamp(until, UTC).astimezone():%Y-%m-%d %H:%M %Z}"
     assert f"inventory: 245 W (circuit); ann@desk: 300 W until {when} (new 20 A fuse)" in done.out
-    assert "bob@desk: 210 to 1400 MHz for good (noise); should be 245 W" in done.out
+    assert "bob@desk: 210 to 1400 MHz for good (noise); 245 W again at the next boot or apply" in done.out
     assert json.loads(bench.powercap("rig", "--json").out)["hosts"][0]["overrides"] == orders
 
 

@@ -141,7 +141,7 @@ def _clocks_change(card: Mapping[str, Any]) -> str:
 
 
 def _now(card: Mapping[str, Any]) -> str:
-    if card.get("status") in ("missing", "no-cap"):
+    if card.get("before_w") is None:
         return str(card["status"])
     return f"{_number(card.get('before_w'))} W"
 
@@ -168,11 +168,8 @@ def _wish(card: Mapping[str, Any], overrides: Iterable[Mapping[str, Any]]) -> st
     if clocks := _clocks(card.get("clocks_before")):
         said.append(f"clocks {clocks}")
     if card.get("status") == "would-change":
-        said.append(f"should be {_number(card.get('after_w'))} W: labctl apply, or {_AGAIN}")
+        said.append(f"{_number(card.get('after_w'))} W again at the next boot or apply")
     return "; ".join([*said, *filter(None, [_reason(card)])])
-
-
-_AGAIN = "systemctl start labctl-caps there"
 
 
 def _is_about(override: Mapping[str, Any], card: Mapping[str, Any]) -> bool:

@@ -4,7 +4,8 @@ The agent on the host compares (``caps --show``, which changes nothing) and appl
 back). Here it is decided whether the unit must run: when the declared caps on the host are not those of the
 inventory, when a card that is there has another limit, when the unit's last run failed, or when nobody can
 say, as on a host without the agent yet. A card that is not there is said and is no change: the caps of the
-others hold, and no apply can put a card in.
+others hold, and no apply can put a card in. Neither does a driver that is not at work yet, which usually
+waits for a reboot: without it no card draws much, and when it comes, it brings the unit with it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if [ -x "$3" ]; then "$3" caps --show 2>/dev/null | tr -d '\\n' | sed 's/^/caps 
 # JSON has no comments, so no header of ours: by this line the file of declared caps is known.
 _OURS = '"format": 1'
 _RIGHT = ("unchanged", "missing", "no-cap")
+_DRIVER = "driver-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,12 @@ class Capped:
         """Return the cards in one of these states, or with ``but`` those in any other."""
         found = (self.answer or {}).get("cards") or []
         return [card for card in found if (card.get("status") in statuses) is not but]
+
+    @property
+    def driver_trouble(self) -> str:
+        """Return why a driver does not work, or "" where all that are needed do."""
+        found = (self.answer or {}).get("findings") or []
+        return next((str(one.get("what")) for one in found if str(one.get("code")).startswith(_DRIVER)), "")
 
 
 class Caps(FactBase[Capped]):
@@ -110,6 +118,10 @@ def applied(path: str, content: str, *, unit: str, agent: str) -> Commands:
     seen: Capped = host.get_fact(Caps, path=path, unit=unit, agent=agent)
     for card in seen.cards("missing"):
         logger.warning(f"{host.name}: {_name(card)} is in the inventory and not on the host")
+    if seen.driver_trouble and not seen.cards("would-change", "refused"):
+        logger.warning(f"{host.name}: caps wait for the driver: {seen.driver_trouble}")
+        host.noop("the unit applies the caps when the driver comes")
+        return
     notes = _notes(seen)
     fresh = hashlib.sha256(content.encode()).hexdigest() != seen.sha256
     if seen.answer is not None and not notes and not fresh:
