@@ -20,8 +20,8 @@ UUIDS = [f"GPU-1111111{n}-2222-3333-4444-555555555555" for n in range(8)]
 RACK = """\
 from labctl.inventory import Circuit, Gpu, Host, Psu, Rack
 
-_house = Circuit(name="house", volts=230, amps=32)
-_office = Circuit(name="office", volts=230, amps=16, upstream="house")
+_house = Circuit(name="house", volts=230, amps=32, spike_tolerance=1.0)
+_office = Circuit(name="office", volts=230, amps=16, upstream="house", spike_tolerance=1.0)
 _uuids = [f"GPU-1111111{n}-2222-3333-4444-555555555555" for n in range(8)]
 _rig = Host(
     name="rig",

@@ -26,7 +26,16 @@ def random_rack(dice: Random) -> Rack:
         upstream = dice.choice((None, *(one.name for one in circuits)))
         spikes = [sum(c.watts * c.spike for c in host.cards) + host.base_w for host in hosts]
         watts = max(max(spikes) * dice.uniform(0.9, 1.6), sum(spikes) * dice.uniform(0.3, 0.9)) / 0.85
-        circuits.append(Circuit(name, volts, round(watts / volts, 1), dice.choice((0.8, 1.0)), upstream))
+        circuits.append(
+            Circuit(
+                name,
+                volts,
+                round(watts / volts, 1),
+                dice.choice((0.8, 1.0)),
+                upstream,
+                dice.choice((1.0, 1.0, 3.0)),
+            )
+        )
     return Rack(hosts, tuple(circuits))
 
 
@@ -86,6 +95,7 @@ def excess(rack: Rack, phases: Mapping[str, Phase], caps: Mapping[tuple[str, str
                 fed_by = circuits[fed_by].upstream
     for name, (steady, peak) in at_circuits.items():
         rating = circuits[name].volts * circuits[name].amps
-        if steady > rating * circuits[name].continuous_share + 1e-3 or peak > rating + 1e-3:
+        peak_w = rating * circuits[name].spike_tolerance
+        if steady > rating * circuits[name].continuous_share + 1e-3 or peak > peak_w + 1e-3:
             return f"circuit {name} carries {steady:.1f} W, {peak:.1f} W in a spike"
     return ""

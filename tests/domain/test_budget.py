@@ -130,12 +130,20 @@ def test_a_circuit_is_over_beyond_its_continuous_share() -> None:
     assert found.because == "has to carry 2945 W, 1 W more than 2944 W (80 % of 230 V x 16 A)"
 
 
-def test_a_circuit_is_over_when_all_cards_spike_beyond_its_rating() -> None:
+def test_a_circuit_is_over_when_all_cards_spike_beyond_what_it_bears_for_milliseconds() -> None:
     rack = Rack((one_host(500, gpus=cards(8, 250, spike=1.7)),), (OFFICE,))
     found = line(rack, "circuit office")
     assert found.headroom_w > 0
     assert found.over_w == 3900 - 3680
-    assert "up to 3900 W, 220 W more than 3680 W (230 V x 16 A)" in found.because
+    assert "up to 3900 W, 220 W more than 3680 W (1 x 230 V x 16 A, for milliseconds)" in found.because
+    assert report(replace(rack, circuits=(replace(OFFICE, spike_tolerance=3.0),))).fits, "a breaker bears it"
+
+
+def test_what_a_board_draws_besides_its_capped_chip_counts_and_does_not_spike() -> None:
+    (card,) = cards(1, 200, spike=2.0)
+    rack = Rack((one_host(100, gpus=(replace(card, beyond_w=50),)),), (OFFICE,))
+    found = line(rack, "circuit office")
+    assert (found.output_w, found.spike_w) == (350, 550)
 
 
 def test_another_continuous_share_counts() -> None:

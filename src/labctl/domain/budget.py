@@ -10,8 +10,8 @@ Every place that has a limit is a *meter*: the output of a power supply, or a ci
   the rating times ``spike_tolerance`` (ATX 3 asks for 2; older units switch off at about 1.3).
 - A circuit carries what its supplies take from the wall, and what the circuits fed by it carry. It is over
   when it would carry more than ``continuous_share`` of its rating for hours (a fuse warms up: electricians
-  plan with 80 %), or more than the rating in a spike. A fuse bears more than that for a moment, and the
-  capacitors of a supply flatten it; neither is written on the unit, so neither is counted on.
+  plan with 80 %), or more than ``spike_tolerance`` times the rating in a spike (a breaker of type B must
+  not trip at once below 3 times: IEC 60898-1; a UPS may bear no more than its rating).
 - Every card spikes at once. They do: the layers of a model start on all of its cards in the same instant.
 
 Nothing declared means nothing checked: a host without supplies weighs on no meter. Watts that are not
@@ -39,7 +39,7 @@ class Card:
     """A graphics card: ``watts`` is its cap, or what it draws uncapped.
 
     ``lowest_w`` is the lowest cap that it takes; None means that it takes none. ``spike`` is how many times
-    ``watts`` it draws for milliseconds.
+    ``watts`` it draws for milliseconds. ``beyond_w`` is what the board draws besides the chip that is capped.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Card:
     watts: int
     lowest_w: int | None = None
     spike: float = 1.0
+    beyond_w: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Circuit:
     amps: float
     continuous_share: float = 0.8
     upstream: str | None = None
+    spike_tolerance: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +285,9 @@ def share(host: Host, supply: Supply, load: str) -> float:
 
 
 def base_share(host: Host, supply: Supply) -> float:
-    """Return how much of the base load a supply bears, in watts."""
-    return host.base_w * share(host, supply, BOARD)
+    """Return how many watts a supply bears that no cap changes."""
+    boards = sum(card.beyond_w * share(host, supply, card.name) for card in host.cards)
+    return host.base_w * share(host, supply, BOARD) + boards
 
 
 def chain(circuits: Mapping[str, Circuit], name: str | None) -> tuple[str, ...]:
@@ -345,9 +348,9 @@ def _circuit_meters(rack: Rack, taps: Sequence[_Tap]) -> Iterator[Meter]:
             host="",
             name=circuit.name,
             limit_w=circuit.volts * circuit.amps * circuit.continuous_share,
-            peak_w=circuit.volts * circuit.amps,
+            peak_w=circuit.volts * circuit.amps * circuit.spike_tolerance,
             limit_text=f"{circuit.continuous_share * 100:g} % of {rating}",
-            peak_text=rating,
+            peak_text=f"{circuit.spike_tolerance:g} x {rating}, for milliseconds",
             efficiency=1.0,
             base=tuple(base[circuit.name].items()),
             load=tuple(load[circuit.name].items()),

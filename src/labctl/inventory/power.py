@@ -19,6 +19,13 @@ class Circuit(Spec):
         default=0.8, description="Share of the rating that may be drawn for hours; electricians use 0.8."
     )
 
+    spike_tolerance: float = Field(
+        default=3.0,
+        strict=True,
+        ge=1,
+        le=10,
+        description="How many times its rating it carries for milliseconds; a UPS may carry no more than 1.",
+    )
     upstream: Label | None = Field(
         default=None, description="Circuit that feeds this one, such as the house's behind a UPS or strip."
     )

@@ -28,6 +28,9 @@ from labctl.inventory.spec import collecting
 
 _REAL_MINIMUM = 0.1  # of full load; a lowest cap below that says only that nobody knows it
 _PROPOSED_MINIMUM = 0.5
+# amdgpu caps the chip of these cards; memory and fans come on top. A 7900 XT of 315 W has a cap of 265 W.
+_CAP_IS_THE_CHIPS = ("RDNA2", "RDNA3", "RDNA4")
+_BEYOND_THE_CHIP = 0.16
 
 
 def rack_budget(rack: Rack) -> budget.Report:
@@ -40,7 +43,9 @@ def power_of(rack: Rack) -> budget.Rack:
     return budget.Rack(
         hosts=tuple(_host(host) for host in rack.hosts),
         circuits=tuple(
-            budget.Circuit(one.name, one.volts, one.amps, one.continuous_share, one.upstream)
+            budget.Circuit(
+                one.name, one.volts, one.amps, one.continuous_share, one.upstream, one.spike_tolerance
+            )
             for one in rack.circuits
         ),
     )
@@ -66,7 +71,10 @@ def _card(host: Host, gpu: Gpu) -> budget.Card:
     lowest = profile.cap_min_w
     if lowest is not None and lowest < profile.tdp_w * _REAL_MINIMUM:
         lowest = ceil(profile.tdp_w * _PROPOSED_MINIMUM)
-    return budget.Card(_name(gpu), profile.name, profiles.draw_w(host, gpu), lowest, profile.spike)
+    watts, capped = profiles.draw_w(host, gpu), profiles.cap_of(host, gpu) is not None
+    chip_only = capped and profile.architecture in _CAP_IS_THE_CHIPS
+    beyond = ceil(profile.tdp_w * _BEYOND_THE_CHIP) if chip_only else 0
+    return budget.Card(_name(gpu), profile.name, watts, lowest, profile.spike, beyond)
 
 
 def _supply(psu: Psu, names: dict[str, str]) -> budget.Supply:
