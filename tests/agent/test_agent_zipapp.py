@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from labctl.agent import prune
 from labctl.agent.build import SHEBANG, zipapp_bytes
+from labctl.domain.problem import LabctlError
 
 _DIGEST = (
     "import hashlib, sys\n"
@@ -61,6 +63,140 @@ def test_it_holds_the_agent_and_the_nvml_binding_and_nothing_else() -> None:
 def test_what_is_shipped_reads_as_python_3_9() -> None:
     for name, content in bundled().items():
         ast.parse(content, name, feature_version=(3, 9))
+
+
+# What came with Python 3.10 and would be a surprise on a host with 3.9; mypy knows the later ones.
+_SINCE_3_10 = {
+    *("pairwise", "aclosing", "bit_count", "eventfd", "splice", "orig_argv", "stdlib_module_names", "anext"),
+    *("NoneType", "UnionType", "EllipsisType", "TypeAlias", "TypeGuard", "ParamSpec", "Concatenate", "aiter"),
+    *("EncodingWarning", "get_annotations", "covariance", "correlation", "linear_regression", "is_typeddict"),
+    *("F_GETPIPE_SZ", "F_SETPIPE_SZ", "hardlink_to"),
+}
+_KEYWORDS_SINCE_3_10 = {"strict": {"zip"}, "slots": {"dataclass"}, "kw_only": {"dataclass", "field"}}
+
+
+def test_what_is_shipped_uses_nothing_that_is_newer_than_python_3_9() -> None:
+    newer = []
+    for name, content in own().items():
+        for node in ast.walk(ast.parse(content)):
+            used = getattr(node, "attr", None) or getattr(node, "id", None)
+            if isinstance(node, ast.alias):
+                used = node.name
+            if used in _SINCE_3_10:
+                newer.append(f"{name}: {used}")
+            if isinstance(node, ast.Call):
+                called = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+                newer += [
+                    f"{name}: {called}({keyword.arg}=)"
+                    for keyword in node.keywords
+                    if called in _KEYWORDS_SINCE_3_10.get(keyword.arg or "", set())
+                ]
+    assert newer == []
+
+
+def test_annotations_stay_text_so_that_an_old_python_need_not_understand_them() -> None:
+    without = [
+        name
+        for name, content in own().items()
+        if b"|" in content and b"from __future__ import annotations" not in content
+    ]
+    assert without == []
+
+
+def test_the_standard_library_is_used_as_an_old_python_has_it(tmp_path: Path) -> None:
+    for name, content in own().items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    oldest_that_mypy_knows = "3.10"
+    argv = [
+        *(
+            sys.executable,
+            "-m",
+            "mypy",
+            "--python-version",
+            oldest_that_mypy_knows,
+            "--cache-dir",
+            os.devnull,
+        ),
+        *("--config-file", os.devnull, "--ignore-missing-imports", "-p", "labctl"),
+    ]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- the binding, cut down ---
+
+
+def test_the_cut_binding_is_small_and_has_all_that_the_agent_uses(tmp_path: Path) -> None:
+    import pynvml
+
+    whole = Path(pynvml.__file__).stat().st_size
+    (tmp_path / "pynvml.py").write_bytes(bundled()["pynvml.py"])
+    names = sorted(prune.used(own().values()))
+    assert len(names) > 30 and "nvmlDeviceSetPowerManagementLimit" in names
+    assert (tmp_path / "pynvml.py").stat().st_size < whole / 8
+    # Every name that any of its functions takes from the module or from Python must be there.
+    program = (
+        "import builtins, dis, inspect, json, pynvml, sys\n"
+        "missing = [n for n in json.load(sys.stdin) if not hasattr(pynvml, n)]\n"
+        "def codes(code):\n"
+        "    yield code\n"
+        "    for const in code.co_consts:\n"
+        "        if inspect.iscode(const):\n"
+        "            yield from codes(const)\n"
+        "whole = compile(open(pynvml.__file__).read(), 'pynvml', 'exec')\n"
+        "for code in codes(whole):\n"
+        "    for step in dis.get_instructions(code):\n"
+        "        if step.opname in ('LOAD_GLOBAL', 'LOAD_NAME'):\n"
+        "            n = step.argval\n"
+        "            if not hasattr(pynvml, n) and not hasattr(builtins, n):\n"
+        "                missing.append(n)\n"
+        "classes = {'__qualname__', '__module__', '__name__'}\n"
+        "print(json.dumps(sorted(set(missing) - classes)))\n"
+        "assert pynvml.NVMLError(18).__class__.__name__ == 'NVMLError_LibRmVersionMismatch'\n"
+    )
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", program],
+        input=json.dumps(names),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={},
+    )
+    assert (done.returncode, done.stderr, json.loads(done.stdout)) == (0, "", [])
+
+
+def test_the_cut_binding_keeps_its_licence() -> None:
+    text = bundled()["pynvml.py"].decode()
+    assert (
+        text.startswith("#") and "Redistributions of source code must retain" in text.partition("import")[0]
+    )
+
+
+def test_a_binding_without_something_that_is_needed_is_not_packed() -> None:
+    with pytest.raises(LabctlError, match="does not have nvmlDeviceFly"):
+        prune.pruned(b"NVML_ERROR_X = 1\ndef nvmlInit():\n    pass\n", {"nvmlInit", "nvmlDeviceFly"})
+
+
+def test_what_is_kept_is_what_is_used_in_turn() -> None:
+    binding = (
+        b"# licence\n\nimport os\nimport sys\nfrom ctypes import *\n"
+        b"NVML_ERROR_A = 1\nSIZE = 8\nOTHER = 9\n_cache = dict()\n"
+        b"def wrap(f):\n    return f\n\n"
+        b"@wrap\ndef used():\n    return _cache, deep()\n"
+        b"def unused():\n    return os, OTHER\n"
+        b"def deep():\n    return sys, SIZE\n"
+        b"_cache['x'] = 1\n"
+        b"used()\n"
+    )
+    cut = prune.pruned(binding, {"used"}).decode()
+    for kept in ("# licence", "import sys", "from ctypes", "NVML_ERROR_A", "SIZE", "@wrap", "_cache['x']"):
+        assert kept in cut
+    assert "used()" in cut.splitlines()
+    for left in ("import os", "OTHER", "unused"):
+        assert left not in cut
+    assert prune.pruned(cut.encode(), {"used"}).decode() == cut
 
 
 def test_what_is_shipped_imports_itself_and_the_standard_library_only() -> None:
