@@ -1,13 +1,28 @@
-"""Everything, in order. Run it with ``labctl apply`` or ``pyinfra inventory/rack.py deploys/site.py``."""
+"""Everything, in order. Run it with ``labctl apply`` or ``pyinfra inventory/rack.py deploys/site.py``.
+
+Drivers come first, then the reboot that they may need, then what needs the drivers.
+"""
 
 from deploys.agent import agent
+from deploys.backend import backend
 from deploys.base import base
+from deploys.nvidia import nvidia
+from deploys.power import power
 from deploys.restart import restart
+from deploys.rocm import rocm
 from deploys.services import services
+from deploys.unified import unified
+from deploys.vulkan import vulkan
 from deploys.wol import wol
 
 base()
 agent()
+unified()
+nvidia()
+rocm()
+vulkan()
 restart()
+power()
+backend()
 services()
 wol()

@@ -36,6 +36,9 @@ _TONES = {
     "would-change": "yellow",
     "refused": "bold red",
     "missing": "bold red",
+    "over": "bold red",
+    "wrong": "bold red",
+    "fits": "green",
 }
 _NARROWEST = 16  # characters; a sentence in less is a column of syllables
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
