@@ -18,7 +18,7 @@ from labctl import content, render
 from labctl.domain.driver_packages import Needs, choose
 from labctl.domain.problem import LabctlError
 from labctl.inventory import Command, Gpu, Host, Nvidia, Rack, WakeOnLan
-from labctl.render import access, caps, firewall, nvidia, system, units, wol
+from labctl.render import access, amd, caps, firewall, nvidia, system, unified, units, wol
 
 HOST = Host(name="rig", address="10.0.0.1", services=(Command(name="web", argv=("/bin/true",)),))
 RACK = Rack(name="rack", hosts=(HOST,), ntp=("ntp.example.org",))
@@ -51,6 +51,11 @@ TEXTS = {
     "nvidia-sleep.sh.j2": nvidia.sleep_script(GPU_HOST),
     "nvidia-sleep.service.j2": GOES_TO_SLEEP.content,
     "nvidia-wake.service.j2": WAKES_UP.content,
+    "rocm.sources.j2": amd.rocm_source("https://example.org/rocm", "/etc/apt/keyrings/labctl-amd.asc"),
+    "mesa.pref.j2": amd.backports_pin("bookworm-backports"),
+    "ttm.conf.j2": unified.ttm(31457280),
+    "earlyoom.conf.j2": unified.earlyoom(),
+    "unified-services.conf.j2": unified.services(128),
     "service.service.j2": units.service(RACK, HOST, HOST.services[0]).content,
 }
 
