@@ -7,7 +7,9 @@ them can still carry the rack, but then no host has any cards, and whoever boots
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import zipfile
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +23,9 @@ from labctl.lab.fake.packages import Contents, repository, rows
 from labctl.lab.spec import LabSpec
 
 INSIDE = "/opt/lab/packages"
-_PROGRAMS = ("nvidia-smi", "persistenced", "rocminfo", "vulkaninfo")
+_PROGRAMS = ("persistenced", "rocminfo", "vulkaninfo")
+_SMI_MAIN = "import sys\n\nfrom smi.main import main\n\nsys.exit(main(sys.argv))\n"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
 _ROOM = 48
 _BLANK = "@" * _ROOM
 _MODULE = f"""\
@@ -77,14 +81,24 @@ def stand_ins(cache: Path) -> Path:
     """
     packages = rows()
     programs = files("labctl.lab.fake").joinpath("programs")
-    made = {name: programs.joinpath(f"{name.replace('-', '_')}.py").read_bytes() for name in _PROGRAMS} | {
-        "nvml": nvml.library(cache).read_bytes()
-    }
+    made = {name: programs.joinpath(f"{name}.py").read_bytes() for name in _PROGRAMS}
+    made |= {"nvml": nvml.library(cache).read_bytes(), "nvidia-smi": nvidia_smi()}
     blank = _blank_module(cache)
     versions = {package.upstream for package in packages if "@nvidia-ko" in package.files.values()}
-    return repository(
-        cache, packages, Contents(made, {version: _stamped(blank, version) for version in versions})
-    )
+    modules = {version: _stamped(blank, version) for version in versions}
+    return repository(cache, packages, Contents(made, modules))
+
+
+def nvidia_smi() -> bytes:
+    """Return the stand-in for nvidia-smi: one file, which Python runs; the same bytes each time."""
+    modules = files("labctl.lab.fake").joinpath("programs/smi")
+    texts = {f"smi/{one.name}": one.read_text() for one in modules.iterdir() if one.name.endswith(".py")}
+    buffer = io.BytesIO(b"#!/usr/bin/python3\n")
+    buffer.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for name, text in sorted((texts | {"__main__.py": _SMI_MAIN}).items()):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text)
+    return buffer.getvalue()
 
 
 def _blank_module(cache: Path) -> bytes:

@@ -338,6 +338,17 @@ ret nvmlDeviceGetPciInfo_v3(dev d, struct pci *p) {
 }
 ALIAS(nvmlDeviceGetPciInfo_v2, nvmlDeviceGetPciInfo_v3)
 ALIAS(nvmlDeviceGetPciInfo, nvmlDeviceGetPciInfo_v3)
+struct pciext { u32 version, domain, bus, device, id, subsys, base, sub; char busid[32]; };
+ret nvmlDeviceGetPciInfoExt(dev d, struct pciext *e) {
+	struct pci p;
+	if (e->version != (sizeof *e | 1u << 24)) return VERSION;
+	ret r = nvmlDeviceGetPciInfo_v3(d, &p);
+	if (r) return r;
+	e->domain = p.domain, e->bus = p.bus, e->device = p.device, e->id = p.id, e->subsys = p.subsys;
+	e->base = 3, e->sub = 0;
+	memcpy(e->busid, p.busid, sizeof e->busid);
+	return OK;
+}
 
 /* ---- memory, utilisation, clocks, temperature ------------------------- */
 struct mem { u64 total, free, used; };
@@ -403,7 +414,14 @@ ret nvmlDeviceResetGpuLockedClocks(dev d) {
 }
 KIND(nvmlDeviceGetMaxClockInfo, MAXCLOCKS)
 KIND(nvmlDeviceGetTemperature, LIST("temp"))
-KIND(nvmlDeviceGetTemperatureThreshold, LIST("temp_shutdown", "temp_slowdown", "temp_mem_max", "temp_gpu_max"))
+static ret threshold(dev d, const char *fn, u32 kind, u32 *o) {
+	static const char *const t[] = { "temp_shutdown", "temp_slowdown", "temp_mem_max", "temp_gpu_max" };
+	u64 v;
+	ret r = kind < sizeof t / sizeof *t ? num(d, fn, t[kind], &v) : NOTSUP;
+	if (!r) *o = v;
+	return r;
+}
+ret nvmlDeviceGetTemperatureThreshold(dev d, u32 kind, u32 *o) { return threshold(d, __func__, kind, o); }
 struct temp { u32 version, sensor; int temperature; };
 ret nvmlDeviceGetTemperatureV(dev d, struct temp *t) {
 	u32 v;
