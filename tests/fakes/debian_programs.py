@@ -18,9 +18,9 @@ SUITE = "bookworm"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def unpacked(cache: Path, package: str, component: str = "main") -> Path:
-    """Return the folder that holds the unpacked package of Debian 12."""
-    folder = cache / "programs" / f"{SUITE}-{package}"
+def unpacked(cache: Path, *packages: str, component: str = "main") -> Path:
+    """Return the folder that holds these packages of Debian 12, unpacked."""
+    folder = cache / "programs" / "-".join((SUITE, *packages))
     if folder.is_dir():
         return folder
     lines = debian_lines(SUITE) if shutil.which("apt-get") and KEYRING.exists() else ()
@@ -44,15 +44,16 @@ def unpacked(cache: Path, package: str, component: str = "main") -> Path:
         f'Dir::State "{state}/state"; Dir::State::status "/var/lib/dpkg/status";\n'
         f'Dir::Cache "{state}/cache"; APT::Sandbox::User "root";\n'
     )
-    for argv in (["apt-get", "-qq", "update"], ["apt-get", "-qq", "download", package]):
+    for argv in (["apt-get", "-qq", "update"], ["apt-get", "-qq", "download", *packages]):
         env = {"APT_CONFIG": str(state / "apt.conf"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         done = subprocess.run(argv, env=env, cwd=state, capture_output=True, text=True, timeout=300)
         if done.returncode:
-            pytest.skip(f"{package} can't be downloaded: {done.stderr.strip()[-200:]}")
-    (deb,) = state.glob(f"{package}_*.deb")
+            pytest.skip(f"{packages[0]} can't be downloaded: {done.stderr.strip()[-200:]}")
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    subprocess.run(["dpkg-deb", "-x", str(deb), str(partial)], check=True)
-    deb.unlink()
+    for package in packages:
+        (deb,) = state.glob(f"{package}_*.deb")
+        subprocess.run(["dpkg-deb", "-x", str(deb), str(partial)], check=True)
+        deb.unlink()
     partial.rename(folder)
     return folder

@@ -68,7 +68,7 @@ def library_for_real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_program() -> Path:
-    found = unpacked(CACHE, "nvidia-smi", "non-free")
+    found = unpacked(CACHE, "nvidia-smi", component="non-free")
     return next(
         path for path in found.rglob("nvidia-smi") if path.is_file() and path.parent.name == "current"
     )
