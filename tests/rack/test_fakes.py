@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from declared import DeclaredHost
 
@@ -78,3 +80,71 @@ def test_a_strix_halo_has_memory_to_share_and_no_cap(gpu_host: GpuHost) -> None:
     box.run("echo 27648000 > /sys/module/ttm/parameters/pages_limit")
     assert box.run("cat /sys/module/ttm/parameters/pages_limit") == "27648000"
     assert "gfx_target_version 110501" in box.run("cat /sys/class/kfd/kfd/topology/nodes/1/properties")
+
+
+def test_a_driver_comes_and_goes_with_its_module(gpu_rack: Lab, gpu_host: GpuHost) -> None:
+    box = gpu_host("cuda")
+    install(box)
+    assert "couldn't communicate with the NVIDIA driver" in box.run("nvidia-smi -L", status=9)
+    box.run("modprobe nvidia && nvidia-smi -pm 1 && nvidia-smi -pl 200")
+    assert [card["cap_w"] for card in gpu_rack.gpu_state("cuda")["cards"]] == [200] * 4
+    box.run("modprobe -r nvidia && modprobe nvidia")
+    assert [card["cap_w"] for card in gpu_rack.gpu_state("cuda")["cards"]] == [350] * 4
+
+
+def test_without_persistence_mode_a_cap_is_forgotten_and_the_daemon_keeps_it(
+    gpu_rack: Lab, gpu_host: GpuHost
+) -> None:
+    box = gpu_host("cuda")
+    install(box, f"{DRIVER} nvidia-persistenced")
+    box.run("modprobe nvidia && systemctl stop nvidia-persistenced && nvidia-smi -i 0 -pl 200")
+    assert gpu_rack.gpu_state("cuda")["cards"][0]["cap_w"] == 350
+    box.run("systemctl start nvidia-persistenced && nvidia-smi -i 0 -pl 200")
+    assert gpu_rack.gpu_state("cuda")["cards"][0] | {"cap_w": 200} == gpu_rack.gpu_state("cuda")["cards"][0]
+    assert "in use" in box.run("modprobe -r nvidia 2>&1", status=1)
+
+
+def test_broken_cards_and_drivers_are_what_nvidia_smi_says_of_real_ones(
+    gpu_rack: Lab, gpu_host: GpuHost
+) -> None:
+    box = gpu_host("cuda")
+    install(box)
+    box.run("modprobe nvidia")
+    gpu_rack.gpu_fault("cuda", 1, "lost")
+    assert "GPU is lost" in box.run("nvidia-smi -L", status=15)
+    gpu_rack.gpu_fault("cuda", None, "heal")
+    gpu_rack.gpu_fault("cuda", 1, "refuse")
+    assert "Insufficient Permissions" in box.run("nvidia-smi -pl 300", status=4)
+    gpu_rack.gpu_fault("cuda", None, "mismatch")
+    assert "version mismatch" in box.run("nvidia-smi -L", status=18)
+    box.reboot()
+    assert box.run("nvidia-smi -pl 300").count("was set to 300.00 W") == 4
+
+
+def test_the_free_driver_holds_the_cards_until_it_is_kept_from_them(gpu_rack: Lab, gpu_host: GpuHost) -> None:
+    box = gpu_host("cuda")
+    gpu_rack.gpu_fault("cuda", None, "nouveau")
+    install(box)
+    assert "No such device" in box.run("modprobe nvidia 2>&1", status=1)
+    box.run("echo 'blacklist nouveau' > /etc/modprobe.d/nouveau.conf")
+    box.reboot()
+    assert box.run("nvidia-smi -L | wc -l") == "4"
+    assert not box.run("ls /sys/module | grep nouveau || true")
+
+
+def test_a_driver_of_another_branch_comes_in_another_release(gpu_host: GpuHost) -> None:
+    box = gpu_host("blackwell")
+    assert box.run("cat /sys/bus/pci/devices/*/vendor | grep -c 0x10de") == "2"
+    said = box.run("apt-cache policy libnvidia-ml1")
+    assert "1001 file:/opt/lab/packages/trixie" in said
+
+
+def test_the_agent_reports_the_cards(gpu_rack: Lab, gpu_host: GpuHost) -> None:
+    box = gpu_host("cuda")
+    install(box)
+    box.run("modprobe nvidia")
+    box.declare(fields=f"gpus=[{box.gpus()}], ")
+    box.apply("agent")
+    report = json.loads(box.run("/usr/local/lib/labctl/agent.pyz report"))
+    seen = {(card["uuid"], card["cap_w"]) for card in report["nvidia"]["gpus"]}
+    assert seen == {(card["uuid"], 350) for card in gpu_rack.gpu_state("cuda")["cards"]}
