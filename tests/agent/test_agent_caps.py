@@ -139,6 +139,7 @@ def test_a_removed_card_is_a_finding_and_the_others_are_capped(box: MakeBox) -> 
     answer = host.apply()
     assert (statuses(answer), caps.exit_code(answer)) == (["changed", "missing"], 0)
     assert host.gpus.cap_w(1) == 200
+    assert codes(answer) == {"missing-card"}
     assert answer["cards"][1]["uuid"] == host.gpus.cards[0].uuid
     assert json.loads(host.file("outcome.json").read_text())["cards"][1]["status"] == "missing"
 

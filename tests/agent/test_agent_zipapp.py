@@ -254,3 +254,28 @@ def test_a_directory_full_of_traps_changes_nothing(agent_pyz: Path, tmp_path: Pa
     done = subprocess.run([agent_pyz, "report"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["system"]
+
+
+def test_a_report_loads_little_since_every_module_is_paid_for_in_cpu_time(agent_pyz: Path) -> None:
+    program = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from labctl.agent import report\n"
+        "print(' '.join(sorted(set(sys.modules) - before)))\n"
+    )
+    argv = ["/usr/bin/python3", "-IS", "-c", program, agent_pyz]
+    loaded = set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
+    heavy = {
+        "dataclasses",
+        "inspect",
+        "subprocess",
+        "tempfile",
+        "argparse",
+        "logging",
+        "pynvml",
+        "ast",
+        "shutil",
+    }
+    assert "labctl.agent.nvidia" in loaded
+    assert not heavy & loaded

@@ -31,6 +31,7 @@ from .capstate import Kept, Notes, State, note
 from .sections import Finding
 
 ASLEEP = "asleep"
+_GONE = ("missing", "this host has no such card", "check its seat and power, or correct the inventory")
 
 
 class Host(NamedTuple):
@@ -103,6 +104,12 @@ def look(root: Path, notes: Notes, *, wake: bool) -> Host:
     for card in matched.extra if declared else ():
         what = f"the inventory does not know this card: {card.name or card.key}"
         notes.append(note(Finding(what, "add it to the inventory", "undeclared-card"), card.key))
+    for wanted in matched.missing:
+        if absence(wanted, survey) == _GONE:
+            named = wanted.slot or wanted.uuid or wanted.pci
+            notes.append(
+                note(Finding(f"{wanted.model} {named} is not on this host", _GONE[2], "missing-card"), named)
+            )
     return Host(state, declared, overrides, state.kept(), survey, matched, notes)
 
 
@@ -152,7 +159,7 @@ def absence(declared: Declared, survey: cards.Survey) -> tuple[str, str, str]:
             return status, f"a card that does not answer may be this one: {why}", hint
     if any(same_address(pci, declared.pci) for pci in survey.bus):
         return "failed", "it is on the bus, but its driver does not show it", "look at dmesg"
-    return "missing", "this host has no such card", "check its seat and power, or correct the inventory"
+    return _GONE
 
 
 def _silence(one: cards.Silent) -> tuple[str, str, str]:

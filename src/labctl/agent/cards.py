@@ -23,7 +23,7 @@ from . import amd, nvml
 from .host import number
 from .sections import HANG, Finding, Findings, More, gather
 
-DEADLINE_S = 20.0
+DEADLINE_S = 25.0
 _MICRO = 1_000_000
 
 
