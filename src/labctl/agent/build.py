@@ -33,6 +33,7 @@ from labctl.agent.main import main
 
 sys.exit(main())
 """
+_MEND = "install labctl again: its dependency is nvidia-ml-py"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644
 _UNIX = 3
@@ -43,7 +44,7 @@ def zipapp_bytes() -> bytes:
     """Return the executable zip, to be written to a file of mode 755.
 
     Raises:
-        LabctlError: the NVML binding is not installed beside labctl.
+        LabctlError: the NVML binding is not installed beside labctl, or another one than the agent needs.
     """
     buffer = io.BytesIO()
     buffer.write(SHEBANG)
@@ -70,14 +71,15 @@ def _contents() -> dict[str, bytes]:
         "labctl/__init__.py": (package / "__init__.py").read_bytes(),
         **{f"labctl/domain/{name}": (package / "domain" / name).read_bytes() for name in DOMAIN},
         **agent,
-        "pynvml.py": prune.pruned(_nvml_binding(), prune.used(agent.values())),
+        "pynvml.py": _nvml_binding(prune.used(agent.values())),
     }
 
 
-def _nvml_binding() -> bytes:
+def _nvml_binding(wanted: frozenset[str]) -> bytes:
     found = importlib.util.find_spec("pynvml")
     if found is None or found.origin is None:
-        raise LabctlError(
-            "the NVML binding is missing", hint="install labctl again: its dependency is nvidia-ml-py"
-        )
-    return Path(found.origin).read_bytes()
+        raise LabctlError("the NVML binding is missing", hint=_MEND)
+    try:
+        return prune.pruned(Path(found.origin).read_bytes(), wanted)
+    except prune.Lacking as error:
+        raise LabctlError(str(error), hint=_MEND) from None

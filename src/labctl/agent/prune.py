@@ -12,10 +12,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
-from labctl.domain.problem import LabctlError
-
 _BINDING = "pynvml"
 _BY_PREFIX = "NVML_ERROR_"
+
+
+class Lacking(ValueError):
+    """The binding has not all that the agent uses."""
 
 
 def used(sources: Iterable[bytes]) -> frozenset[str]:
@@ -38,17 +40,14 @@ def pruned(binding: bytes, wanted: Iterable[str]) -> bytes:
     """Return the binding with nothing in it but these names and what they need.
 
     Raises:
-        LabctlError: the binding lacks one of them.
+        Lacking: the binding does not have one of them.
     """
     statements = ast.parse(binding).body
     defined = [frozenset(_defines(statement)) for statement in statements]
     known = frozenset().union(*defined)
     roots = set(wanted)
     if lacking := sorted(roots - known):
-        raise LabctlError(
-            f"the NVML binding does not have {', '.join(lacking)}",
-            hint="install labctl again: it needs nvidia-ml-py of the version in its lock file",
-        )
+        raise Lacking(f"the NVML binding does not have {', '.join(lacking)}")
     needed = roots | {name for name in known if name.startswith(_BY_PREFIX)}
     kept: set[int] = set()
     while more := [
