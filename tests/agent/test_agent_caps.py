@@ -589,3 +589,22 @@ def test_a_sleeping_card_is_woken_by_a_run_and_not_by_a_look(amd_tree: MakeTree,
     (card,) = caps.show(root)["cards"]
     assert (card["status"], card["why"], card["before_w"]) == ("unchanged", "is in runtime suspend", None)
     assert statuses(caps.apply(root)) == ["changed"]
+
+
+def test_a_card_that_holds_its_readers_in_the_kernel_stops_no_other(
+    amd_fuse: MakeTree, still: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cards, "DEADLINE_S", 2.0)
+    root = amd_fuse("RX 7900 XTX", "RX 7900 XT")
+    fault = tmp_path / "root0/.faults/0000:03:00.0"
+    fault.parent.mkdir()
+    fault.write_text("hang")
+    began = time.monotonic()
+    try:
+        answer = caps.order({"format": 1, "watts": 250, "dry_run": True}, root)
+    finally:
+        fault.unlink()
+    assert time.monotonic() - began < 6
+    shown = {card["pci"]: card["status"] for card in answer["cards"]}
+    assert shown == {"0000:03:00.0": "failed", "0000:13:00.0": "would-change"}
+    assert codes(answer) == {"hang"}
