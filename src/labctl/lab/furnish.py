@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from labctl.lab.commands import run
+from labctl.lab.fake.packages import VENDOR_IMAGE
 from labctl.lab.gpus import INSIDE as GPUS_INSIDE
 from labctl.lab.spec import PROXY_PORT, LabHost, LabSpec
 from labctl.lab.supplies import INSIDE as PACKAGES_INSIDE
@@ -51,18 +52,21 @@ def furnish(spec: LabSpec, host: LabHost, root: Path) -> None:
     _furnish_login(spec, root)
 
 
-def furnish_gpus(root: Path, suite: str, packages: Path) -> None:
+def furnish_gpus(host: LabHost, root: Path, packages: Path) -> None:
     """Write what a host with (fake) graphics cards has besides: a source of drivers, and modprobe."""
-    where = f"{PACKAGES_INSIDE}/{suite}"
+    where = f"{PACKAGES_INSIDE}/{host.suite}"
     apt = root / "etc/apt"
     (apt / "sources.list.d/lab.list").write_text(f"deb [trusted=yes] file:{where} ./\n")
     (apt / "preferences.d/lab").write_text('Package: *\nPin: origin ""\nPin-Priority: 1001\n')
     # The list as apt-get update would store it, so that a host can install at once.
     index = root / "var/lib/apt/lists" / f"{where[1:].replace('/', '_')}_._Packages"
     index = index.with_name(f"_{index.name}")
-    shutil.copy(packages / suite / "Packages", index)
+    shutil.copy(packages / host.suite / "Packages", index)
     for name in ("modprobe", "rmmod"):
         (root / "usr/local/sbin" / name).symlink_to(f"{GPUS_INSIDE}/{name}")
+    if host.vendor_image:
+        (deb,) = (packages / host.suite).glob(f"{VENDOR_IMAGE}_*.deb")
+        run("dpkg-deb", "--extract", str(deb), str(root))
     # A machine has the folder of its kernel's modules; a container that uses another's has not.
     (root / "usr/lib/modules" / platform.release()).mkdir(parents=True, exist_ok=True)
 

@@ -116,7 +116,7 @@ class NspawnHost:
         run("mount", "-t", "overlay", "-o", layers, f"lab-{self.host.name}", str(self._root))
         furnish(self.place.spec, self.host, self._root)
         if self._gpus and self.place.packages:
-            furnish_gpus(self._root, self.host.suite, self.place.packages)
+            furnish_gpus(self.host, self._root, self.place.packages)
             self._gpus.prepare(self._root)
 
     def discard(self) -> None:

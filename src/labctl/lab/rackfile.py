@@ -126,7 +126,14 @@ def spec_of(loaded: LoadedRack, name: str, suite: str, homes: Homes, mirror: str
         raise LabctlError(problems)
     suites = SUITES if suite == MIXED else (suite,)
     hosts = tuple(
-        LabHost(host.name, host.address, _mac(host), suites[index % len(suites)], _cards(host))
+        LabHost(
+            host.name,
+            host.address,
+            _mac(host),
+            suites[index % len(suites)],
+            _cards(host),
+            host.vendor_image,
+        )
         for index, host in enumerate(loaded.rack.hosts)
     )
     ssh = loaded.rack.ssh_for(loaded.rack.hosts[0])

@@ -32,7 +32,8 @@ class LabHost:
     """One host of the rack; ``suite`` is the Debian release that it runs.
 
     ``gpus`` are the models of its graphics cards, each with an ``@`` address and ``=`` identity if these
-    matter: ``"RTX 3090"``, ``"RTX 3090 @0000:3b:00.0 =GPU-..."``.
+    matter: ``"RTX 3090"``, ``"RTX 3090 @0000:3b:00.0 =GPU-..."``. With ``vendor_image`` NVIDIA's driver is
+    there from the start, as on machines that come with it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class LabHost:
     mac: str
     suite: str = "trixie"
     gpus: tuple[str, ...] = ()
+    vendor_image: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ The rows are data, in ``nvidia-packages.toml`` and ``amd-packages.toml`` beside 
     [package.scripts]              # preinst, postinst, prerm, postrm; "#!/bin/sh" and "set -e" are put before
     postinst = "depmod"
 
-``{upstream}`` is the version without epoch and Debian revision, ``{triplet}`` the machine's library folder;
-both are replaced in paths, texts and scripts. A text that starts with ``#!`` becomes executable; files below
-/etc are conffiles. One package may stand there in several versions. An unknown field, an unknown @key or a
-path that is not absolute is an error, so that a slip does not become a package that lacks a file.
+``{upstream}`` is the version without epoch and Debian revision, ``{triplet}`` the machine's library folder,
+``{kernel}`` its kernel's release; they are replaced in paths, texts and scripts. A text that starts with
+``#!`` becomes executable; files below /etc are conffiles. One package may stand there in several versions. An
+unknown field, an unknown @key or a path that is not absolute is an error, so that a slip does not become a
+package that lacks a file.
 
 The repository is built once for each content (rows, made files, this recipe), one flat folder for each suite,
 by dpkg-deb with all dates at zero. It is not signed: hosts of a lab, and only they, are told to trust it.
@@ -44,7 +45,8 @@ from labctl.domain.problem import LabctlError
 from labctl.lab.commands import attempt, run
 from labctl.lab.spec import SUITES
 
-ROWS = ("nvidia-packages.toml", "amd-packages.toml")
+ROWS = ("nvidia-packages.toml", "amd-packages.toml", "vendor-packages.toml")
+VENDOR_IMAGE = "lab-vendor-image"
 RECIPE = 1
 _RELATIONS = (
     "pre_depends",
@@ -143,7 +145,10 @@ def triplet() -> str:
 
 
 def _fill(text: str, package: Package) -> str:
-    return text.replace("{upstream}", package.upstream).replace("{triplet}", triplet())
+    known = {"{upstream}": package.upstream, "{triplet}": triplet(), "{kernel}": os.uname().release}
+    for name, value in known.items():
+        text = text.replace(name, value)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +216,7 @@ def _digest(packages: tuple[Package, ...], contents: Contents) -> str:
         + [hashlib.sha256(contents.of(text, package)).hexdigest() for text in package.files.values()]
         for package in packages
     ]
-    return hashlib.sha256(json.dumps([RECIPE, triplet(), said]).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([RECIPE, triplet(), os.uname().release, said]).encode()).hexdigest()[:12]
 
 
 def _build(package: Package, contents: Contents, into: Path) -> Path:
