@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from labctl.agent.access import AGENT_PATH as AGENT
 from labctl.domain import cap_json
 from labctl.domain.capping import Declared, Order, over_hard_cap
 from labctl.domain.problem import LabctlError, Problem
 from labctl.fleet.selection import Target, name_of, reference
 from labctl.fleet.sessions import Question
 from labctl.inventory import Gpu, Host, profiles
-from labctl.render.agent_bundle import PATH as AGENT
 
 DEADLINE_S = 60.0
 """For one host; a card that hangs costs the agent seconds before it goes on."""

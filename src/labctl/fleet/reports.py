@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from labctl.agent.access import AGENT_PATH
 from labctl.domain.failures import Failure
 from labctl.fleet import sessions
 from labctl.fleet.sessions import Answer, Question
 from labctl.inventory import LoadedRack
 from labctl.ports import Remote, Said
-from labctl.render.agent_bundle import PATH as AGENT_PATH
 
 DEADLINE_S = 20.0
 _REPORT = Question((AGENT_PATH, "report"))
