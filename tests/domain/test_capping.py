@@ -354,3 +354,10 @@ def test_any_json_is_an_order_or_refused_in_words(document: dict[str, typing.Any
         assert str(refusal)
     else:
         assert cap_json.order(cap_json.order_document(found)) == found
+
+
+def test_a_card_that_its_driver_does_not_name_is_known_by_its_pci_ids() -> None:
+    wanted = Declared(slot="igpu", model="Radeon 8060S", patterns=("Radeon 8060S", "1002:1586"))
+    there = Card("amd", pci="0000:03:00.0", device="1002:1586")
+    other = Card("amd", pci="0000:04:00.0", device="1002:744c")
+    assert match((wanted,), (other, there)).pairs == ((wanted, there),)

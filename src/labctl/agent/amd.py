@@ -79,6 +79,12 @@ def name_of(path: Path, root: Path) -> str | None:
     return None
 
 
+def device_of(path: Path) -> str | None:
+    """Return the PCI ids of a card, ``1002:744c``, by which cards without a name are known."""
+    device = text(path / "device/device") or ""
+    return f"1002:{device[2:].lower()}" if device.startswith("0x") else None
+
+
 def is_asleep(path: Path) -> bool:
     """Return whether the card is in runtime suspend."""
     return text(path / "device/power/runtime_status") == "suspended"

@@ -183,6 +183,7 @@ def _amd_card(path: Path, root: Path, *, wake: bool) -> dict[str, Any]:
         "min_w": amd.watts(number(sensors / "power1_cap_min")),
         "max_w": amd.watts(number(sensors / "power1_cap_max")),
         "default_w": amd.watts(number(sensors / "power1_cap_default")),
+        "device": amd.device_of(path),
     }
     code, what = ("asleep", "is in runtime suspend") if asleep else (None, "")
     return {"card": found, "ref": path.name, "persistence": None, "code": code, "what": what}

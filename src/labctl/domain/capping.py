@@ -57,7 +57,8 @@ class Declared:
 class Card:
     """A card as its driver shows it now; None is what it does not have or would not tell.
 
-    ``limit_w`` None means that it has no power cap at all.
+    ``limit_w`` None means that it has no power cap at all. ``device`` are its PCI ids (``1002:1586``), by
+    which a card is known whose driver does not name it.
     """
 
     vendor: str
@@ -68,6 +69,7 @@ class Card:
     min_w: float | None = None
     max_w: float | None = None
     default_w: float | None = None
+    device: str | None = None
 
     @property
     def key(self) -> str:
@@ -183,9 +185,11 @@ def same_address(one: str | None, other: str | None) -> bool:
 
 
 def fits_model(declared: Declared, card: Card) -> bool:
-    """Return whether the driver's name of a card is one of the declared model's."""
-    name = card.name or ""
-    return any(re.fullmatch(pattern, name, re.IGNORECASE) for pattern in declared.patterns)
+    """Return whether the driver's name of a card, or its PCI ids, are among the declared model's."""
+    known_as = [name for name in (card.name, card.device) if name]
+    return any(
+        re.fullmatch(pattern, name, re.IGNORECASE) for pattern in declared.patterns for name in known_as
+    )
 
 
 def match(declared: Iterable[Declared], cards: Iterable[Card]) -> Matched:
