@@ -12,7 +12,7 @@ from labctl.domain.failures import Failure, HostError
 from labctl.ports import Said
 
 OFF = Failure("timeout", "10.0.0.9:22 did not answer within 10 s", "is it switched on?", unreachable=True)
-LOST = Failure("lost", "the connection ended before the answer")
+LOST = Failure("connection-lost", "the connection ended before the answer")
 
 Play = Callable[["Asked"], Said]
 

@@ -146,7 +146,7 @@ def test_a_command_that_hangs_is_given_up_at_the_deadline_and_may_have_done_it(l
 
 def test_a_connection_that_ends_after_the_command_came_leaves_its_outcome_open(lan: Lan) -> None:
     found = failure(lan.start("cuts"), "true")
-    assert (found.code, found.unreachable) == ("lost", False)
+    assert (found.code, found.unreachable) == ("connection-lost", False)
 
 
 def stopped_while(data: dict[str, Any], begun: threading.Event | None, *argv: str) -> tuple[Failure, float]:

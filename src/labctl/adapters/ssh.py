@@ -326,7 +326,7 @@ class _Call:
 
     def _lost(self, why: str) -> Failure:
         told = f" ({why})" if why else ""
-        return Failure("lost", f"the connection ended before the answer{told}; {_LOOK}")
+        return Failure("connection-lost", f"the connection ended before the answer{told}; {_LOOK}")
 
     def interrupted(self) -> Failure:
         """Return what to say of this host when the person stopped everything."""
