@@ -85,6 +85,9 @@ class HostGpus:
         for name in ("class/drm", "class/hwmon", "class/kfd", "bus/pci", "devices/pci0000:00"):
             (self.folder / "skeleton" / name).mkdir(parents=True, exist_ok=True)
         self.boot(root)
+
+    def serve(self) -> None:
+        """Lay the kernel's manners over the tree, in this mount namespace, if there are AMD cards."""
         if any(isinstance(card.board, AmdBoard) for card in self.cards) and self._manners is None:
             (self.folder / "mnt").mkdir(exist_ok=True)
             self._manners = serve(self.tree, self.folder / "mnt")

@@ -118,6 +118,7 @@ class NspawnHost:
         if self._gpus and self.place.packages:
             furnish_gpus(self.host, self._root, self.place.packages)
             self._gpus.prepare(self._root)
+            self._gpus.serve()
 
     def discard(self) -> None:
         """Throw the disk away; the host must be off."""

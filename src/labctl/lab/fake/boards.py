@@ -168,13 +168,13 @@ BOARDS: tuple[Board, ...] = (
     ),
 )
 _ALIASES = {
-    "strix halo": "radeon 8060s",
-    "dgx spark": "gb10",
-    "h100/h200": "h200",
-    "rtx pro 6000": "rtx pro 6000 blackwell",
-    "rtx pro 4000": "rtx pro 4000 blackwell sff",
+    "strixhalo": "Radeon 8060S",
+    "dgxspark": "GB10",
+    "h100/h200": "H200",
+    "rtxpro6000": "RTX PRO 6000 Blackwell",
+    "rtxpro4000": "RTX PRO 4000 Blackwell SFF",
 }
-_NOISE = ("nvidia ", "amd ", "geforce ", "tesla ")
+_NOISE = ("nvidia", "amd", "geforce", "tesla")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +194,15 @@ class Card:
 
 def find(model: str) -> Board | None:
     """Return the board called ``model``, as rack files and drivers spell it; None for one without a fake."""
-    wanted = " ".join(model.lower().split())
-    for noise in _NOISE:
-        wanted = wanted.removeprefix(noise)
-    wanted = _ALIASES.get(wanted, wanted)
-    squeezed = wanted.replace(" ", "")
-    names = {name: board for board in BOARDS for name in (board.model.lower(), board.name.lower())}
-    return next((board for name, board in names.items() if name.replace(" ", "") == squeezed), None)
+    wanted = _plain(model)
+    wanted = _plain(_ALIASES.get(wanted, wanted))
+    return next((board for board in BOARDS if wanted in (_plain(board.model), _plain(board.name))), None)
+
+
+def _plain(name: str) -> str:
+    """Return a name without makers, brands, spaces and capitals."""
+    words = [word for word in name.lower().split() if word not in _NOISE]
+    return "".join(words)
 
 
 def require(model: str) -> Board:
