@@ -18,7 +18,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from labctl.inventory import Host
-from labctl.ops import apt, files, holds, leftovers, reboot, systemd
+from labctl.ops import apt, files, holds, initramfs, leftovers, reboot, systemd
 from labctl.ops import nvidia as driver
 from labctl.ops.components import components
 from labctl.ops.facts_gpu import Machine, MachineInfo
@@ -62,6 +62,11 @@ def nvidia() -> None:
         described_to_containers()
     if machine.mismatch:
         reboot.needed(name="driver and library do not fit", reasons=(machine.mismatch,))
+    if machine.misfit:
+        logger.warning(
+            f"{host.name}: {machine.misfit}, which no reboot mends: "
+            "`apt list --installed '*nvidia*'` shows what is of another version"
+        )
 
 
 def choose(spec: Host, machine: MachineInfo) -> DriverPlan:
@@ -124,21 +129,25 @@ def repository(source: str, url: str, key: Key) -> None:
 def modules(spec: Host, machine: MachineInfo, plan: DriverPlan) -> None:
     """Load the driver, and nothing else that would take its cards."""
     if machine.container:
-        files.absent_own(name="options of the kernel's modules", path=render.MODPROBE)
+        forget_options()
         return
     if spec.nvidia.suspend == "preserve":
         files.directory(name="room for video memory", path=spec.nvidia.suspend_path, mode="700")
-    options = files.put(
-        name="options of the kernel's modules",
-        dest=render.MODPROBE,
-        content=render.modprobe(spec, plan, machine.os_id),
-    )
-    driver.initramfs(name="what is loaded at boot", _if=options.did_change)
-    if machine.nvidia_loaded:
+    content = render.modprobe(spec, plan, machine.os_id)
+    options = files.put(name="options of the kernel's modules", dest=render.MODPROBE, content=content)
+    initramfs.built_with(name="what is loaded at boot", subject=OWNER, content=content)
+    # A blacklist says nothing to a module that is loaded; its options it reads only then.
+    if machine.nvidia_loaded and spec.nvidia.suspend == "preserve":
         reboot.needed(
             name="options wait for the next boot", reasons=(OPTIONS_CHANGED,), _if=options.did_change
         )
     driver.loaded(name="driver is loaded")
+
+
+def forget_options() -> None:
+    """Take back what the kernel's modules were told, also where the early boot reads it."""
+    gone = files.absent_own(name="options of the kernel's modules", path=render.MODPROBE)
+    initramfs.built_with(name="what is loaded at boot", subject=OWNER, content=None, _if=gone.did_change)
 
 
 def persistence(plan: DriverPlan) -> None:
@@ -201,7 +210,7 @@ def described_to_containers() -> None:
 def leave(spec: Host) -> None:
     """Let go of holds and of labctl's own files; of a vendor's image, only say what does not fit."""
     holds.released(name="holds", owner=OWNER)
-    files.absent_own(name="options of the kernel's modules", path=render.MODPROBE)
+    forget_options()
     files.absent_own(name="persistence mode", path=render.PERSISTENCE_DROP_IN)
     files.absent_own(name="the archive's driver only", path=render.PIN)
     for source in (render.CUDA_SOURCE, render.CONTAINER_SOURCE):

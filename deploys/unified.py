@@ -31,6 +31,10 @@ def unified() -> None:
         name="settings that left the inventory", pattern=" ".join(render.OWN_FILES), keep=wanted
     )
     systemd.daemon_reload(name="systemd forgets them", _if=gone.did_change)
+    if not render.has_amd_graphics(spec):
+        initramfs.built_with(
+            name="initial ramdisk forgets them", subject=_SUBJECT, content=None, _if=gone.did_change
+        )
     if spec.unified_memory_gib is not None:
         if render.has_amd_graphics(spec):
             graphics(spec.unified_memory_gib)

@@ -287,6 +287,15 @@ def test_a_host_with_cards_computes_after_one_apply_and_after_a_boot(
     assert box.apply("nvidia") == 0
 
 
+def test_a_loaded_driver_owes_no_boot_for_a_blacklist(gpu_host: GpuHost) -> None:
+    box = gpu_host("cuda")
+    declare(box, f"gpus=[{box.gpus()}], ")
+    box.apply("nvidia")
+    box.run("rm /etc/modprobe.d/zz-labctl-nvidia.conf")
+    assert box.apply("nvidia") == 1
+    box.run("ls /run/labctl/reboot-required.d", status=2)
+
+
 def test_blackwell_takes_the_open_modules_from_the_source_that_the_host_has(gpu_host: GpuHost) -> None:
     box = gpu_host("blackwell")
     declare(box, f"gpus=[{box.gpus()}], ")

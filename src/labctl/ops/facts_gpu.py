@@ -76,12 +76,20 @@ class MachineInfo:
         loaded, disk, library = self.nvidia_loaded, self.nvidia_on_disk, self.nvidia_library
         if loaded and disk and loaded != disk:
             return f"the NVIDIA kernel module {loaded} is loaded and {disk} is installed"
-        if loaded and library and loaded != library:
+        if loaded and library and loaded != library and not disk:
             return f"the NVIDIA kernel module {loaded} is loaded and the library is {library}"
         if self.nvidia_mismatch:
             return (
                 f"the loaded NVIDIA kernel module does not fit the library {library or 'that is installed'}"
             )
+        return None
+
+    @property
+    def misfit(self) -> str | None:
+        """What of the installed NVIDIA driver does not fit together, so that no boot mends it, or None."""
+        loaded, disk, library = self.nvidia_loaded, self.nvidia_on_disk, self.nvidia_library
+        if disk and library and disk == loaded and disk != library:
+            return f"the NVIDIA kernel module {disk} and the library {library} are installed side by side"
         return None
 
     def cards(self, vendor: str) -> tuple[PciDevice, ...]:

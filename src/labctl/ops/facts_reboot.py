@@ -1,8 +1,10 @@
 """Why a host needs a reboot, from everything that can tell: packages, drivers, and notes of our own.
 
 An operation whose change takes effect at the next boot leaves a note below /run, which a reboot clears. A
-driver that was updated under its loaded kernel module is seen by its versions, whoever updated it. What
-cannot be read is no reason: a reboot is never guessed.
+driver that was updated under its loaded kernel module is seen by its versions, whoever updated it; but where
+the next boot would load the same module again, a reboot mends nothing and is not asked for, else a host whose
+packages do not fit each other would reboot at every run. What cannot be read is no reason: a reboot is never
+guessed.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ done
 for name in nvidia nvidia-current nvidia-current-open; do
   disk=$(modinfo -F version "$name" 2>/dev/null) && [ -n "$disk" ] && break
 done
-if [ -n "$disk" ] && [ "$disk" != "$loaded" ]; then
-  echo "the NVIDIA kernel module $loaded is loaded and $disk is installed"
+if [ -n "$disk" ]; then
+  [ "$disk" = "$loaded" ] || echo "the NVIDIA kernel module $loaded is loaded and $disk is installed"
+  exit 0
 fi
 for library in /usr/lib/*/libnvidia-ml.so.[0-9]*.* /usr/lib/*/nvidia/current/libnvidia-ml.so.[0-9]*.*; do
   [ -f "$library" ] || continue

@@ -58,4 +58,4 @@ def built_with(subject: str, content: str | None, timeout_s: int = 900) -> Comma
     tool, stamp = host.get_fact(BuiltWith, subject=subject)
     digest = "" if content is None else hashlib.sha256(content.encode()).hexdigest()
     if tool and stamp != digest:
-        yield Script("initramfs-with", f"{_STAMPS}/{subject}", digest, timeout_s=timeout_s)
+        yield Script("initramfs", f"{_STAMPS}/{subject}", digest, timeout_s=timeout_s)

@@ -130,9 +130,3 @@ class Exists(FactBase[bool]):
     def process(self, output: list[str]) -> bool:
         """Read the answer."""
         return output == ["yes"]
-
-
-@operation
-def initramfs() -> Commands:
-    """Renew what is loaded at boot, where that exists; for ``_if=`` after options of modules changed."""
-    yield Script("initramfs", timeout_s=900)
