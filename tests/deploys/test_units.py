@@ -89,10 +89,12 @@ def test_a_host_with_gpus_names_their_devices_and_never_hides_all() -> None:
             allowed = {line.split()[0] for line in found["DeviceAllow"]}
             assert {"char-nvidia", "char-nvidiactl", "char-nvidia-uvm", "char-drm", "char-kfd"} <= allowed
             assert found["SupplementaryGroups"] == ["video render"]
+            assert "labctl-caps.service" in found["After"], "no work before the caps"
     for service in SERVICES:
         found = settings(units.service(RACK, WITHOUT_GPU, service).content)
         assert found["PrivateDevices"] == ["yes"]
         assert not {"DeviceAllow", "SupplementaryGroups", "ExecStartPre"} & set(found)
+        assert found["After"] == ["network-online.target"]
 
 
 def test_a_clock_is_protected_only_where_the_devices_are_listed_or_hidden() -> None:

@@ -116,8 +116,15 @@ def test_debians_own_driver_serves_what_it_is_new_enough_for() -> None:
     assert set(old.packages) < set(old.holds)
     assert "linux-image-amd64" in old.holds
     assert old.components == ("contrib", "non-free", "non-free-firmware")
-    assert plan(BOOKWORM, "Ampere", flavour="open").packages[1] == "nvidia-open-kernel-dkms"
+    assert plan(TRIXIE, "Ampere", flavour="open").packages[1] == "nvidia-open-kernel-dkms"
     assert plan(TRIXIE, "Volta", "Ada").branch == 550
+
+
+def test_debian_12s_open_modules_are_not_taken_as_they_do_not_fit_its_updated_driver() -> None:
+    found = plan(BOOKWORM, "Ampere", flavour="open")
+    assert (found.source, found.packages[1]) == ("nvidia", "nvidia-kernel-open-dkms")
+    assert "do not fit" in found.notes[0]
+    assert "do not fit" in refused(BOOKWORM, "Ampere", flavour="open", source="distro")
 
 
 def test_blackwell_on_debian_comes_from_nvidia_with_its_branch_pinned_first() -> None:

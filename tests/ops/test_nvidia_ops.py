@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import OperationValueError
 from labctl.ops import components, holds, nvidia
 from labctl.ops.command import Script
 from labctl.ops.facts_gpu import Machine
+from labctl.ops.facts_systemd import Units
 from labctl.render import HEADER
 
 Canned = Callable[..., Any]
@@ -188,11 +189,25 @@ def test_the_daemon_runs_where_a_driver_answers(
 
 
 def test_units_that_the_driver_does_not_bring_are_not_missed(canned: Canned) -> None:
-    given = {"units": ("nvidia-suspend.service",)}
-    assert canned({"Unit": unit(load="not-found", enabled="")}, nvidia.enabled, given) == []
-    assert canned({"Unit": unit()}, nvidia.enabled, given) == []
-    (command,) = canned({"Unit": unit(enabled="disabled")}, nvidia.enabled, given)
-    assert described(command) == {"script": "enable", "argv": ["nvidia-suspend.service"]}
+    def enabled(*states: str) -> list[list[str]]:
+        shown = [line for state in states for line in (*state.split(), "")]
+        return argv(canned({"Units": shown}, nvidia.enabled, {"units": ("a.service", "b.service")}))
+
+    there, absent = "LoadState=loaded UnitFileState=enabled", "LoadState=not-found UnitFileState="
+    off = "LoadState=loaded UnitFileState=disabled"
+    assert enabled(there, absent) == enabled() == []
+    assert enabled(off, absent) == [["enable", "a.service"]]
+    assert enabled(there, off) == [["enable", "b.service"]]
+
+
+def test_units_answer_in_the_order_in_which_they_were_asked_for(here: Here) -> None:
+    # systemctl answers without a running systemd only with an error, so this is the form that it has.
+    here.stand_in(
+        "systemctl",
+        'for u; do case $u in *.service) printf "LoadState=loaded\nUnitFileState=$u\n\n" ;; esac; done',
+    )
+    found = here.get_fact(Units, units=("a.service", "b.service"))
+    assert [info.enabled for info in found] == ["a.service", "b.service"]
 
 
 def test_the_file_system_of_a_path_that_is_not_there_yet_is_that_of_its_parent(here: Here) -> None:

@@ -32,7 +32,7 @@ _CODES: dict[int, tuple[str, str]] = {
         "the kernel module is not loaded: look at dmesg; after a kernel update, reboot",
     ),
     10: ("hang", "a driver may hang: look at dmesg, then reboot the host"),
-    12: ("driver-missing", "install the driver: labctl apply"),
+    12: ("driver-missing", "install the driver: labctl apply, or on a vendor's own image its updates"),
     15: (LOST, "the card fell off the bus: look for Xid 79 in dmesg; check power and riser, then reboot"),
     16: ("gpu-reset-required", "reboot the host, or reset the card"),
     17: ("blocked", "a container or a device policy keeps /dev/nvidia* away: look at DeviceAllow="),

@@ -28,6 +28,8 @@ Source = Literal["distro", "nvidia"]
 
 # Debian's archive has one branch for each release, built against that release's kernel.
 _DEBIAN = {"12": (535, (6, 1)), "13": (550, (6, 12))}
+# Its security updates bring a newer driver (535.309.01), and the open modules (535.261.03) no more.
+_OPEN_LEFT_BEHIND = ("12",)
 _UBUNTU_KERNEL = {"24.04": (6, 8), "26.04": (7, 0)}
 _UBUNTU_LEADS_TO = {"24.04": {610: 615}, "26.04": {535: 580, 570: 580, 590: 595, 610: 615}}
 _UBUNTU_BRANCHES = {"24.04": (535, 580, 590, 595, 615), "26.04": (580, 595, 615)}
@@ -198,6 +200,8 @@ def _debian(needs: Needs) -> DriverPlan:
         why = f"{needs.system} has branch {branch}, not {needs.branch}"
     elif branch < lowest:
         why = f"the driver of {needs.system} is of branch {branch}, and these cards need {lowest} or later"
+    elif needs.flavour == "open" and needs.os_version in _OPEN_LEFT_BEHIND:
+        why = f"the open modules of {needs.system} are older than the rest of its driver and do not fit it"
     elif newer:
         why = (
             f"the driver of {needs.system} is made for its kernel {own[0]}.{own[1]} and may not build for "

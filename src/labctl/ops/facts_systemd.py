@@ -44,6 +44,31 @@ class UnitInfo:
         return self.active in _RUNNING and self.sub != "auto-restart"
 
 
+class Units(FactBase[tuple[UnitInfo, ...]]):
+    """Whether each of some units is there and enabled, in their order; asked in one command."""
+
+    @override
+    @staticmethod
+    def default() -> tuple[UnitInfo, ...]:
+        """Return that nobody knows."""
+        return ()
+
+    @override
+    def command(self, units: tuple[str, ...]) -> str:
+        """Return the command for these units."""
+        return (
+            f"LC_ALL=C systemctl show -p LoadState,UnitFileState -- {shlex.join(units)} 2>/dev/null || true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> tuple[UnitInfo, ...]:
+        """Read KEY=VALUE lines, of which each unit has one of each kind."""
+        said = [line.partition("=") for line in output]
+        loads = [value for key, _, value in said if key == "LoadState"]
+        enabled = [value for key, _, value in said if key == "UnitFileState"]
+        return tuple(UnitInfo(load=load, enabled=state) for load, state in zip(loads, enabled, strict=True))
+
+
 class Unit(FactBase[UnitInfo]):
     """The state of one unit and, with ``path``, of its file (looked at as ``Look`` says)."""
 

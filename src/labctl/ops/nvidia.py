@@ -18,7 +18,7 @@ from labctl.ops.command import Commands, Script, operation
 from labctl.ops.facts_gpu import NVIDIA, Machine, MachineInfo
 from labctl.ops.facts_reboot import NOTES
 from labctl.ops.facts_systemd import NOTES as STALE
-from labctl.ops.facts_systemd import Unit, UnitInfo
+from labctl.ops.facts_systemd import Unit, UnitInfo, Units
 from labctl.ops.reboot import host_reasons
 
 NOUVEAU = "the kernel's own driver holds the NVIDIA cards until the next boot"
@@ -85,8 +85,10 @@ def loaded() -> Commands:
 @operation
 def enabled(units: tuple[str, ...]) -> Commands:
     """Have those of ``units`` enabled that the installed driver brings; the others are no matter."""
-    seen: dict[str, UnitInfo] = {unit: host.get_fact(Unit, unit=unit) for unit in units}
-    off = [unit for unit, info in seen.items() if info.load == "loaded" and not info.is_enabled]
+    seen: tuple[UnitInfo, ...] = host.get_fact(Units, units=units)
+    off = [
+        unit for unit, info in zip(units, seen, strict=False) if info.load == "loaded" and not info.is_enabled
+    ]
     if off:
         yield Script("enable", *off)
 

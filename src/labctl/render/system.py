@@ -43,12 +43,17 @@ _SECURITY_ORIGINS = (
 # Regular expressions, matched at the start of a package's name.
 _HELD = (
     "amdgpu",
+    "amdrocm",
     "cuda",
+    "firmware-nvidia",
     "libcuda",
     "libnvidia",
+    "linux-generic",
     "linux-headers",
     "linux-image",
     "linux-modules",
+    "linux-nvidia",
+    "linux-oem",
     "nvidia",
     "rocm",
 )
