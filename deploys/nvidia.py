@@ -47,6 +47,7 @@ def nvidia() -> None:
     sources(spec, machine, plan)
     if plan.first:
         apt.packages(name="branch is pinned", names=plan.first)
+    driver.headers(name="headers of the kernel", newest=plan.newest)
     apt.packages(name=f"driver {plan.branch} ({plan.flavour})", names=(*plan.packages, *plan.toolkit))
     container_toolkit(spec, machine)
     holds.held(

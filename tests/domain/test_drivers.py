@@ -116,6 +116,7 @@ def test_debians_own_driver_serves_what_it_is_new_enough_for() -> None:
     assert set(old.packages) < set(old.holds)
     assert "linux-image-amd64" in old.holds
     assert old.components == ("contrib", "non-free", "non-free-firmware")
+    assert old.newest == ("linux-image-amd64", "linux-headers-amd64")
     assert plan(TRIXIE, "Ampere", flavour="open").packages[1] == "nvidia-open-kernel-dkms"
     assert plan(TRIXIE, "Volta", "Ada").branch == 550
 
@@ -151,6 +152,7 @@ def test_a_kernel_of_ones_own_keeps_its_own_headers() -> None:
     own = plan({**BOOKWORM, "kernel": "6.18.44-fc-v657"}, "Ampere")
     assert own.source == "distro"
     assert not any(name.startswith("linux-") for name in own.packages)
+    assert own.newest == ()
     assert "headers have to be there" in own.notes[0]
 
 

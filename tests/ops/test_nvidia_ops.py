@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,7 @@ def test_a_host_whose_apt_knows_no_archive_is_refused(canned: Canned) -> None:
         ([CARD], [], "nvidia-load"),
         ([CARD, "nouveau nouveau"], [], "reboot-note"),
         ([CARD, "nouveau nouveau"], [nvidia.NOUVEAU], None),
+        ([CARD], [nvidia.OTHER_KERNEL], None),
         ([CARD, "nvidia_loaded 550.163.01"], [], None),
         ([CARD, "nvidia_answers yes"], [], None),
         ([CARD, "container yes"], [], None),
@@ -157,9 +159,60 @@ def test_the_module_is_loaded_where_that_is_possible(
 )
 def test_a_module_that_does_not_load_says_what_to_do(here: Here, said: str, status: int, words: str) -> None:
     here.stand_in("modprobe", f'[ "$1" = nvidia ] || exit 1; echo "{said}" >&2; exit {status}')
-    done = here.run(Script("nvidia-load"))
+    done = here.run(Script("nvidia-load", str(here.root / "notes"), "note", "why"))
     assert done.status == status
     assert words in done.stderr
+    assert not (here.root / "notes").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "module", "noted"),
+    [
+        ("999.1.0-amd64", "updates/dkms/nvidia-current.ko.xz", True),
+        ("999.1.0-amd64", "kernel/nvidia-595/nvidia.ko", True),
+        ("999.1.0-amd64", "updates/dkms/other.ko", False),
+        ("0.1.0-amd64", "updates/dkms/nvidia.ko", False),
+    ],
+)
+def test_a_module_for_the_kernel_that_the_next_boot_starts_waits_for_it(
+    here: Here, monkeypatch: pytest.MonkeyPatch, other: str, module: str, *, noted: bool
+) -> None:
+    path = here.root / "lib/modules" / other / module
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (here.root / "boot").mkdir()
+    for release in (other, os.uname().release):
+        (here.root / "boot" / f"vmlinuz-{release}").touch()
+    here.stand_in("modprobe", "echo 'modprobe: FATAL: Module nvidia not found in directory' >&2; exit 1")
+    script = Script("nvidia-load", str(here.root / "notes"), "note", nvidia.OTHER_KERNEL)
+    moved = (
+        script.get_raw_value()
+        .replace("/boot/v", f"{here.root}/boot/v")
+        .replace("/lib/mod", f"{here.root}/lib/mod")
+    )
+    done = here.shell(moved)
+    assert (done.status, (here.root / "notes/note").exists()) == (0 if noted else 1, noted), done.stderr
+
+
+NEWEST = ("linux-image-amd64", "linux-headers-amd64")
+
+
+@pytest.mark.parametrize(
+    ("lines", "offered", "names"),
+    [
+        (["kernel 6.1.0-50-amd64", "headers yes"], [], None),
+        (["kernel 6.1.0-50-amd64", "container yes"], [], None),
+        (["kernel 6.1.0-50-amd64"], ["l | 6.1 | http://a bookworm/main"], ["linux-headers-6.1.0-50-amd64"]),
+        (["kernel 6.1.0-40-amd64"], [], [*NEWEST]),
+    ],
+    ids=("there", "container", "offered", "offered-no-more"),
+)
+def test_a_kernel_whose_headers_are_gone_makes_room_for_one_that_has_them(
+    canned: Canned, lines: list[str], offered: list[str], names: list[str] | None
+) -> None:
+    found = argv(canned({"Machine": lines, "Offered": offered}, nvidia.headers, {"newest": NEWEST}))
+    assert [words[5:] for words in found] == ([] if names is None else [names])
+    assert canned({"Machine": lines}, nvidia.headers, {"newest": ()}) == []
 
 
 def unit(

@@ -83,8 +83,9 @@ class DriverPlan:
     """What to install. ``first`` comes before ``packages``, so that it may pin their branch.
 
     ``components`` are those that the archive must offer, ``repository`` the folder of NVIDIA's repository
-    ("debian13/x86_64") or None. ``dkms``: the modules are built on the host. ``metas`` are the kernel's
-    packages that move it to another version, to be held with the driver.
+    ("debian13/x86_64") or None. ``dkms``: the modules are built on the host; ``newest`` are then the kernel's
+    image and headers that come together where those of the running kernel are not to be had any more.
+    ``metas`` are the kernel's packages that move it to another version, to be held with the driver.
     """
 
     branch: int
@@ -97,6 +98,7 @@ class DriverPlan:
     components: tuple[str, ...] = ()
     repository: str | None = None
     dkms: bool = True
+    newest: tuple[str, ...] = ()
     persistence_user: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -147,7 +149,12 @@ def choose(needs: Needs) -> DriverPlan:
             hint="install it yourself and say nvidia=Nvidia(manage=False)",
         )
     _refuse_what_the_plan_cannot(needs, plan)
-    return plan
+    return replace(plan, newest=_newest(plan)) if plan.dkms else plan
+
+
+def _newest(plan: DriverPlan) -> tuple[str, ...]:
+    headers = [name for name in plan.packages if name.startswith("linux-headers-")]
+    return (*(name.replace("-headers-", "-image-") for name in headers), *headers)
 
 
 def _refuse_what_the_plan_cannot(needs: Needs, plan: DriverPlan) -> None:

@@ -59,6 +59,11 @@ def packages(
         yield Script("apt", verb, "/var/lib", *limits, *todo, timeout_s=timeout_s)
 
 
+def install_script(names: tuple[str, ...]) -> Script:
+    """Return the command that installs packages, or brings those that are there to their newest version."""
+    return Script("apt", "install", "/var/lib", str(LOCK_TIMEOUT_S), "86400", *names, timeout_s=3600)
+
+
 @operation
 def source(  # noqa: PLR0913
     source: str,

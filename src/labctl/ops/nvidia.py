@@ -14,6 +14,7 @@ from pyinfra.api.facts import FactBase
 from pyinfra.context import host
 from typing_extensions import override
 
+from labctl.ops import apt
 from labctl.ops.command import Commands, Script, operation
 from labctl.ops.facts_gpu import NVIDIA, Machine, MachineInfo
 from labctl.ops.facts_reboot import NOTES
@@ -21,6 +22,7 @@ from labctl.ops.facts_systemd import NOTES as STALE
 from labctl.ops.facts_systemd import Unit, UnitInfo, Units
 from labctl.ops.reboot import host_reasons
 
+OTHER_KERNEL = "the NVIDIA driver is made for another kernel, which the next boot starts"
 NOUVEAU = "the kernel's own driver holds the NVIDIA cards until the next boot"
 
 
@@ -71,15 +73,35 @@ class Room(FactBase[tuple[str, int]]):
 
 
 @operation
+def headers(newest: tuple[str, ...]) -> Commands:
+    """Have the headers of the running kernel, for which modules are built, else ``newest``: a kernel with them.
+
+    Archives keep the headers of their newest kernels only, and a host may run an older one.
+    """
+    machine: MachineInfo = host.get_fact(Machine)
+    if machine.container or machine.headers or not newest:
+        return
+    exact = f"linux-headers-{machine.kernel}"
+    names = (exact,) if host.get_fact(Offered, package=exact) else newest
+    yield apt.install_script(names)
+
+
+@operation
 def loaded() -> Commands:
     """Have the driver's kernel module loaded, or a note that only a reboot can do it."""
     machine: MachineInfo = host.get_fact(Machine)
     if machine.container or machine.nvidia_answers or not machine.cards(NVIDIA):
         return
+    reasons = host_reasons()
     if not machine.nouveau:
-        yield Script("nvidia-load")
-    elif NOUVEAU not in host_reasons():
-        yield Script("reboot-note", NOTES, hashlib.sha256(NOUVEAU.encode()).hexdigest()[:16], NOUVEAU)
+        if OTHER_KERNEL not in reasons:
+            yield Script("nvidia-load", NOTES, _note(OTHER_KERNEL), OTHER_KERNEL)
+    elif NOUVEAU not in reasons:
+        yield Script("reboot-note", NOTES, _note(NOUVEAU), NOUVEAU)
+
+
+def _note(reason: str) -> str:
+    return hashlib.sha256(reason.encode()).hexdigest()[:16]
 
 
 @operation
