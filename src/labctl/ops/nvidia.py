@@ -74,7 +74,7 @@ class Room(FactBase[tuple[str, int]]):
 
 @operation
 def headers(newest: tuple[str, ...]) -> Commands:
-    """Have the headers of the running kernel, for which modules are built, else ``newest``: a kernel with them.
+    """Have headers of the running kernel, to build modules for, else ``newest``: a kernel that has them.
 
     Archives keep the headers of their newest kernels only, and a host may run an older one.
     """
