@@ -83,9 +83,11 @@ def test_sections_that_hang_crash_or_fail_are_named_and_the_others_are_whole() -
 
 
 def test_no_process_is_left_behind() -> None:
+    # Other tests in this process may have children of their own.
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = children.read_text()
     gather({"hangs": deaf_forever, "good": lambda: 1}, 0.2)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children.read_text() == before
 
 
 def test_a_section_whose_reader_was_killed_ends_itself(tmp_path: Path) -> None:

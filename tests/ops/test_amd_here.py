@@ -81,7 +81,9 @@ def test_a_model_that_arrives_damaged_is_not_tried(here: Here) -> None:
     done = tried(here, Path("/bin/true"), stdin=content_on_stdin(b"GGUF").replace("R", "S"))
     assert done.status == 1
     assert "incomplete or damaged" in done.stderr
-    assert not list(Path("/run").glob("labctl-backend.*"))
+    # Other tests may have an engine at work at this moment, on a model that is larger.
+    left = [model for model in Path("/run").glob("labctl-backend.*/model.gguf") if model.stat().st_size < 100]
+    assert not left
 
 
 def test_the_best_engine_of_each_backend_is_found_and_a_change_beside_it_is_seen(here: Here) -> None:

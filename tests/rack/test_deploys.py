@@ -66,7 +66,8 @@ def test_a_bare_host_is_planned_wholly_then_changed_once_and_pyinfra_agrees(bare
     declare_all(bare)
     bare_state = digest(bare)
     planned = bare.plan()
-    assert {name.partition(" | ")[0] for name in planned} == {"Base", "Agent", "Services", "Wake-on-LAN"}
+    deploys = {"Base", "Agent", "Services", "Wake-on-LAN", "Unified memory", "NVIDIA", "ROCm", "Vulkan"}
+    assert {name.partition(" | ")[0] for name in planned} == {*deploys, "Restart", "Power caps", "Backend"}
     assert planned["Base | firewall rules"] == planned["Services | service docs"] == "change"
     assert_same_plans(bare)
     assert digest(bare) == bare_state, "a plan changes nothing"
@@ -121,11 +122,10 @@ def test_each_key_opens_what_it_shall_and_no_more(bare: DeclaredHost) -> None:
     bare.run("systemctl restart ssh")
 
     as_agent = "runuser -u labctl-agent -- sudo -n"
-    assert (
-        bare.run(f"{as_agent} -l | grep NOPASSWD")
-        == "(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz suspend"
-    )
-    for more in ("agent.pyz", "agent.pyz report", "agent.pyz suspend now"):
+    granted = [line.strip() for line in bare.run(f"{as_agent} -l | grep NOPASSWD").splitlines()]
+    verbs = ("suspend", "caps", "caps --show")
+    assert granted == [f"(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz {verb}" for verb in verbs]
+    for more in ("agent.pyz", "agent.pyz report", "agent.pyz suspend now", "agent.pyz caps --order"):
         bare.run(f"{as_agent} /usr/local/lib/labctl/{more}", status=1)
 
     bare.declare()
