@@ -224,7 +224,7 @@ def test_a_real_llama_cpp_without_a_card_is_known_to_compute_on_the_processor(am
     amd.run(f"mkdir -p {ENGINES}/vulkan && ln -s {llama_kit.HOME} {ENGINES}/vulkan/bin")
     assert amd.apply("backend") > 0
     (run,) = record(amd)["runs"]
-    assert (run["backend"], run["outcome"], record(amd)["backend"]) == ("vulkan", "cpu", "none")
+    assert (run["backend"], run["outcome"], record(amd)["backend"]) == ("vulkan", "cpu", "none"), run
     assert "the model lay in CPU" in run["why"]
     assert run["tokens_per_s"] > 0
     assert amd.apply("backend") == 0

@@ -20,7 +20,7 @@ case ${program##*/} in
     serve='"$1" --model "$2" --host 127.0.0.1 --port 9931 --n-gpu-layers 99 --ctx-size 512 --verbose >&2 &
       pid=$!
       until curl -sf http://127.0.0.1:9931/health >/dev/null; do kill -0 "$pid" 2>/dev/null || { wait "$pid"; exit $?; }; sleep 0.2; done
-      curl -sS -m "$3" -d "{\"prompt\":\"labctl\",\"n_predict\":32,\"ignore_eos\":true}" http://127.0.0.1:9931/completion
+      curl -sS -m "$3" -d "{\"prompt\":\"labctl\",\"n_predict\":32,\"ignore_eos\":true,\"temperature\":0}" http://127.0.0.1:9931/completion
       kill "$pid" 2>/dev/null
       wait "$pid"; ended=$?
       [ "$ended" = 143 ] || exit "$ended"'
@@ -42,6 +42,7 @@ printf 'at %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
 case $rc in 124 | 137) printf 'result timeout\n' ;; esac
 sed -n 's/^ *Finished with result: /result /p' "$work/err" | tail -n 1
 sed -n 's/^ *Main processes terminated with: /detail /p' "$work/err" | tail -n 1
+# The server's answer is one line, which holds what was generated and all settings before its timings.
 for stream in out err; do
-  tail -c 131072 "$work/$stream" | tr -cd '\11\12\40-\176' | cut -c 1-2000 | sed "s/^/$stream /"
+  tail -c 131072 "$work/$stream" | tr -cd '\11\12\40-\176' | cut -c 1-16000 | sed "s/^/$stream /"
 done
