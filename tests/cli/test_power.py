@@ -119,6 +119,13 @@ def test_the_table_is_plain_narrow_and_in_the_order_of_the_rack_file(power: Powe
     assert max(map(len, done.out.splitlines())) <= 80
 
 
+def test_headroom_is_rounded_down_so_that_what_is_over_shows_none(power: Power) -> None:
+    tight = CAPPED.replace('name="office", volts=230, amps=16', 'name="office", volts=230, amps=11.17')
+    done = power("--offline", rack=tight)
+    assert "office   2056 W  2055 W    -1 W    3300 W  2569 W       over" in done.out
+    assert "office has to carry 2056.3 W, 1 W more than 2055.3 W (80 % of 230 V x 11.17 A)" in done.out
+
+
 def test_what_is_over_is_marked_by_a_word_and_the_cheapest_change_is_named(power: Power) -> None:
     done = power("--offline", rack=OVER)
     assert done.code == 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from labctl.domain.budget import Card, Circuit, Host, Line, Rack, Supply, report
+from labctl.domain.budget import Card, Circuit, Host, Line, Rack, Supply, report, worsened
 from labctl.domain.budget_change import cheapest_change
 
 
@@ -128,6 +128,34 @@ def test_a_circuit_is_over_beyond_its_continuous_share() -> None:
     found = line(over, "circuit office")
     assert found.over_w == 1
     assert found.because == "has to carry 2945 W, 1 W more than 2944 W (80 % of 230 V x 16 A)"
+
+
+@pytest.mark.parametrize(
+    ("base", "amps", "said"),
+    [
+        (500.04, 500, "has to carry 501 W, 1 W more than 500 W"),
+        (886.36, 500, "has to carry 887 W, 387 W more than 500 W"),
+        (500.0, 499.9, "has to carry 500.9 W, 1 W more than 499.9 W"),
+        (3_000_000.0, 1_000_000, "has to carry 3000000 W, 2000000 W more than 1000000 W"),
+    ],
+)
+def test_what_is_over_is_told_in_numbers_that_agree_with_each_other(
+    base: float, amps: float, said: str
+) -> None:
+    circuit = Circuit("c", 1, amps, 1.0, None, 10)
+    host = Host("box", base, (), (Supply("psu", 10**7, 1, 1, "c"),))  # type: ignore[arg-type]
+    found = line(Rack((host,), (circuit,)), "circuit c")
+    assert found.because.startswith(said + " (")
+    assert found.over_w == int(said.split()[5])
+
+
+def test_only_what_is_over_and_bears_more_has_worsened() -> None:
+    was, lower, higher, beyond = (
+        report(Rack((one_host(100, gpus=cards(8, watts)),), (OFFICE,))) for watts in (370, 369, 371, 355)
+    )
+    assert was.over
+    assert [one.meter.title for one in worsened(was, higher)] == ["circuit office"]
+    assert worsened(was, lower) == worsened(was, was) == worsened(lower, beyond) == ()
 
 
 def test_a_circuit_is_over_when_all_cards_spike_beyond_what_it_bears_for_milliseconds() -> None:

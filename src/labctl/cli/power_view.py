@@ -7,9 +7,11 @@ into 80 columns as long as names are short.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 from labctl.cli import printer
+from labctl.domain.budget import SLACK_W
 from labctl.domain.outcome import counted
 from labctl.domain.problem import Problem
 from labctl.inventory import watts
@@ -51,7 +53,8 @@ def show_budget(report: Report, change: Change | None, notes: Sequence[str]) -> 
 
 
 def _rest(line: Line) -> tuple[float, float, float]:
-    return line.headroom_w, line.spike_w, line.peak_w
+    # Rounded down: what is over by half a watt has no room, and what has 1 W of room has all of it.
+    return floor(line.headroom_w + SLACK_W), line.spike_w, line.peak_w
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], lines: Sequence[Line]) -> None:

@@ -207,8 +207,13 @@ class Line:
 
 
 def _excess(does: str, watts: float, limit: float, text: str) -> str:
-    more = ceil(watts - limit - SLACK_W)
-    return f"{does} {watts:.0f} W, {more} W more than {limit:.0f} W ({text})"
+    # Rounded up from the limit, so that the three numbers agree with each other and with ``over_w``.
+    more, bound = ceil(watts - limit - SLACK_W), round(limit, 1)
+    return f"{does} {_number(bound + more)} W, {more} W more than {_number(bound)} W ({text})"
+
+
+def _number(watts: float) -> str:
+    return f"{watts:.1f}".removesuffix(".0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +247,15 @@ def report(rack: Rack) -> Report:
     """Read every meter of a rack with all of it awake, under load and spiking at once."""
     budget = budget_of(rack)
     return Report(tuple(read(budget, meter, budget.declared) for meter in budget.meters))
+
+
+def worsened(before: Report, after: Report) -> tuple[Line, ...]:
+    """Return the lines that are over their limit and bear more than before; both are of the same meters."""
+    return tuple(
+        now
+        for was, now in zip(before.lines, after.lines, strict=True)
+        if now.over_w and (now.output_w > was.output_w + SLACK_W or now.spike_w > was.spike_w + SLACK_W)
+    )
 
 
 def read(budget: Budget, meter: Meter, caps: Sequence[int]) -> Line:

@@ -54,7 +54,8 @@ class Gpu(Spec):
     )
     vendor: Vendor | None = Field(default=None, description="Only for a card that labctl does not know.")
     tdp_w: Watts | None = Field(
-        default=None, description="Watts at full load, only for a card that labctl does not know."
+        default=None,
+        description="Watts at full load, for a card that labctl does not know or a board that draws more.",
     )
 
     @model_validator(mode="after")

@@ -14,11 +14,12 @@ class Circuit(Spec):
 
     name: Label = Field(description="Name by which power supplies refer to the circuit.")
     volts: int = Field(default=230, strict=True, ge=50, le=1000, description="Nominal voltage in volts.")
-    amps: float = Field(default=16, strict=True, gt=0, le=1000, description="Rating of the fuse in amperes.")
+    amps: float = Field(
+        default=16, strict=True, ge=0.1, le=1000, description="Rating of the fuse in amperes."
+    )
     continuous_share: Share = Field(
         default=0.8, description="Share of the rating that may be drawn for hours; electricians use 0.8."
     )
-
     spike_tolerance: float = Field(
         default=3.0,
         strict=True,

@@ -58,6 +58,16 @@ def models(rack: Rack) -> Iterator[Finding]:
             elif row is not None and gpu.vendor not in (None, row.vendor):
                 reason = f"{row.name} is a card by {row.vendor}, not by {gpu.vendor}"
                 yield Finding((*here, "vendor"), reason, "remove it: labctl knows this card")
+            elif row is not None and gpu.tdp_w is not None:
+                yield from _drawn((*here, "tdp_w"), gpu.tdp_w, row)
+
+
+def _drawn(path: Where, watts: int, row: GpuProfile) -> Iterator[Finding]:
+    """Yield the watts of a known card that no board of it draws; the budget would believe them."""
+    low, high = row.cap_min_w or row.tdp_w // 2, row.cap_max_w or row.tdp_w * 2
+    if not low <= watts <= high:
+        reason = f"no {row.name} draws {watts} W at full load; its boards draw {low} to {high} W"
+        yield Finding(path, reason, f"remove it: labctl counts {row.tdp_w} W, or its cap")
 
 
 def _unknown(here: Where, gpu: Gpu) -> Finding:
