@@ -99,12 +99,19 @@ def test_a_cap_set_by_hand_where_none_is_declared_is_told() -> None:
         ({"watts": 300}, ""),  # another order than the cap that it has
         ({"uuid": UUIDS[1]}, ""),  # another card
         ({"uuid": None, "pci": "0000:00:00.0"}, " by ann@laptop"),
+        ({"by": "ann@laptop pid 4711"}, " by ann@laptop"),
+        ({"until": 10**400}, " by ann@laptop"),
     ],
 )
 def test_who_set_a_cap_by_hand_is_told(order: dict[str, Any], words: str) -> None:
     given = {"uuid": UUIDS[0], "pci": None, "watts": 250, "by": "ann@laptop", **order}
     seen = look("rig", expected(1), report(gpu(0, cap_w=250), caps={"overrides": [5, given]}))
     assert said(seen) == [("cap-differs", f"slot0 is capped at 250 W{words}, declared are 200 W (circuit)")]
+
+
+def test_a_number_that_no_float_can_hold_is_not_known() -> None:
+    (card,) = look("rig", expected(1), report(gpu(0, power_w=10**400, cap_default_w=10**400))).cards
+    assert (card.power_w, card.state) == (None, "ok")
 
 
 def test_a_card_in_the_place_of_another_is_told() -> None:

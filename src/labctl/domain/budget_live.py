@@ -202,7 +202,8 @@ def _by_hand(report: Mapping[str, Any], card: Card) -> str:
             why = _text(one.get("words")) or _text(one.get("reason"))
             return "".join(
                 (
-                    f" by {_text(one.get('by')) or 'somebody'}",
+                    # Which process it was helps in a journal, and nobody here.
+                    f" by {(_text(one.get('by')) or 'somebody').partition(' pid ')[0]}",
                     _until(one.get("until")),
                     f' because "{why}"' if why else "",
                 )
@@ -320,7 +321,12 @@ def _power(entry: Mapping[str, Any]) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _text(value: object) -> str | None:
