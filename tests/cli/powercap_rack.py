@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from labctl import wiring
+from labctl.cli.main import main
 from labctl.domain.failures import Failure, HostError
 from labctl.ports import Said
 
@@ -33,6 +37,13 @@ rack = Rack(name="desk", hosts=[
 ])
 globals().update(rack.groups())
 '''
+
+NO_CARDS = """\
+from labctl.inventory import Host, Rack
+
+rack = Rack(name="desk", hosts=[Host(name="nas", address="10.0.0.5", roles=["storage"])])
+globals().update(rack.groups())
+"""
 
 
 @dataclass(frozen=True)
@@ -139,3 +150,26 @@ class Bench:
 
     def powercap(self, *args: str) -> Done:
         return self.call(("powercap", *args))
+
+
+def bench_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rack: str = RACK
+) -> Bench:
+    """Return a bench with that rack file, whose hosts are all enrolled."""
+    inventory = folder / "inventory"
+    inventory.mkdir()
+    (inventory / "rack.py").write_text(rack)
+    (inventory / "known_hosts").write_text("".join(f"10.0.0.{n} ssh-ed25519 {KEY}\n" for n in range(1, 6)))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LABCTL_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("LABCTL_STATE", str(folder / "state"))
+    hosts = Hosts()
+    monkeypatch.setattr(wiring, "remote", lambda: hosts)
+
+    def call(args: Sequence[str]) -> Done:
+        code = main(args)
+        said = capsys.readouterr()
+        assert "bug in labctl" not in said.err, said.err
+        return Done(code, said.out, said.err)
+
+    return Bench(folder, hosts, call)

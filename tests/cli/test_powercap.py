@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from powercap_rack import KEY, OFF, RACK, UUIDS, Asked, Bench, Done, Hosts, card, fails, geforce, radeon, says
+from powercap_rack import (
+    NO_CARDS,
+    OFF,
+    RACK,
+    UUIDS,
+    Asked,
+    Bench,
+    bench_in,
+    card,
+    fails,
+    geforce,
+    radeon,
+    says,
+)
 
 from labctl import wiring
 from labctl.cli.completion import complete_cards
-from labctl.cli.main import main
 from labctl.cli.powercap import powercap
 from labctl.domain.failures import Failure
 from labctl.ports import Said
@@ -22,26 +34,8 @@ AGENT = "/usr/local/lib/labctl/agent.pyz"
 
 
 @pytest.fixture
-def bench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Bench]:
-    folder = tmp_path / "inventory"
-    folder.mkdir()
-    (folder / "rack.py").write_text(RACK)
-    (folder / "known_hosts").write_text("".join(f"10.0.0.{n} ssh-ed25519 {KEY}\n" for n in range(1, 6)))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LABCTL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("LABCTL_STATE", str(tmp_path / "state"))
-    hosts = Hosts()
-    monkeypatch.setattr(wiring, "remote", lambda: hosts)
-
-    def call(args: Sequence[str]) -> Done:
-        code = main(args)
-        said = capsys.readouterr()
-        assert "bug in labctl" not in said.err, said.err
-        return Done(code, said.out, said.err)
-
-    return Bench(tmp_path, hosts, call)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    return bench_in(tmp_path, monkeypatch, capsys)
 
 
 # -- refused before any host is contacted
@@ -60,6 +54,16 @@ def bench(
         (("200", "rig/slot7"), "it has no card 'slot7' hint: its cards: slot0 (RTX 3090), slot1 (RTX 3090)"),
         (("200", "rig/GPU-99999999-2222-3333-4444-555555555555"), "it has no card"),
         (("200", "rig/"), "it has no card ''"),
+        (("200", ""), "'' names no host hint: leave it out"),
+        (("200", "/slot0"), "'/slot0' names no host"),
+        (("200", UUIDS[1]), f"hint: write the host in front of it: rig/{UUIDS[1]}"),
+        (("200", "slot1"), "hint: write the host in front of it: rig/slot1"),
+        (("rig", "200"), "the watts stand first hint: labctl powercap 200 rig"),
+        (("--until", ""), "--until of what?"),
+        (("200", "--local", "-i", "rack.py"), "--local and --inventory exclude each other"),
+        (("200", "--override", "a\nb"), "no plain line of text"),
+        (("200", "--override", "x" * 501), "at most 500 characters"),
+        (("--reset", "rig", "--reason", "noise"), "--reset stands alone"),
         (("--until", "2h"), "--until of what?"),
         (("--dry-run",), "--dry-run of what?"),
         (("200", "--until", "2h", "--persist"), "exclude each other"),
@@ -323,6 +327,29 @@ def test_findings_of_a_host_are_shown_as_warnings(bench: Bench) -> None:
     )
 
 
+def test_a_finding_about_one_card_says_which(bench: Bench) -> None:
+    found = {"what": "it did not answer within 25 s", "card": "0000:33:00.0"}
+    bench.hosts.plays = {"rig": says(*RIG, findings=[found])}
+    assert "warning: host rig: 0000:33:00.0: it did not answer" in bench.powercap("200", "rig").err
+
+
+@pytest.mark.parametrize("strange", [10**400, [1], {"a": 1}, True, 1e300, -1e300])
+def test_a_host_that_says_nonsense_breaks_nothing(bench: Bench, strange: Any) -> None:
+    keys = ("before_w", "after_w", "min_w", "max_w", "clocks_before", "uuid", "pci", "slot", "name", "why")
+    row = {**dict.fromkeys(keys, strange), "status": "changed"}
+    order = dict.fromkeys(("uuid", "pci", "watts", "clocks_mhz", "until", "by", "words"), strange)
+    about = {**order, "uuid": UUIDS[0], "clocks_mhz": [strange, strange]}
+    document = {
+        "format": 1,
+        "cards": [row, *RIG],
+        "overrides": [order, about],
+        "findings": [{"what": strange}],
+    }
+    bench.hosts.plays = {"rig": lambda asked: Said(0, json.dumps(document).encode(), "")}
+    for args in (("rig",), ("rig/slot1",), ("rig", "--json"), ("200", "rig"), ("--unlock-clocks", "rig")):
+        assert bench.powercap(*args).code == 0
+
+
 def test_what_a_host_says_cannot_drive_the_terminal(bench: Bench) -> None:
     bench.hosts.plays = {
         "rig": says(
@@ -396,12 +423,26 @@ def test_who_set_a_cap_by_hand_until_when_and_in_which_words_is_shown(bench: Ben
     assert json.loads(bench.powercap("rig", "--json").out)["hosts"][0]["overrides"] == orders
 
 
-def test_only_the_named_card_is_shown(bench: Bench) -> None:
+def test_only_the_named_card_is_shown_and_what_lasts_about_it(bench: Bench) -> None:
     cards = [card(f"slot{n}", "unchanged", 245, 245, uuid=UUIDS[n]) for n in range(2)]
-    bench.hosts.plays = {"rig": says(*cards)}
+    orders = [{"uuid": UUIDS[n], "pci": None, "watts": 245} for n in range(2)]
+    document = {"format": 1, "cards": cards, "overrides": orders}
+    bench.hosts.plays = {"rig": lambda asked: Said(0, json.dumps(document).encode(), "")}
     out = bench.powercap("rig/slot1").out
     assert "slot1" in out
     assert "slot0" not in out
+    assert json.loads(bench.powercap("rig/slot1", "--json").out)["hosts"][0]["overrides"] == orders[1:]
+
+
+def test_a_rack_without_cards_says_so_instead_of_nothing(bench: Bench) -> None:
+    (bench.folder / "inventory/rack.py").write_text(NO_CARDS)
+    done = bench.powercap()
+    assert (done.code, done.out) == (0, "There is no graphics card here that labctl can cap.\n")
+
+
+def test_clocks_that_run_free_again_are_shown_so(bench: Bench) -> None:
+    bench.hosts.plays = {"rig": says(card("slot0", "changed", 200, 200, clocks_before=[210, 1400]))}
+    assert "clocks 210 to 1400 MHz -> free" in bench.powercap("--unlock-clocks", "rig/slot0").out
 
 
 def test_a_refusal_on_the_host_leaves_no_promise_about_how_long_it_holds(bench: Bench) -> None:

@@ -87,6 +87,8 @@ def show_caps(hosts: Sequence[HostCaps]) -> None:
             )
     if rows:
         printer.table(("host", "card", "model", "cap", "range", "set by"), rows)
+    else:
+        printer.out("There is no graphics card here that labctl can cap.")
     _remarks(hosts)
 
 
@@ -94,7 +96,8 @@ def _remarks(hosts: Iterable[HostCaps]) -> None:
     """Say what hosts found beside their cards."""
     for host in hosts:
         for one in host.findings:
-            problem = Problem(str(one.get("what", "")), str(one.get("hint") or ""), host=host.host)
+            what, hint, card = (str(one.get(key) or "") for key in ("what", "hint", "card"))
+            problem = Problem(what, hint, host=host.host, field=card if card not in what else "")
             printer.show_problems([problem], severity="warning")
 
 
@@ -115,7 +118,10 @@ def _model(card: Mapping[str, Any]) -> str:
 
 
 def _number(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else "?"
+    try:
+        return f"{value:g}" if isinstance(value, int | float) else "?"
+    except OverflowError:  # a host may say a number that no float can hold
+        return "?"
 
 
 def _change(card: Mapping[str, Any]) -> str:
@@ -136,7 +142,7 @@ def _clocks(value: object) -> str:
 def _clocks_change(card: Mapping[str, Any]) -> str:
     before, after = _clocks(card.get("clocks_before")), _clocks(card.get("clocks_after"))
     if not after:
-        return ""
+        return f"clocks {before} -> free" if before else ""
     return f"clocks {before} -> {after}" if before and before != after else f"clocks {after}"
 
 
@@ -155,7 +161,10 @@ def moment(seconds: object) -> str:
     """Return a time in Unix seconds as a person's clock here shows it."""
     if not isinstance(seconds, int | float):
         return ""
-    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M %Z}"
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M %Z}"
+    except (ValueError, OverflowError, OSError):  # a host may say a time that no calendar has
+        return "an unknown time"
 
 
 def _wish(card: Mapping[str, Any], overrides: Iterable[Mapping[str, Any]]) -> str:

@@ -7,7 +7,7 @@ to be wrong without asking a host is refused before any is contacted.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,6 +15,7 @@ import click
 
 from labctl import wiring
 from labctl.cli import completion, printer
+from labctl.domain import cap_json
 from labctl.domain.capping import RESET, Order
 from labctl.domain.gpus import CapReason
 from labctl.domain.outcome import Outcome
@@ -22,13 +23,13 @@ from labctl.domain.problem import ExitCode, LabctlError
 
 if TYPE_CHECKING:
     from labctl.fleet.cap_answers import HostCaps
+    from labctl.fleet.cap_budget import Excess
     from labctl.fleet.selection import Target
 
 _NUMBER = re.compile(r"[-+]?[0-9][0-9._]*(?:[eE][-+]?[0-9]+)?[wW]?", re.ASCII)
 _WATTS = re.compile(r"([0-9]{1,6})[wW]?", re.ASCII)
 _CLOCKS = re.compile(r"([0-9]{3,5})\s*[,-]\s*([0-9]{3,5})", re.ASCII)
-_MOST_WATTS = 100_000
-_MHZ = range(100, 10_001)
+_MHZ = range(cap_json.MHZ[0], cap_json.MHZ[1] + 1)
 _LOCAL = "this host"
 
 _HELP = """\b
@@ -82,37 +83,47 @@ class Options:
 @click.option("--reset", is_flag=True, help="Drop what was set by hand: back to the inventory's cap.")
 @click.option("--lock-clocks", metavar="MIN,MAX", help="Lock graphics clocks to this range in MHz (NVIDIA).")
 @click.option("--unlock-clocks", is_flag=True, help="Let the clocks run free again.")
-@click.option(
-    "--override", metavar="WORDS", help="Go above a cap that protects a circuit or PSU, and say why."
-)
+@click.option("--override", metavar="WORDS", help="Go above what protects a circuit or PSU, and say why.")
 @click.option("--dry-run", is_flag=True, help="Ask the cards, show what would change, change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.option("--local", is_flag=True, help="This machine's own cards, as root, without inventory or SSH.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask before --override goes above a protecting cap.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before --override goes above what protects.")
 def powercap(**given: Any) -> int:
     """Show what graphics cards are capped at, or cap them at WATTS.
 
     HOST is a host, group or pattern of the rack; HOST/GPU one card by its slot, UUID or PCI address. Without
     any, all cards of the rack are meant (with --local those of this machine, and GPU stands alone). Every
-    card's limit is read back. Without --until and --persist it holds until the next boot or apply.
+    card's limit is read back. Without --until and --persist it holds until the next boot or apply. What would
+    take a power supply or circuit of the rack file over its limit is refused, unless --override says why.
     """
     options = Options(**given)
     watts, targets = _split(options.words)
     order = _order(options, watts)
     if options.local:
+        if options.inventory is not None:
+            raise LabctlError("--local and --inventory exclude each other", hint="--local needs no rack file")
         return _local(order, targets, as_json=options.as_json)
     return _fleet(order, targets, options)
 
 
 def _split(words: Sequence[str]) -> tuple[int | None, tuple[str, ...]]:
-    """Return the watts, if the first word is a number, and the rest."""
+    """Return the watts, if the first word is a number, and the rest.
+
+    Raises:
+        LabctlError: the number is no cap, or stands behind the cards.
+    """
     if not words or not _NUMBER.fullmatch(words[0]):
+        late = next((word for word in words if _NUMBER.fullmatch(word)), None)
+        if late is not None:
+            others = " ".join(word for word in words if word != late)
+            raise LabctlError("the watts stand first", hint=f"labctl powercap {late} {others}")
         return None, tuple(words)
     found = _WATTS.fullmatch(words[0])
     watts = int(found[1]) if found else 0
-    if not 1 <= watts <= _MOST_WATTS:
+    if not 1 <= watts <= cap_json.WATTS_MAX:
         raise LabctlError(
-            f"{words[0]} is no cap for a card", hint=f"whole watts from 1 to {_MOST_WATTS}, such as 200"
+            f"{words[0]} is no cap for a card",
+            hint=f"whole watts from 1 to {cap_json.WATTS_MAX}, such as 200",
         )
     return watts, tuple(words[1:])
 
@@ -129,22 +140,14 @@ def _order(options: Options, watts: int | None) -> Order | None:
     wants = watts is not None or clocks is not None
     if options.until is not None and options.persist:
         raise LabctlError("--until and --persist exclude each other", hint="--persist has no end")
-    if options.reset and (wants or options.until is not None or options.persist or options.override):
+    if options.reset and (wants or _given(options, "reason", "until", "persist", "override")):
         raise LabctlError("--reset stands alone", hint="labctl powercap --reset [HOST[/GPU]]...")
     if not wants and not options.reset:
-        lost = [
-            name for name in ("reason", "until", "persist", "override", "dry_run") if getattr(options, name)
-        ]
-        if lost:
+        if lost := _given(options, "reason", "until", "persist", "override", "dry_run"):
             raise LabctlError(
                 f"--{lost[0].replace('_', '-')} of what?", hint="give WATTS, --lock-clocks or --reset"
             )
         return None
-    words = options.override
-    if words is not None and not (words.strip() and words.isprintable() and len(words) <= 500):
-        raise LabctlError(
-            "--override needs words that say why", hint='such as --override "rig has its own fuse"'
-        )
     until = None
     if options.until is not None:
         from labctl.fleet import moments
@@ -157,10 +160,31 @@ def _order(options: Options, watts: int | None) -> Order | None:
         reason=options.reason,
         until=until,
         persist=options.persist,
-        override=words.strip() if words else None,
+        override=_words(options.override),
         dry_run=options.dry_run,
         by=wiring.who(),
     )
+
+
+def _given(options: Options, *names: str) -> list[str]:
+    """Return which of the options were given, also those that were given as nothing ("")."""
+    return [name for name in names if getattr(options, name) not in (None, False)]
+
+
+def _words(text: str | None) -> str | None:
+    """Return why somebody goes above what protects, in one line."""
+    if text is None:
+        return None
+    if not text.strip():
+        raise LabctlError(
+            "--override needs words that say why", hint='such as --override "rig has its own fuse"'
+        )
+    if not text.isprintable() or len(text) > cap_json.TEXT_MAX:
+        raise LabctlError(
+            "--override: the words are no plain line of text",
+            hint=f"at most {cap_json.TEXT_MAX} characters, no line breaks, no colours",
+        )
+    return text.strip()
 
 
 def _clocks(text: str | None) -> tuple[int, int] | None:
@@ -177,7 +201,7 @@ def _clocks(text: str | None) -> tuple[int, int] | None:
 def _fleet(order: Order | None, words: Sequence[str], options: Options) -> int:
     """Show or order caps on hosts of the rack."""
     from labctl.cli import cap_view
-    from labctl.fleet import cap_answers, caps, selection, sessions
+    from labctl.fleet import cap_answers, cap_budget, caps, selection, sessions
     from labctl.inventory import load_rack
     from labctl.render import caps as declared
 
@@ -185,14 +209,18 @@ def _fleet(order: Order | None, words: Sequence[str], options: Options) -> int:
     loaded = load_rack(rack)
     completion.remember(rack, (*loaded.host_data, *loaded.groups, *selection.card_names(loaded.rack)))
     targets = selection.choose(loaded, words)
+    excess = None
     if order is None:
         plan = caps.Plan({target.host.name: caps.SHOW for target in targets})
     else:
         plan = caps.plan(order, targets)
+        excess = cap_budget.excess(order, plan.cards, loaded.rack)
+        if excess is not None and not order.override:
+            raise LabctlError(excess.problems())
     chosen = {name: loaded.host_data[name] for name in plan.questions}
     sessions.require_enrolled(chosen)
     if order is not None:
-        _confirm(order, targets, options)
+        _confirm(order, targets, excess, options)
     with cap_view.Waiting(0 if options.as_json else len(chosen)) as waiting:
         answers = sessions.ask(
             chosen,
@@ -212,30 +240,46 @@ def _fleet(order: Order | None, words: Sequence[str], options: Options) -> int:
 
 
 def _only(host: HostCaps, target: Target) -> HostCaps:
-    """Return what a host said, of the cards that were named."""
+    """Return what a host said of the cards that were named, and the orders that last about those."""
     from labctl.domain.capping import same, same_address
 
-    wanted = [
+    def is_about(one: Mapping[str, Any], uuid: str | None, pci: str | None) -> bool:
+        return same(uuid, one.get("uuid")) or same_address(pci, one.get("pci"))
+
+    wanted = tuple(
         card
         for card in host.cards
         if any(
-            same(gpu.uuid, card.get("uuid"))
-            or same_address(gpu.pci, card.get("pci"))
-            or (gpu.slot is not None and gpu.slot == card.get("slot"))
+            is_about(card, gpu.uuid, gpu.pci) or (gpu.slot is not None and gpu.slot == card.get("slot"))
             for gpu in target.gpus
         )
-    ]
-    return replace(host, cards=tuple(wanted))
+    )
+    lasting = tuple(
+        one
+        for one in host.overrides
+        if any(is_about(one, card.get("uuid"), card.get("pci")) for card in wanted)
+    )
+    return replace(host, cards=wanted, overrides=lasting)
 
 
-def _confirm(order: Order, targets: Sequence[Target], options: Options) -> None:
-    """Have a person who is there confirm what goes above a protecting cap; words alone do for a script."""
+def _confirm(order: Order, targets: Sequence[Target], excess: Excess | None, options: Options) -> None:
+    """Have a person who is there confirm what goes above a protecting cap or a limit.
+
+    For a script its words alone do; what they take over a limit is said all the same.
+    """
     from labctl.fleet import caps
 
-    cards = list(caps.raised(order, targets))
-    if not cards or options.yes or options.dry_run or options.as_json or not printer.can_ask():
+    cards, meters = list(caps.raised(order, targets)), []
+    if excess is not None:
+        printer.show_problems((replace(one, hint="") for one in excess.problems()), severity="warning")
+        meters = [line.meter.title for line in excess.lines]
+    if not cards and not meters:
         return
-    if not printer.confirm(f"Go above the cap that protects circuit or PSU on {', '.join(cards)}?"):
+    if options.yes or options.dry_run or options.as_json or not printer.can_ask():
+        return
+    above = [f"the cap that protects circuit or PSU on {', '.join(cards)}"] if cards else []
+    above += [f"what {', '.join(meters)} can bear"] if meters else []
+    if not printer.confirm(f"Go above {' and '.join(above)}?"):
         raise LabctlError("nothing was changed", code=ExitCode.INTERRUPTED)
 
 

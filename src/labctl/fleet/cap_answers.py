@@ -29,6 +29,7 @@ from labctl.fleet.sessions import INTERRUPTED, Answer
 
 _DONE = ("changed", "unchanged", "would-change")
 _WRONG = ("refused", "failed", "missing")
+_NAMES = ("uuid", "pci", "slot", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,10 @@ def _card(row: Mapping[str, Any]) -> Card:
 def _objects(value: object) -> tuple[Mapping[str, Any], ...] | None:
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         return None
-    return tuple(value)
+    return tuple(
+        {key: None if key in _NAMES and not isinstance(said, str) else said for key, said in one.items()}
+        for one in value
+    )
 
 
 def judge(hosts: Sequence[HostCaps]) -> Outcome:

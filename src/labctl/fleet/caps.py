@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from labctl.agent.access import AGENT_PATH as AGENT
 from labctl.domain import cap_json
@@ -28,9 +28,13 @@ SHOW = Question((AGENT, "caps", "--show"), root=True)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to ask which host, on which of them all cards are meant, and what was left out and why."""
+    """What to ask which host, on which of them all cards are meant, and what was left out and why.
+
+    ``cards`` are those that an order is about, by host.
+    """
 
     questions: Mapping[str, Question]
+    cards: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
     whole: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
 
@@ -50,7 +54,7 @@ def plan(order: Order, targets: Iterable[Target]) -> Plan:
     Raises:
         LabctlError: something in it can be known to be wrong; nothing was contacted.
     """
-    questions, whole, left_out, problems = {}, set(), [], []
+    questions, about, whole, left_out, problems = {}, {}, set(), [], []
     for target in targets:
         wrong: dict[_No, list[Gpu]] = {}
         for gpu in target.gpus:
@@ -68,11 +72,12 @@ def plan(order: Order, targets: Iterable[Target]) -> Plan:
             cards = tuple(map(reference, kept)) if skipped or target.named else None
             whole |= {target.host.name} if cards is None else set()
             questions[target.host.name] = question(replace(order, cards=cards))
+            about[target.host.name] = kept
     if problems:
         raise LabctlError(problems)
     if not questions:
         raise LabctlError([Problem(reason) for reason in left_out] or "the rack has no card to cap")
-    return Plan(questions, frozenset(whole), tuple(left_out))
+    return Plan(questions, about, frozenset(whole), tuple(left_out))
 
 
 def question(order: Order) -> Question:

@@ -53,10 +53,13 @@ def choose(loaded: LoadedRack, words: Sequence[str]) -> tuple[Target, ...]:
     problems: list[Problem] = []
     for word in words:
         place, slash, card = word.partition("/")
+        if not place.strip():
+            problems.append(Problem(f"{word!r} names no host", hint="leave it out to mean every card"))
+            continue
         try:
             hosts = limits.select(tuple(loaded.host_data), loaded.groups, [place])
         except LabctlError as error:
-            problems += (replace(one, reason=one.reason.removeprefix("--limit: ")) for one in error.problems)
+            problems += (_nowhere(loaded.rack, place, one) for one in error.problems)
             continue
         cards = [host for host in map(loaded.rack.host, hosts) if _cards(host)]
         if not cards:
@@ -94,6 +97,13 @@ def _card(host: Host, called: str) -> Gpu | None:
         if called == gpu.slot or same(called, gpu.uuid) or same_address(called, gpu.pci):
             return gpu
     return None
+
+
+def _nowhere(rack: Rack, place: str, found: Problem) -> Problem:
+    """Return the problem of a word that fits no host, in this command's words; it may be a card by itself."""
+    where = [host.name for host in rack.hosts if _card(host, place)]
+    hint = f"write the host in front of it: {where[0]}/{place}" if where else found.hint
+    return replace(found, reason=found.reason.removeprefix("--limit: "), hint=hint)
 
 
 def _unknown(host: Host, called: str) -> Problem:

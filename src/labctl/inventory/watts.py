@@ -11,6 +11,8 @@ hosts of the rack count, also those that a run is limited to leave alone: the fu
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 
 from labctl.domain import budget
@@ -49,6 +51,28 @@ def power_of(rack: Rack) -> budget.Rack:
             for one in rack.circuits
         ),
     )
+
+
+def with_cap(rack: Rack, cards: Mapping[str, Sequence[Gpu]], watts: int) -> budget.Rack:
+    """Return the rack as it draws with another cap on some cards of each named host, in watts a card.
+
+    A cap that is lower than what a card counts with never makes it count with more.
+    """
+    power = power_of(rack)
+    hosts = []
+    for host, drawn in zip(rack.hosts, power.hosts, strict=True):
+        chosen = cards.get(host.name, ())
+        pairs = zip(host.gpus, drawn.cards, strict=True)
+        now = tuple(_recapped(host, gpu, card, watts) if gpu in chosen else card for gpu, card in pairs)
+        hosts.append(replace(drawn, cards=now))
+    return replace(power, hosts=tuple(hosts))
+
+
+def _recapped(host: Host, gpu: Gpu, before: budget.Card, watts: int) -> budget.Card:
+    # Which reason is all the same to what is drawn; a cap has to have one.
+    after = _card(host, gpu.model_copy(update={"cap_w": watts, "cap_reason": "efficiency"}))
+    lower = watts <= before.watts
+    return before if lower and after.watts + after.beyond_w > before.watts + before.beyond_w else after
 
 
 def _host(host: Host) -> budget.Host:
