@@ -50,6 +50,20 @@ def test_a_clock_or_a_date_means_what_it_shows_here(text: str, moment: str) -> N
     assert until(text, NOW) == datetime.fromisoformat(moment)
 
 
+@pytest.mark.usefixtures("in_berlin")
+@pytest.mark.parametrize(
+    ("now", "moment"),
+    [
+        ("2026-10-24T23:00:00+00:00", "2026-10-25T00:30:00+00:00"),
+        ("2026-10-25T00:45:00+00:00", "2026-10-25T01:30:00+00:00"),
+        ("2026-10-25T01:45:00+00:00", "2026-10-26T01:30:00+00:00"),
+        ("2026-03-28T23:00:00+00:00", "2026-03-29T01:30:00+00:00"),  # it never is 2:30 on that day
+    ],
+)
+def test_a_clock_that_shows_the_same_twice_or_never_is_taken_at_its_next_word(now: str, moment: str) -> None:
+    assert until("2:30", datetime.fromisoformat(now)) == datetime.fromisoformat(moment)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", " ", "soon", "2", "25:00", "12:60", "-2h", "2h-", "h", "2026-03-29", "1e3h", "٢h", "0m",

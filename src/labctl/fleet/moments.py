@@ -43,8 +43,9 @@ def _read(text: str, now: datetime) -> datetime | None:
     if clock := _CLOCK.fullmatch(text):
         # Without its zone, so that a change to summer time between now and then is heeded.
         day = here.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0, tzinfo=None)
-        today = day.astimezone()
-        return today if today > now else (day + timedelta(days=1)).astimezone()
+        # When summer time ends, a clock shows the same twice.
+        shown = (day, day.replace(fold=1), day + timedelta(days=1))
+        return next(moment for one in shown if (moment := one.astimezone()) > now)
     if text and (span := _SPAN.fullmatch(text)):
         days, hours, minutes, seconds = (int(part or 0) for part in span.groups())
         return now + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
