@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from labctl.domain.budget_change import cheapest_change
-from labctl.inventory import Circuit, Gpu, Host, Psu, Rack, load_rack
+from labctl.inventory import Circuit, Gpu, Host, Psu, Rack, load_rack, profiles
+from labctl.inventory.checks import check
 from labctl.inventory.watts import power_of, rack_budget, refusals, uncounted
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
@@ -65,6 +66,22 @@ def test_a_lowest_cap_that_nobody_knows_is_proposed_no_lower_than_half() -> None
     enough = (Psu(name="p", watts=278, spike_tolerance=3),)
     change = cheapest_change(power_of(Rack(name="home", hosts=[host(card, psus=enough)])))
     assert change.text == "cap 1 GPU at 178 W (Mystery 9 in rig)"
+
+
+@pytest.mark.parametrize("model", [row.name for row in profiles.ALL if row.cap_min_w is not None])
+def test_what_is_proposed_for_a_card_is_a_cap_that_the_rack_file_may_have_and_that_fits(model: str) -> None:
+    bare = [Gpu(model=model, slot=slot) for slot in ("a", "b")]
+    full = outputs(host(*bare, psus=(Psu(name="p", watts=5000),)))[0]
+    row = profiles.of(bare[0])
+    assert full == 100 + 2 * row.tdp_w
+    tight = (Psu(name="p", watts=round(full) - 5, spike_tolerance=3),)
+    before = Rack(name="home", hosts=[host(*bare, psus=tight)])
+    (cap,) = cheapest_change(power_of(before)).caps
+    capped = [Gpu(model=model, slot=gpu.slot, cap_w=cap.watts, cap_reason="psu") for gpu in bare]
+    after = Rack(name="home", hosts=[host(*capped, psus=tight)])
+    assert rack_budget(after).fits
+    assert check(after) == []
+    assert cap.before_w - cap.watts == 3  # 5 W of two cards are 3 W of each
 
 
 def test_what_the_budget_cannot_count_is_said() -> None:

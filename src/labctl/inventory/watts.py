@@ -54,25 +54,20 @@ def power_of(rack: Rack) -> budget.Rack:
 
 
 def with_cap(rack: Rack, cards: Mapping[str, Sequence[Gpu]], watts: int) -> budget.Rack:
-    """Return the rack as it draws with another cap on some cards of each named host, in watts a card.
-
-    A cap that is lower than what a card counts with never makes it count with more.
-    """
+    """Return the rack as it draws with another cap on some cards of each named host, in watts a card."""
     power = power_of(rack)
     hosts = []
     for host, drawn in zip(rack.hosts, power.hosts, strict=True):
         chosen = cards.get(host.name, ())
         pairs = zip(host.gpus, drawn.cards, strict=True)
-        now = tuple(_recapped(host, gpu, card, watts) if gpu in chosen else card for gpu, card in pairs)
+        now = tuple(_card(host, _capped(gpu, watts)) if gpu in chosen else card for gpu, card in pairs)
         hosts.append(replace(drawn, cards=now))
     return replace(power, hosts=tuple(hosts))
 
 
-def _recapped(host: Host, gpu: Gpu, before: budget.Card, watts: int) -> budget.Card:
+def _capped(gpu: Gpu, watts: int) -> Gpu:
     # Which reason is all the same to what is drawn; a cap has to have one.
-    after = _card(host, gpu.model_copy(update={"cap_w": watts, "cap_reason": "efficiency"}))
-    lower = watts <= before.watts
-    return before if lower and after.watts + after.beyond_w > before.watts + before.beyond_w else after
+    return gpu.model_copy(update={"cap_w": watts, "cap_reason": "efficiency"})
 
 
 def _host(host: Host) -> budget.Host:
@@ -96,8 +91,10 @@ def _card(host: Host, gpu: Gpu) -> budget.Card:
     if lowest is not None and lowest < profile.tdp_w * _REAL_MINIMUM:
         lowest = ceil(profile.tdp_w * _PROPOSED_MINIMUM)
     watts, capped = profiles.draw_w(host, gpu), profiles.cap_of(host, gpu) is not None
-    chip_only = capped and profile.architecture in _CAP_IS_THE_CHIPS
+    chip_only = profile.cap_max_w is not None and profile.architecture in _CAP_IS_THE_CHIPS
     beyond = ceil(profile.tdp_w * _BEYOND_THE_CHIP) if chip_only else 0
+    if not capped:
+        watts -= beyond  # the whole board draws its watts at full load, and a cap would be of the chip
     return budget.Card(_name(gpu), profile.name, watts, lowest, profile.spike, beyond)
 
 
