@@ -328,9 +328,11 @@ def test_findings_of_a_host_are_shown_as_warnings(bench: Bench) -> None:
 
 
 def test_a_finding_about_one_card_says_which(bench: Bench) -> None:
-    found = {"what": "it did not answer within 25 s", "card": "0000:33:00.0"}
-    bench.hosts.plays = {"rig": says(*RIG, findings=[found])}
-    assert "warning: host rig: 0000:33:00.0: it did not answer" in bench.powercap("200", "rig").err
+    found = [{"what": "it did not answer", "card": card} for card in ("0000:33:00.0", UUIDS[1])]
+    bench.hosts.plays = {"rig": says(*RIG, findings=found)}
+    done = bench.powercap("200", "rig")
+    assert "warning: host rig: 0000:33:00.0: it did not answer" in done.err
+    assert "warning: host rig: slot1: it did not answer" in done.err
 
 
 @pytest.mark.parametrize("strange", [10**400, [1], {"a": 1}, True, 1e300, -1e300])

@@ -75,7 +75,7 @@ def test_a_rack_that_is_over_already_may_be_lowered_and_reset_but_not_lifted(ben
         assert bench.powercap(*args).code == 0
     done = bench.powercap("251", "rig/slot0")
     assert done.code == 2
-    assert "hint: 250 W would fit" in done.err
+    assert "hint: 250 W would add nothing to what is over; if you know better" in done.err
 
 
 def test_where_no_cap_fits_all_of_the_cards_none_is_proposed(bench: Bench) -> None:

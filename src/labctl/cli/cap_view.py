@@ -24,7 +24,7 @@ _MAKERS = ("NVIDIA ", "AMD ", "GeForce ", "Radeon ")
 
 
 class Waiting:
-    """Counts the hosts that have answered, for a person who watches; silent in a pipe."""
+    """Counts the hosts that have answered, for a person who watches; silent in a pipe and with --json."""
 
     def __init__(self, hosts: int) -> None:
         self._hosts = hosts
@@ -32,7 +32,7 @@ class Waiting:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Waiting:
-        if printer.interactive():
+        if self._hosts and printer.interactive():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             self._progress = Progress(
@@ -95,8 +95,10 @@ def show_caps(hosts: Sequence[HostCaps]) -> None:
 def _remarks(hosts: Iterable[HostCaps]) -> None:
     """Say what hosts found beside their cards."""
     for host in hosts:
+        called = {str(card.get(key)): card_name(card) for card in host.cards for key in ("uuid", "pci")}
         for one in host.findings:
             what, hint, card = (str(one.get(key) or "") for key in ("what", "hint", "card"))
+            card = called.get(card, card)
             problem = Problem(what, hint, host=host.host, field=card if card not in what else "")
             printer.show_problems([problem], severity="warning")
 

@@ -7,6 +7,7 @@ into 80 columns as long as names are short.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import floor
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,10 @@ def show_budget(report: Report, change: Change | None, notes: Sequence[str]) -> 
         for line in report.over:
             printer.out(printer.style(f"over: {line.meter.title} {line.because}", "bold red"))
         lead = "" if change.shortages else "cheapest change that fits: "
-        printer.out(f"{lead}{change.text}")
+        if change.caps:
+            printer.out(f"{lead}{replace(change, shortages=()).text}")
+        for shortage in change.shortages:
+            printer.out(shortage.text)
 
 
 def _rest(line: Line) -> tuple[float, float, float]:

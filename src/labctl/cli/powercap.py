@@ -35,12 +35,12 @@ _LOCAL = "this host"
 _HELP = """\b
 Examples:
   labctl powercap                          what every card is capped at now
-  labctl powercap 200                      200 W for every card of the rack, until the next boot
-  labctl powercap 200 gpu-box --until 7:00    quiet nights
+  labctl powercap 200                      every card, until the next boot
+  labctl powercap 200 gpu-box --until 7:00           quiet nights
   labctl powercap 300 gpu-box/slot0 --persist --reason efficiency
-  labctl powercap --lock-clocks 210,1400 rig/slot2    for a card that takes no lower cap
-  labctl powercap --reset gpu-box          back to what rack.py says, else to the card's own
-  sudo labctl powercap 200 --local         on the host itself, without an inventory
+  labctl powercap --lock-clocks 210,1400 rig/slot2   where no cap is low enough
+  labctl powercap --reset gpu-box          back to what rack.py says
+  sudo labctl powercap 200 --local         on the host itself, by itself
 \b
 Exit codes:
   0  every card is as ordered           3    no host could be reached

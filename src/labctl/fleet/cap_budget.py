@@ -21,15 +21,18 @@ from labctl.inventory import Gpu, Rack, profiles, watts
 class Excess:
     """The meters that an order takes over their limits; ``fits_w`` are the most watts a card that would not.
 
-    ``fits_w`` is None where even the lowest cap of one of those cards would.
+    ``fits_w`` is None where even the lowest cap of one of those cards would. ``already``: the rack was over
+    before.
     """
 
     lines: tuple[budget.Line, ...]
     fits_w: int | None
+    already: bool
 
     def problems(self) -> list[Problem]:
         """Return one problem for each meter, with the way out."""
-        fitting = f"{self.fits_w} W would fit; " if self.fits_w is not None else ""
+        verb = "add nothing to what is over" if self.already else "fit"
+        fitting = f"{self.fits_w} W would {verb}; " if self.fits_w is not None else ""
         hint = f'{fitting}if you know better, say why: --override "WORDS"'
         return [Problem(f"with these caps {line.meter.title} {line.because}", hint) for line in self.lines]
 
@@ -48,7 +51,7 @@ def excess(order: Order, cards: Mapping[str, Sequence[Gpu]], rack: Rack) -> Exce
     while too_much - fits > 1:
         middle = (fits + too_much) // 2
         fits, too_much = (fits, middle) if _worsened(before, rack, cards, middle) else (middle, too_much)
-    return Excess(over, fits if fits >= lowest else None)
+    return Excess(over, fits if fits >= lowest else None, already=not before.fits)
 
 
 def _worsened(
