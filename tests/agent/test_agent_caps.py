@@ -142,6 +142,8 @@ def test_a_removed_card_is_a_finding_and_the_others_are_capped(box: MakeBox) -> 
     assert codes(answer) == {"missing-card"}
     assert answer["cards"][1]["uuid"] == host.gpus.cards[0].uuid
     assert json.loads(host.file("outcome.json").read_text())["cards"][1]["status"] == "missing"
+    (line,) = caps.complaints(answer)
+    assert line.startswith("missing-card: RTX 3090 ")
 
 
 def test_a_lost_card_is_named_by_its_address_and_the_others_are_capped(box: MakeBox) -> None:
@@ -455,6 +457,17 @@ def test_state_that_rots_is_told_and_stops_nothing(box: MakeBox, rubbish: str) -
     assert statuses(host.order(watts=150)) == ["changed"]
     assert statuses(host.apply()) == ["changed"]
     assert host.watts() == [200]
+
+
+def test_a_pipe_in_the_place_of_state_holds_nobody_up(box: MakeBox) -> None:
+    host = box("RTX 3090")
+    host.declare(capped(host.gpus.cards[0]))
+    host.file("set.json").parent.mkdir(parents=True)
+    for name in ("overrides.json", "set.json", "outcome.json"):
+        os.mkfifo(host.file(name))
+    answer = host.apply()
+    assert (statuses(answer), codes(answer)) == (["changed"], {"bad-file"})
+    assert host.file("outcome.json").is_file()
 
 
 def test_a_disk_that_takes_nothing_does_not_keep_a_card_from_its_cap(box: MakeBox) -> None:

@@ -120,6 +120,7 @@ def test_at_the_door_a_verb_for_root_goes_through_sudo_as_one_whole_line(
         monkeypatch.setenv("SSH_ORIGINAL_COMMAND", line)
         with pytest.raises(SystemExit):
             door.main(["--forced"])
+    assert all(door.parse(verb, forced=True) for verb in access.ROOT_VERBS), "nothing else is permitted"
     sudoers = access.agent_sudoers(access.ROOT_VERBS)
     for path, name, flag, *words in called:
         assert (path, name, flag) == ("/usr/bin/sudo", "/usr/bin/sudo", "-n")

@@ -98,7 +98,7 @@ def test_visudo_accepts_the_rules(template: str, tmp_path: Path) -> None:
 def test_the_agents_rules_are_whole_command_lines() -> None:
     rules = [line for line in TEXTS["sudoers-agent.j2"].splitlines() if not line.startswith("#")]
     agent = "labctl-agent ALL=(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz"
-    assert rules == [f"{agent} suspend", f"{agent} caps", f"{agent} caps --show"]
+    assert rules == [f"{agent} caps", f"{agent} caps --show"]
 
 
 @pytest.mark.parametrize(

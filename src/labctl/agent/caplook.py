@@ -107,9 +107,8 @@ def look(root: Path, notes: Notes, *, wake: bool) -> Host:
     for wanted in matched.missing:
         if absence(wanted, survey) == _GONE:
             named = wanted.slot or wanted.uuid or wanted.pci
-            notes.append(
-                note(Finding(f"{wanted.model} {named} is not on this host", _GONE[2], "missing-card"), named)
-            )
+            which = f"{wanted.model} {named}" if named else f"one {wanted.model}"
+            notes.append(note(Finding(f"{which} is not on this host", _GONE[2], "missing-card"), named))
     return Host(state, declared, overrides, state.kept(), survey, matched, notes)
 
 

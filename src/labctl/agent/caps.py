@@ -66,6 +66,20 @@ def exit_code(answer: dict[str, Any]) -> int:
     return 2 if "error" in answer else 0 if answer["ok"] or answer["verb"] == "show" else 1
 
 
+def complaints(answer: dict[str, Any]) -> list[str]:
+    """Return what a person should know of an answer, a line each: what is not right, and what was found."""
+    if "error" in answer:
+        found = [(answer["error"]["code"], answer["error"]["what"], answer["error"]["hint"])]
+    else:
+        found = [
+            (f"{one['slot'] or one['pci'] or one['uuid']} ({one['name']})", one["why"], one["hint"])
+            for one in answer["cards"]
+            if one["status"] in WRONG
+        ]
+        found += [(one["code"], one["what"], one["hint"]) for one in answer["findings"]]
+    return [f"{head}: {what}" + (f"; {hint}" if hint else "") for head, what, hint in found]
+
+
 def _answered(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return run()

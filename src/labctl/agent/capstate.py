@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from ..domain import cap_json
 from ..domain.capping import FORMAT, Declared, Override
-from .host import CAPS_OUTCOME, text
+from .host import CAPS_OUTCOME, document, text
 from .sections import Finding
 
 DECLARED = "etc/labctl/caps.json"
@@ -105,7 +105,7 @@ class State:
             Refused: the file is there and cannot be believed, so nobody knows what protects a circuit.
         """
         try:
-            return cap_json.declared(_read(self.declared_at))
+            return cap_json.declared(document(self.declared_at))
         except FileNotFoundError:
             return ()
         except (OSError, ValueError) as error:
@@ -118,7 +118,7 @@ class State:
             Finding: the file is there and cannot be believed, or read by this user.
         """
         try:
-            return cap_json.overrides(_read(self.overrides_at))
+            return cap_json.overrides(document(self.overrides_at))
         except FileNotFoundError:
             return ()
         except PermissionError:
@@ -129,7 +129,7 @@ class State:
     def kept(self) -> dict[str, Kept]:
         """Return what labctl set last, by card; a file that cannot be believed is none."""
         try:
-            found = _read(self.set_at)
+            found = document(self.set_at)
             this_boot = bool(self.boot_id) and found["boot_id"] == self.boot_id
             return {
                 str(key): Kept(
@@ -144,7 +144,7 @@ class State:
     def outcome(self) -> dict[str, Any]:
         """Return the last outcome; a file that cannot be believed is none."""
         try:
-            found = _read(self.outcome_at)
+            found = document(self.outcome_at)
             return found if isinstance(found, dict) and isinstance(found.get("cards"), list) else {}
         except (OSError, ValueError):
             return {}
@@ -196,14 +196,6 @@ def _take(lock: int) -> None:
             time.sleep(_POLL_S)
         else:
             return
-
-
-def _read(path: Path) -> Any:
-    with path.open(encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
 
 
 def _write(path: Path, document: dict[str, Any], mode: int) -> None:

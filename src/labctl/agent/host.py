@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from .sections import Finding
 
 ROOT = Path("/")
 CAPS_OUTCOME = "var/lib/labctl/caps/outcome.json"
+_DOCUMENT_AT_MOST = 4 << 20
 _TIMEX_BYTES = 512  # struct timex has about 208; the kernel reads and writes its own size
 _TIMEX_MAXERROR_AT = 24
 _SYNCHRONISED_BELOW_US = 16_000_000  # what systemd's NTPSynchronized and the kernel call unsynchronised
@@ -26,6 +28,26 @@ def text(path: Path) -> str | None:
         return path.read_text(errors="replace").strip()
     except OSError:
         return None
+
+
+def document(path: Path) -> Any:
+    """Return the value of the JSON in the file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file, longer than any of ours, or no JSON.
+    """
+    # Opening a pipe would wait for somebody to write into it.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(_DOCUMENT_AT_MOST + 1)
+    if len(content) > _DOCUMENT_AT_MOST:
+        raise ValueError("it is too long to be ours")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def number(path: Path) -> int | None:
@@ -95,7 +117,7 @@ def caps(root: Path = ROOT) -> Any:
         Finding: there is something, and it cannot be read.
     """
     try:
-        return json.loads((root / CAPS_OUTCOME).read_text())
+        return document(root / CAPS_OUTCOME)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

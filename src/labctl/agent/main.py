@@ -61,8 +61,12 @@ def _caps(flags: frozenset[str]) -> tuple[str, int]:
 
     if "--order" in flags:
         answer = orders.answered(sys.stdin.buffer)
+    elif "--show" in flags:
+        answer = caps.show()
     else:
-        answer = caps.show() if "--show" in flags else caps.apply()
+        answer = caps.apply()
+        # For the journal of the unit, which people read; the answer itself is one long line.
+        sys.stderr.writelines(f"{line}\n" for line in caps.complaints(answer))
     return json.dumps(answer), caps.exit_code(answer)
 
 

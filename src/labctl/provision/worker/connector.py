@@ -180,7 +180,7 @@ class RackConnector(SSHConnector):
 
     def remember(self, *, on: bool) -> None:
         """Share the answers of equal commands from now on, or forget them; only while nothing changes."""
-        self._remembered = {} if on else None
+        self._remembered = (self._remembered or {}) if on else None
 
     def run_shell_command(
         self, command: StringCommand, print_output: bool = False, print_input: bool = False, **arguments: Any

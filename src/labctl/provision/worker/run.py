@@ -183,6 +183,8 @@ class Run:
             word, holder = read_who_holds(connector.ask_root(WHO_HOLDS))
         if holder:
             raise HostError(refused_by(holder))
+        # What a deploy asks while it is read, its operations ask again.
+        connector.remember(on=True)
         plan = register(self._state, host, self._deploys)
         plan.word = word
         evaluate(self._state, host, plan.ops, self._tap)
