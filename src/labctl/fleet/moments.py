@@ -8,7 +8,7 @@ anyone plans, is a typing error.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from labctl.domain.problem import LabctlError
 
@@ -45,7 +45,7 @@ def _read(text: str, now: datetime) -> datetime | None:
         day = here.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0, tzinfo=None)
         # When summer time ends, a clock shows the same twice.
         shown = (day, day.replace(fold=1), day + timedelta(days=1))
-        return next(moment for one in shown if (moment := one.astimezone()) > now)
+        return next(moment for one in shown if (moment := _moment(one)) > now)
     if text and (span := _SPAN.fullmatch(text)):
         days, hours, minutes, seconds = (int(part or 0) for part in span.groups())
         return now + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
@@ -53,6 +53,14 @@ def _read(text: str, now: datetime) -> datetime | None:
     if ":" not in text:
         return None
     try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
+        return _moment(datetime.fromisoformat(text))
+    except (ValueError, OverflowError, OSError):
         return None
+
+
+def _moment(shown: datetime) -> datetime:
+    """Return the moment at which a clock shows that, a clock here where it names no zone.
+
+    By way of seconds: for an hour that summer time skips, Python's own conversion lands an hour early.
+    """
+    return datetime.fromtimestamp(shown.timestamp(), UTC).astimezone()
