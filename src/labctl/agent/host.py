@@ -38,7 +38,7 @@ def document(path: Path) -> Any:
         ValueError: it is no file, longer than any of ours, or no JSON.
     """
     # Opening a pipe would wait for somebody to write into it.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # noqa: PTH123
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is no regular file")
         content = file.read(_DOCUMENT_AT_MOST + 1)
