@@ -123,6 +123,15 @@ def test_a_closed_port_is_unreachable(lan: Lan) -> None:
     assert "cannot be reached: Connection refused" in found.reason
 
 
+def test_an_address_of_a_kind_that_this_machine_does_not_speak_is_passed_over(
+    lan: Lan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, real = lan.start(), socket.getaddrinfo
+    strange = (99, socket.SOCK_STREAM, 6, "", ("::1", 22))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: [strange, *real(*args, **more)])
+    assert run(host, "true").status == 0
+
+
 def test_a_frozen_sshd_costs_the_deadline_and_no_more(lan: Lan) -> None:
     host = lan.start("silent")
     began = time.monotonic()

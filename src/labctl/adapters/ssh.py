@@ -185,11 +185,11 @@ class _Call:
             for family, kind, protocol, _, place in socket.getaddrinfo(
                 address, port, type=socket.SOCK_STREAM
             ):
-                sock = socket.socket(family, kind, protocol)
-                self.sockets.append(sock)
-                hold(sock)
-                sock.settimeout(patience)
                 try:
+                    sock = socket.socket(family, kind, protocol)
+                    self.sockets.append(sock)
+                    hold(sock)
+                    sock.settimeout(self._patience())
                     sock.connect(place)
                     return
                 except OSError as error:
