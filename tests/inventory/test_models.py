@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from labctl import content
 from labctl.domain.gpus import Cap
-from labctl.inventory import Circuit, Gpu, Host, Rack, Ssh, WakeOnLan, fields, load_rack, profiles
+from labctl.inventory import Gpu, Host, Rack, Ssh, WakeOnLan, fields, load_rack, profiles, watts
 from labctl.inventory.fields import duration, duration_text
 
 NORMAL = [
@@ -145,10 +145,6 @@ def test_a_rack_finds_its_parts() -> None:
             find("c")
 
 
-def test_a_circuit_carries_its_share_for_hours() -> None:
-    assert Circuit(name="c", volts=230, amps=16).continuous_w == pytest.approx(2944)
-
-
 def test_the_example_is_the_rack_that_the_virtual_hosts_are_made_from() -> None:
     rack = load_rack(content.example_rack()).rack
     assert [host.name for host in rack.hosts] == ["rig", "strix", "mini", "spark1", "spark2", "nas", "hub"]
@@ -160,14 +156,9 @@ def test_the_example_is_the_rack_that_the_virtual_hosts_are_made_from() -> None:
     assert sleeper.idle.suspend
     assert isinstance(sleeper.wake, WakeOnLan)
     # The caps are there so that the whole box stays below what its circuit carries for hours.
-    capped_w, uncapped_w = (
-        (sum(draws) + (rig.base_w or 0)) / rig.psus[0].efficiency
-        for draws in (
-            [profiles.draw_w(rig, gpu) for gpu in rig.gpus],
-            [profiles.of(gpu).tdp_w for gpu in rig.gpus],
-        )
-    )
+    uncapped = rig.model_copy(update={"cap_w": None, "cap_reason": None})
+    assert watts.rack_budget(rack).fits
+    assert not watts.rack_budget(rack.model_copy(update={"hosts": (uncapped,)})).fits
     assert {profiles.cap_of(rig, gpu) for gpu in rig.gpus} == {Cap(200, "circuit")}
-    assert capped_w < rack.circuits[0].continuous_w < uncapped_w
     # Nothing else hangs on that circuit.
     assert [host.name for host in rack.hosts if any(psu.circuit for psu in host.psus)] == ["rig"]

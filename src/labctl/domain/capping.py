@@ -31,7 +31,6 @@ HARD_REASONS = ("circuit", "psu")
 TOLERANCE_W = 1.0
 """A limit nearer than this to the wish is the wish: drivers round."""
 
-STATUSES = ("changed", "unchanged", "would-change", "refused", "failed", "missing", "no-cap")
 WRONG = ("refused", "failed")
 """With one of these, a card does not have what was wanted."""
 

@@ -16,7 +16,7 @@ What a host says is checked as far as it is used; the texts in it are a stranger
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -183,8 +183,3 @@ def judge_shown(hosts: Sequence[HostCaps]) -> Outcome:
 def card_name(card: Mapping[str, Any]) -> str:
     """Return what a person calls a card that a host spoke of."""
     return next((str(card[key]) for key in ("slot", "pci", "uuid") if card.get(key)), "a card")
-
-
-def all_of(answers: Iterable[Answer]) -> list[HostCaps]:
-    """Return what all hosts said, in their order."""
-    return [read(answer) for answer in answers]

@@ -31,11 +31,6 @@ class Circuit(Spec):
         default=None, description="Circuit that feeds this one, such as the house's behind a UPS or strip."
     )
 
-    @property
-    def continuous_w(self) -> float:
-        """Watts that the circuit may carry for hours."""
-        return self.volts * self.amps * self.continuous_share
-
 
 class Psu(Spec):
     """One power supply unit of a host."""
