@@ -13,6 +13,7 @@ from pyinfra.api.exceptions import OperationValueError
 from labctl.ops import components, holds, nvidia
 from labctl.ops.command import Script
 from labctl.ops.facts_gpu import Machine
+from labctl.ops.facts_sources import Archives
 from labctl.ops.facts_systemd import Units
 from labctl.render import HEADER
 
@@ -117,6 +118,14 @@ def test_a_host_whose_apt_knows_no_archive_is_refused(canned: Canned) -> None:
     with pytest.raises(OperationValueError, match="no archive of bookworm"):
         canned(entries(other), components.components, WANTED)
     assert canned(entries(other), components.components, {**WANTED, "names": ()}) == []
+
+
+def test_why_apt_cannot_say_is_said_in_its_own_words(canned: Canned, here: Here) -> None:
+    here.stand_in("apt-get", "echo 'E: Write error - write (28: No space left on device)' >&2; exit 100")
+    said = here.get_fact(Archives)
+    assert (said.entries, "No space left on device" in said.trouble) == ((), True)
+    with pytest.raises(OperationValueError, match="No space left on device"):
+        canned(entries(f"trouble {said.trouble}"), components.components, WANTED)
 
 
 # The driver.

@@ -14,7 +14,7 @@ from pyinfra.context import host
 from labctl.ops.apt import LOCK_TIMEOUT_S
 from labctl.ops.command import Commands, Script, operation, text
 from labctl.ops.facts import Look, look
-from labctl.ops.facts_sources import Archives, Entry
+from labctl.ops.facts_sources import Archives, Entry, Sources
 from labctl.ops.files import Wanted, put_commands
 from labctl.render import HEADER
 
@@ -26,9 +26,12 @@ def components(codename: str, names: tuple[str, ...]) -> Commands:
     """Have these components of the distribution's archive, wherever its main component comes from.
 
     Raises:
-        OperationValueError: the host's apt knows no archive of this release.
+        OperationValueError: the host's apt knows no archive of this release, or cannot say.
     """
-    entries: tuple[Entry, ...] = host.get_fact(Archives)
+    known: Sources = host.get_fact(Archives)
+    if known.trouble:
+        raise OperationValueError(f"apt cannot say which archives it knows: {known.trouble}")
+    entries = known.entries
     suites = {codename, f"{codename}-updates", f"{codename}-security"}
     main = [entry for entry in entries if entry.component == "main" and entry.suite in suites]
     if names and not any(entry.suite == codename for entry in main):

@@ -13,9 +13,12 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 _ASK = r"""
-apt-get indextargets --no-release-info \
-  --format '$(SOURCESENTRY)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
-sort -u | while IFS='|' read -r entry uri release component; do
+if ! said=$(apt-get indextargets --no-release-info \
+  --format '$(SOURCESENTRY)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' 2>&1); then
+  printf 'trouble %s\n' "$(printf '%s' "$said" | tr '\n' ' ')"
+  exit 0
+fi
+printf '%s\n' "$said" | grep '|.*|.*|' | sort -u | while IFS='|' read -r entry uri release component; do
   file=${entry%:*} number=${entry##*:}
   case $file in
     *.sources) key=$(grep -v '^#' "$file" | awk -v n="$number" 'BEGIN { RS = "" } NR == n' |
@@ -39,7 +42,15 @@ class Entry:
     key: str
 
 
-class Archives(FactBase[tuple[Entry, ...]]):
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a host's apt fetches lists of packages from; ``trouble`` is why it cannot say."""
+
+    entries: tuple[Entry, ...] = ()
+    trouble: str = ""
+
+
+class Archives(FactBase[Sources]):
     """What a host's apt fetches lists of packages from."""
 
     @override
@@ -49,11 +60,13 @@ class Archives(FactBase[tuple[Entry, ...]]):
 
     @override
     @staticmethod
-    def default() -> tuple[Entry, ...]:
+    def default() -> Sources:
         """Return that there are none."""
-        return ()
+        return Sources()
 
     @override
-    def process(self, output: list[str]) -> tuple[Entry, ...]:
-        """Read one entry a line."""
-        return tuple(Entry(*line.split("|")) for line in output if line.count("|") == 4)
+    def process(self, output: list[str]) -> Sources:
+        """Read one entry a line, or apt's trouble."""
+        if output[0].startswith("trouble "):
+            return Sources(trouble=output[0].removeprefix("trouble ").strip())
+        return Sources(tuple(Entry(*line.split("|")) for line in output if line.count("|") == 4))
