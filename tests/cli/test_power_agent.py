@@ -47,7 +47,7 @@ def rig(nvml: Callable[..., FakeNvml], tmp_path: Path, monkeypatch: pytest.Monke
 def test_caps_as_declared_and_a_card_less(rig: FakeNvml, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["power"]) == 1
     said = capsys.readouterr()
-    assert "slot0 is capped at 350 W, declared are 200 W (circuit)" in said.err
+    assert "0000:03:00.0 is capped at 350 W, declared are 200 W (circuit)" in said.err
     for index in range(8):
         rig.set(index, power_limit_mw=200_000)
     assert main(["power"]) == 0

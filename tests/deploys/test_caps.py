@@ -54,6 +54,13 @@ def test_the_drivers_name_of_a_card_fits_its_patterns_and_a_better_cards_does_no
     assert not fits("NVIDIA GeForce RTX 3090 Ti")
 
 
+def test_a_card_that_nothing_tells_from_another_goes_without_the_name_of_its_slot() -> None:
+    gpus = [Gpu(model="RTX 3090", slot=f"slot{n}") for n in range(2)]
+    gpus.append(Gpu(model="RTX 3090", slot="slot2", pci="0000:3b:00.0"))
+    rig = Host(name="rig", address="10.0.0.1", gpus=gpus)
+    assert [card.slot for card in caps.cards(rig)] == [None, None, "slot2"]
+
+
 def test_cards_that_no_driver_of_ours_can_cap_are_not_declared() -> None:
     arc = Host(name="arc", address="10.0.0.2", gpus=(Gpu(model="Arc B580", slot="slot0"),))
     assert not caps.has_cards(arc)

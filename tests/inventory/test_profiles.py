@@ -162,3 +162,13 @@ def test_commands_that_need_no_card_do_not_read_the_table() -> None:
     program = "import sys; import labctl.cli.main; print('labctl.inventory.profiles' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "False\n"
+
+
+def test_a_card_is_told_apart_by_uuid_address_or_as_the_only_one_of_its_model() -> None:
+    twins = [Gpu(model="RTX 3090", slot=f"slot{n}") for n in range(2)]
+    placed = Gpu(model="RTX 3090", slot="slot2", pci="0000:3b:00.0")
+    alone = Gpu(model="GB10", slot="soc")
+    host = Host(name="rig", address="10.0.0.1", gpus=[*twins, placed, alone])
+    assert [profiles.is_told_apart(host, gpu) for gpu in host.gpus] == [False, False, True, True]
+    by_elimination = Host(name="rig", address="10.0.0.1", gpus=[twins[0], placed])
+    assert profiles.is_told_apart(by_elimination, twins[0])

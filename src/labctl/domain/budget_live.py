@@ -50,9 +50,14 @@ class Expected:
     counted_w: int
 
     @property
-    def name(self) -> str:
-        """Return what people call the card."""
-        return self.declared.slot or self.declared.pci or self.declared.uuid or self.declared.model
+    def own_name(self) -> str:
+        """Return what the inventory calls the card, or nothing where it is one of several alike."""
+        return self.declared.slot or self.declared.pci or self.declared.uuid or ""
+
+    def name(self, card: Card | None = None) -> str:
+        """Return what people call the card, which may have to be where ``card`` sits."""
+        found = (card.pci or card.uuid) if card else None
+        return self.own_name or found or self.declared.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +177,19 @@ def _compare(
     by_declared = {id(one.declared): one for one in expected}
     matched = match([one.declared for one in expected], [card for card, _ in found])
     pairs, missing, extra = _given_benefit(matched)
-    cards: dict[str, CardSeen] = {}
+    cards: dict[int, CardSeen] = {}
     wrong: list[Wrong] = []
     for declared, card in pairs:
         one, entry = by_declared[id(declared)], entry_of[id(card)]
         differs = _differs(host, one, card, _by_hand(report, card))
-        cards[one.name] = _card(one, "differs" if differs else _state(entry), card, _power(entry))
+        cards[id(one)] = _card(one, "differs" if differs else _state(entry), card, _power(entry))
         wrong += [differs] if differs else []
         if replaced(declared, card):
-            what = f"{one.name} is another card than declared: {card.uuid}"
-            wrong.append(Wrong("replaced", what, "correct its uuid in the inventory", one.name))
+            what = f"{one.name(card)} is another card than declared: {card.uuid}"
+            wrong.append(Wrong("replaced", what, "correct its uuid in the inventory", one.name(card)))
     lost = [by_declared[id(declared)] for declared in missing]
-    cards.update((one.name, _card(one, "missing")) for one in lost)
-    seen = [cards[one.name] for one in expected]
+    cards.update((id(one), _card(one, "missing")) for one in lost)
+    seen = [cards[id(one)] for one in expected]
     seen += [_stranger(card, _power(entry_of[id(card)])) for card in extra]
     strangers = (one for card in extra for one in _uncounted(card))
     return seen, [*_missing(expected, lost), *wrong, *strangers]
@@ -265,7 +270,7 @@ def _missing(expected: Sequence[Expected], lost: Sequence[Expected]) -> Iterator
         what = f"{len(of_it)} of {total} {model} {verb} missing"
         hint = "power cycle the host; then look at its seat, riser and power cable"
         if all(one.declared.uuid or one.declared.pci for one in of_it):
-            names = listed([one.name for one in of_it])
+            names = listed([one.name() for one in of_it])
             yield Wrong("missing", f"{what} ({names})", hint, names)
         else:
             # A guess would send a person to the wrong card.
@@ -277,19 +282,20 @@ def _differs(host: str, one: Expected, card: Card, by_hand: str) -> Wrong | None
     has, declared = card.limit_w, one.declared
     if has is None:
         return None
-    back = f"labctl powercap --reset {host}/{one.name}"
+    name = one.name(card)
+    back = f"labctl powercap --reset {host}" + (f"/{one.own_name}" if one.own_name else "")
     if declared.cap_w is not None:
         if reached(has, declared.cap_w):
             return None
-        what = f"{one.name} is capped at {has:g} W{by_hand}, declared are {declared.cap_w} W"
+        what = f"{name} is capped at {has:g} W{by_hand}, declared are {declared.cap_w} W"
         why = f" ({declared.reason})" if declared.reason else ""
-        return Wrong("cap-differs", what + why, f"back to what is declared: {back}", one.name)
+        return Wrong("cap-differs", what + why, f"back to what is declared: {back}", name)
     if has > one.counted_w + TOLERANCE_W:
-        what = f"{one.name} may draw {has:g} W, and the budget counts {one.counted_w} W"
-        return Wrong("uncounted", what, f"give it cap_w={one.counted_w}, or tdp_w={has:.0f}", one.name)
+        what = f"{name} may draw {has:g} W, and the budget counts {one.counted_w} W"
+        return Wrong("uncounted", what, f"give it cap_w={one.counted_w}, or tdp_w={has:.0f}", name)
     if card.default_w is not None and not reached(has, card.default_w):
-        what = f"{one.name} is capped at {has:g} W{by_hand or ' by hand'}, and the inventory declares no cap"
-        return Wrong("cap-differs", what, f"declare it with cap_w, or drop it: {back}", one.name)
+        what = f"{name} is capped at {has:g} W{by_hand or ' by hand'}, and the inventory declares no cap"
+        return Wrong("cap-differs", what, f"declare it with cap_w, or drop it: {back}", name)
     return None
 
 
@@ -308,7 +314,7 @@ def _uncounted(card: Card) -> Iterator[Wrong]:
 def _card(one: Expected, state: State, card: Card | None = None, power_w: float | None = None) -> CardSeen:
     declared = one.declared
     limit = card.limit_w if card else None
-    return CardSeen(one.name, declared.model, state, power_w, limit, declared.cap_w, declared.reason)
+    return CardSeen(one.name(card), declared.model, state, power_w, limit, declared.cap_w, declared.reason)
 
 
 def _stranger(card: Card, power_w: float | None) -> CardSeen:

@@ -38,8 +38,13 @@ def reference(gpu: Gpu) -> str:
 
 
 def card_names(rack: Rack) -> tuple[str, ...]:
-    """Return every card of the rack as ``HOST/GPU``."""
-    return tuple(f"{host.name}/{name_of(gpu)}" for host in rack.hosts for gpu in _cards(host))
+    """Return every card of the rack that can be named alone, as ``HOST/GPU``."""
+    return tuple(
+        f"{host.name}/{name_of(gpu)}"
+        for host in rack.hosts
+        for gpu in _cards(host)
+        if profiles.is_told_apart(host, gpu)
+    )
 
 
 def choose(loaded: LoadedRack, words: Sequence[str]) -> tuple[Target, ...]:
@@ -67,8 +72,10 @@ def choose(loaded: LoadedRack, words: Sequence[str]) -> tuple[Target, ...]:
         for host in cards:
             if not slash:
                 whole.add(host.name)
-            elif gpu := _card(host, card):
+            elif (gpu := _card(host, card)) and profiles.is_told_apart(host, gpu):
                 single.setdefault(host.name, []).append(gpu)
+            elif gpu is not None:
+                problems.append(_untold(host, gpu))
             else:
                 problems.append(_unknown(host, card))
     if problems:
@@ -104,6 +111,12 @@ def _nowhere(rack: Rack, place: str, found: Problem) -> Problem:
     where = [host.name for host in rack.hosts if _card(host, place)]
     hint = f"write the host in front of it: {where[0]}/{place}" if where else found.hint
     return replace(found, reason=found.reason.removeprefix("--limit: "), hint=hint)
+
+
+def _untold(host: Host, gpu: Gpu) -> Problem:
+    reason = f"nothing tells {gpu.slot} from the other {gpu.model}, so it could be any of them"
+    hint = f"give it `pci` or `uuid` in the inventory; labctl powercap {host.name} shows them"
+    return Problem(reason, hint=hint, host=host.name, field=gpu.slot or "")
 
 
 def _unknown(host: Host, called: str) -> Problem:

@@ -96,6 +96,18 @@ def of(gpu: Gpu) -> GpuProfile:
     )
 
 
+def is_told_apart(host: Host, gpu: Gpu) -> bool:
+    """Return whether a real card can be known to be this one: by UUID, address, or as the only of its model.
+
+    Where it cannot, its slot names a place that nobody can find, so nothing may be done or said of it alone.
+    """
+    if gpu.uuid is not None or gpu.pci is not None:
+        return True
+    own = set(of(gpu).patterns)
+    untold = (other for other in host.gpus if other is not gpu and other.uuid is None and other.pci is None)
+    return all(own.isdisjoint(of(other).patterns) for other in untold)
+
+
 def cap_of(host: Host, gpu: Gpu) -> Cap | None:
     """Return the cap that the inventory declares for a card: its own, else its host's, else None."""
     if gpu.cap_w is not None and gpu.cap_reason is not None:

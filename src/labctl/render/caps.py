@@ -34,7 +34,10 @@ def declared(host: Host) -> str:
 
 
 def cards(host: Host) -> list[Declared]:
-    """Return the cards of a host that a driver can be asked about, as they are declared there."""
+    """Return the cards of a host that a driver can be asked about, as they are declared there.
+
+    A card that nothing tells from another one goes without its slot: on the host it would name any of them.
+    """
     return [_card(host, gpu) for gpu in host.gpus if profiles.of(gpu).vendor in _VENDORS]
 
 
@@ -42,7 +45,7 @@ def _card(host: Host, gpu: Gpu) -> Declared:
     cap = profiles.cap_of(host, gpu)
     return Declared(
         model=gpu.model,
-        slot=gpu.slot,
+        slot=gpu.slot if profiles.is_told_apart(host, gpu) else None,
         uuid=gpu.uuid,
         pci=gpu.pci,
         patterns=profiles.of(gpu).patterns,
