@@ -77,6 +77,13 @@ def test_a_program_that_dies_or_is_no_engine_is_a_failure(here: Here) -> None:
     assert judged(tried(here, mute)).outcome == "faulted"
 
 
+def test_an_engine_that_is_cut_in_the_middle_of_a_line_has_run_out_of_time(here: Here) -> None:
+    slow = here.root / "llama-bench"
+    slow.write_text("#!/bin/sh\nprintf 'found 1 Vulkan devices: and then' >&2; exit 124\n")
+    slow.chmod(0o755)
+    assert judged(tried(here, slow)).outcome == "timeout"
+
+
 def test_a_model_that_arrives_damaged_is_not_tried(here: Here) -> None:
     done = tried(here, Path("/bin/true"), stdin=content_on_stdin(b"GGUF").replace("R", "S"))
     assert done.status == 1

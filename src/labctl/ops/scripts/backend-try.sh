@@ -40,8 +40,9 @@ timeout -k 10 $((limit + 30)) systemd-run --wait --pipe --collect --service-type
   -- "$@" </dev/null >"$work/out" 2>"$work/err" || rc=$?
 printf 'at %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
 case $rc in 124 | 137) printf 'result timeout\n' ;; esac
-sed -n 's/^ *Finished with result: /result /p' "$work/err" | tail -n 1
-sed -n 's/^ *Main processes terminated with: /detail /p' "$work/err" | tail -n 1
+# Behind the engine's last words, which may lack the end of their line.
+sed -n 's/.*Finished with result: /result /p' "$work/err" | tail -n 1
+sed -n 's/.*Main processes terminated with: /detail /p' "$work/err" | tail -n 1
 # The server's answer is one line, which holds what was generated and all settings before its timings.
 for stream in out err; do
   tail -c 131072 "$work/$stream" | tr -cd '\11\12\40-\176' | cut -c 1-16000 | sed "s/^/$stream /"
