@@ -96,10 +96,10 @@ def _remarks(hosts: Iterable[HostCaps]) -> None:
     """Say what hosts found beside their cards."""
     for host in hosts:
         called = {str(card.get(key)): card_name(card) for card in host.cards for key in ("uuid", "pci")}
-        for one in host.findings:
-            what, hint, card = (str(one.get(key) or "") for key in ("what", "hint", "card"))
-            card = called.get(card, card)
-            problem = Problem(what, hint, host=host.host, field=card if card not in what else "")
+        told = (tuple(str(one.get(key) or "") for key in ("what", "hint", "card")) for one in host.findings)
+        for what, hint, card in dict.fromkeys(told):
+            name = called.get(card, card)
+            problem = Problem(what, hint, host=host.host, field=name if name not in what else "")
             printer.show_problems([problem], severity="warning")
 
 

@@ -316,11 +316,11 @@ def _tell(order: Order | None, hosts: list[HostCaps], left_out: Sequence[str], *
         return outcome.code
     cap_view.show_outcome(hosts, clocks=order.clocks_mhz is not None or order.reset)
     cap_view.say_left_out(left_out)
-    _conclude(order, outcome)
+    _conclude(order, outcome, [host.host for host in hosts if host.forgets])
     return outcome.code
 
 
-def _conclude(order: Order, outcome: Outcome) -> None:
+def _conclude(order: Order, outcome: Outcome, forgetful: Sequence[str]) -> None:
     from labctl.cli import cap_view
 
     tone = "green" if outcome.code is ExitCode.OK else "bold red"
@@ -334,3 +334,8 @@ def _conclude(order: Order, outcome: Outcome) -> None:
         printer.out("It holds over reboots and applies, until: labctl powercap --reset")
     else:
         printer.out("It holds until the next boot or apply; --persist keeps it, --until T for a time.")
+    if order.lasts and forgetful:
+        names = printer.safe(", ".join(forgetful))
+        printer.out(
+            f"But not on {names}, where it is not recorded: there it ends with the next boot or apply."
+        )

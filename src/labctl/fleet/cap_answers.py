@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from labctl.agent.capstate import NOT_RECORDED
 from labctl.domain.capping import Card, Declared, match
 from labctl.domain.failures import Failure
 from labctl.domain.outcome import Outcome, counted
@@ -56,6 +57,11 @@ class HostCaps:
         if self.failure.code == INTERRUPTED:
             return INTERRUPTED
         return "unreachable" if self.failure.unreachable else "failed"
+
+    @property
+    def forgets(self) -> bool:
+        """Return whether the host could not record what was ordered."""
+        return any(finding.get("code") == NOT_RECORDED for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
         """Return the plain JSON form."""
@@ -182,4 +188,5 @@ def judge_shown(hosts: Sequence[HostCaps]) -> Outcome:
 
 def card_name(card: Mapping[str, Any]) -> str:
     """Return what a person calls a card that a host spoke of."""
-    return next((str(card[key]) for key in ("slot", "pci", "uuid") if card.get(key)), "a card")
+    known = next((str(card[key]) for key in ("slot", "pci", "uuid") if card.get(key)), "")
+    return known or f"one {card.get('name') or 'card'}"
