@@ -24,7 +24,7 @@ shift
 rc=$?
 case $rc in
   0) echo 'Finished with result: success' >&2 ;;
-  124) echo 'Finished with result: timeout' >&2 ;;
+  75 | 124) echo 'Finished with result: timeout' >&2 ;;
   *) echo 'Finished with result: exit-code' >&2
      echo "Main processes terminated with: code=exited/status=$rc" >&2 ;;
 esac
@@ -43,7 +43,8 @@ def judged(done: Done) -> proof.Run:
     said: dict[str, list[str]] = {}
     for key, _, value in lines:
         said.setdefault(key, []).append(value)
-    parts = ["\n".join(said.get(key, [])) for key in ("result", "detail", "out", "err")]
+    ended = [said.get(key, [""])[0] for key in ("result", "detail")]
+    parts = [*ended, *("\n".join(said.get(key, [])) for key in ("out", "err"))]
     return proof.judge("vulkan", proof.Raw(*parts, backend.answers(parts[2])))
 
 
@@ -79,7 +80,7 @@ def test_a_program_that_dies_or_is_no_engine_is_a_failure(here: Here) -> None:
 
 def test_an_engine_that_is_cut_in_the_middle_of_a_line_has_run_out_of_time(here: Here) -> None:
     slow = here.root / "llama-bench"
-    slow.write_text("#!/bin/sh\nprintf 'found 1 Vulkan devices: and then' >&2; exit 124\n")
+    slow.write_text("#!/bin/sh\nprintf 'found 1 Vulkan devices: and then' >&2; exit 75\n")
     slow.chmod(0o755)
     assert judged(tried(here, slow)).outcome == "timeout"
 
