@@ -38,11 +38,16 @@ class DeclaredHost:
             "globals().update(rack.groups())\n"
         )
 
-    def gpus(self, **fields: Any) -> str:
-        """Return the host's cards for ``fields``, each by model and a slot's name, with these fields more."""
+    def gpus(self, *, placed: bool = False, **fields: Any) -> str:
+        """Return the host's cards for ``fields``, each by model and a slot's name, with these fields more.
+
+        ``placed`` cards have their PCI address, too, so that nothing takes one for another.
+        """
         more = "".join(f", {name}={value!r}" for name, value in fields.items())
-        cards = (f'Gpu(model="{m}", slot="slot{n}"{more})' for n, m in enumerate(self.host.gpus))
-        return ", ".join(cards)
+        seen = self.rack.gpu_state(self.host.name)["cards"] if placed else ()
+        where = [f', pci="{card["pci"]}"' for card in seen] or [""] * len(self.host.gpus)
+        cards = zip(self.host.gpus, where, strict=True)
+        return ", ".join(f'Gpu(model="{m}", slot="slot{n}"{at}{more})' for n, (m, at) in enumerate(cards))
 
     def reboot(self, within: float = 60) -> None:
         """Reboot the host in an orderly way and wait until it answers."""

@@ -27,7 +27,7 @@ class CappedHost:
 
     def declare(self, cap_w: int | None, reason: str = "circuit") -> None:
         more = {} if cap_w is None else {"cap_w": cap_w, "cap_reason": reason}
-        self.box.declare(fields=f"gpus=[{self.box.gpus(**more)}], ")
+        self.box.declare(fields=f"gpus=[{self.box.gpus(placed=True, **more)}], ")
 
     def caps(self) -> list[float | None]:
         """Return what the cards themselves say, past labctl."""
@@ -78,10 +78,10 @@ def test_caps_are_right_after_an_order_a_pulled_card_and_a_boot(cuda: CappedHost
     cuda.rack.remove_gpu(cuda.name, 2)
     cuda.box.reboot()
     assert cuda.unit_is_green()
-    assert watts(cuda.shown()) == {"slot0": 250, "slot1": 250, "slot2": 250}
+    assert watts(cuda.shown()) == {"slot0": 250, "slot1": 250, "slot3": 250}
     done = labctl("power", "-i", str(cuda.box.file))
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "missing" in done.stdout + done.stderr
+    assert "1 of 4 RTX 3090 is missing (slot2)" in done.stdout + done.stderr
     assert cuda.box.apply("power") == 0, "a card that is not there is no change"
     assert "missing" in cuda.powercap("200", code=4)
 
@@ -89,7 +89,7 @@ def test_caps_are_right_after_an_order_a_pulled_card_and_a_boot(cuda: CappedHost
 def test_an_order_for_good_outlives_boots_until_it_is_taken_back(cuda: CappedHost) -> None:
     cuda.powercap("200", "cuda/slot1", "--persist", "--reason", "noise")
     cuda.box.reboot()
-    assert sorted(watts(cuda.shown()).values()) == [200, 250, 250, 250]
+    assert watts(cuda.shown()) == {"slot0": 250, "slot1": 200, "slot2": 250, "slot3": 250}
     assert cuda.unit_is_green()
     assert "200 W for good (noise)" in cuda.powercap()
     assert cuda.box.apply("power") == 0, "what a person set is not drift"
