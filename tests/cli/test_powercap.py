@@ -196,7 +196,7 @@ def test_a_dry_run_says_so_to_the_host_and_to_the_person(bench: Bench) -> None:
     done = bench.powercap("200", "rig/slot0", "--dry-run")
     assert done.code == 0
     assert bench.hosts.orders()["rig"]["dry_run"] is True
-    assert "Dry run: 1 of 1 card as ordered" in done.out
+    assert "Dry run: 1 of 1 card would be as ordered" in done.out
     assert "It holds" not in done.out
 
 

@@ -155,7 +155,8 @@ def judge(hosts: Sequence[HostCaps]) -> Outcome:
     uneasy = [
         host.host for host in hosts if not host.ok and all(one["status"] in _DONE for one in host.cards)
     ]
-    said = f"{len(done)} of {counted(len(done) + len(wrong), 'card')} as ordered"
+    would = "would be " if any(card["status"] == "would-change" for card in done) else ""
+    said = f"{len(done)} of {counted(len(done) + len(wrong), 'card')} {would}as ordered"
     cards_named = [f"{host}/{card_name(card)}" for host, card in wrong]
     names = ", ".join([*cards_named, *(one.host for one in silent), *uneasy])
     if any(one.status == INTERRUPTED for one in silent):

@@ -20,8 +20,8 @@ from labctl.fleet.selection import Target, name_of, reference
 from labctl.fleet.sessions import Question
 from labctl.inventory import Gpu, Host, profiles
 
-DEADLINE_S = 60.0
-"""For one host; a card that hangs costs the agent seconds before it goes on."""
+DEADLINE_S = 100.0
+"""For one host; a card that hangs costs the agent 25 s at each of up to three looks before it goes on."""
 
 SHOW = Question((AGENT, "caps", "--show"), root=True)
 
