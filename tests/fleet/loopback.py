@@ -81,9 +81,11 @@ class LoopbackHost(paramiko.ServerInterface):
 
     def run(self, channel: paramiko.Channel, command: str) -> None:
         env = {"PATH": f"{self.path}:{os.environ['PATH']}", "HOME": "/", "PORT": str(self.port)}
-        stdin = channel.makefile("rb").read()
-        done = subprocess.run(["sh", "-c", command], input=stdin, capture_output=True, env=env, check=False)
         try:
+            stdin = channel.makefile("rb").read()
+            done = subprocess.run(
+                ["sh", "-c", command], input=stdin, capture_output=True, env=env, check=False
+            )
             channel.sendall(done.stdout)
             channel.sendall_stderr(done.stderr)
             channel.send_exit_status(done.returncode)
