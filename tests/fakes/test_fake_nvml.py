@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -172,3 +173,9 @@ def test_a_hanging_card_holds_only_its_own_calls(nvml: MakeNvml) -> None:
 def _python(code: str, env: dict[str, str], timeout: float = 30) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-c", code]
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout)
+
+
+def test_the_library_runs_on_the_oldest_debian_of_a_lab_wherever_it_was_built(nvml: MakeNvml) -> None:
+    wanted = re.findall(rb"GLIBC_(\d+)\.(\d+)", nvml("RTX 3090").library.read_bytes())
+    assert wanted
+    assert max((int(major), int(minor)) for major, minor in wanted) <= (2, 36), "Debian 12 has glibc 2.36"

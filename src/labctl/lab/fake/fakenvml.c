@@ -32,6 +32,12 @@
  * gcc -O1 -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 -o libnvidia-ml.so.1 fakenvml.c
  */
 #define _GNU_SOURCE
+#include <features.h>
+/* From glibc 2.38 on these would bind strtoul and sscanf to names that an older host's libc does not have. */
+#undef __GLIBC_USE_C2X_STRTOL
+#define __GLIBC_USE_C2X_STRTOL 0
+#undef __GLIBC_USE_C23_STRTOL
+#define __GLIBC_USE_C23_STRTOL 0
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
