@@ -34,7 +34,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-from declared import DeclaredHost
+from declared import DeclaredHost, GpuHost
 
 from labctl import wiring
 from labctl.domain.problem import LabctlError
@@ -149,7 +149,6 @@ def used() -> set[str]:
 
 
 Lend = Callable[..., tuple[LabHost, ...]]
-GpuHost = Callable[[str], DeclaredHost]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -117,3 +118,6 @@ class DeclaredHost:
         argv = ["curl", "-sS", "--fail-with-body", *options, url]
         assert wait_until(lambda: self.rack.run(self.host.name, argv).returncode == 0, within=30), url
         return self.rack.run(self.host.name, argv).stdout
+
+
+GpuHost = Callable[[str], DeclaredHost]

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from declared import DeclaredHost
+from declared import DeclaredHost, GpuHost
 from rack_driving import labctl
 
-from conftest import GpuHost
 from labctl.lab import Lab
 from labctl.lab.processes import wait_until
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from declared import DeclaredHost
+from declared import DeclaredHost, GpuHost
 
-from conftest import GpuHost
 from labctl.lab import Lab
 
 pytestmark = pytest.mark.rack

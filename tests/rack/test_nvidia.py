@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declared import DeclaredHost
+from declared import DeclaredHost, GpuHost
 
-from conftest import GpuHost
 from labctl import wiring
 from labctl.lab import Lab
 from labctl.lab.fake import nvml, packages
