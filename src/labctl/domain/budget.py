@@ -304,12 +304,15 @@ def base_share(host: Host, supply: Supply) -> float:
     return host.base_w * share(host, supply, BOARD) + boards
 
 
-def chain(circuits: Mapping[str, Circuit], name: str | None) -> tuple[str, ...]:
-    """Return a circuit and all those that feed it, the innermost first; a circle is walked once."""
+def chain(upstream: Mapping[str, str | None], name: str | None) -> tuple[str, ...]:
+    """Return a circuit and all those that feed it, the innermost first; a circle is walked once.
+
+    ``upstream`` holds for each circuit the one that feeds it.
+    """
     found: list[str] = []
-    while name is not None and name in circuits and name not in found:
+    while name is not None and name in upstream and name not in found:
         found.append(name)
-        name = circuits[name].upstream
+        name = upstream[name]
     return tuple(found)
 
 
@@ -346,11 +349,11 @@ def _supply_meter(tap: _Tap) -> Meter:
 
 
 def _circuit_meters(rack: Rack, taps: Sequence[_Tap]) -> Iterator[Meter]:
-    circuits = {circuit.name: circuit for circuit in rack.circuits}
-    base: dict[str, dict[str, float]] = {name: {} for name in circuits}
-    load: dict[str, dict[int, float]] = {name: {} for name in circuits}
+    upstream = {circuit.name: circuit.upstream for circuit in rack.circuits}
+    base: dict[str, dict[str, float]] = {name: {} for name in upstream}
+    load: dict[str, dict[int, float]] = {name: {} for name in upstream}
     for tap in taps:
-        for name in chain(circuits, tap.supply.circuit):
+        for name in chain(upstream, tap.supply.circuit):
             drawn = tap.base_w / tap.supply.efficiency
             base[name][tap.host] = base[name].get(tap.host, 0.0) + drawn
             for place, factor in tap.load:

@@ -127,13 +127,13 @@ def _to_move(budget: Budget, meter: Meter) -> tuple[tuple[str, ...], bool]:
 
 def _room_for(rack: Rack, budget: Budget, meter: Meter, hosts: Sequence[str]) -> str:
     """Return a circuit that can take those hosts besides what it and the circuits that feed it carry."""
-    circuits = {circuit.name: circuit for circuit in rack.circuits}
+    upstream = {circuit.name: circuit.upstream for circuit in rack.circuits}
     lines = {one.name: read(budget, one, budget.declared) for one in budget.meters if one.kind == "circuit"}
     parts = [_part(budget, meter, host, budget.declared) for host in hosts]
     steady, spike = sum(part.steady for part in parts), sum(part.spike for part in parts)
-    already = chain(circuits, meter.name)
-    for name in circuits:
-        way = chain(circuits, name)
+    already = chain(upstream, meter.name)
+    for name in upstream:
+        way = chain(upstream, name)
         new = [lines[one] for one in way if one not in already]
         room = all(line.headroom_w >= steady and line.spike_headroom_w >= spike for line in new)
         if meter.name not in way and room and not lines[name].over_w:

@@ -20,7 +20,6 @@ import gevent
 from pyinfra import logger
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 from pyinfra.api.command import FunctionCommand, StringCommand
-from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import host as current_host
@@ -44,21 +43,7 @@ class _Reboot(FunctionCommand):
     @override
     def __repr__(self) -> str:
         """Return what a person reads in the plan."""
-        return f"reboot{self.reasons and ': '}{self.reasons}"
-
-
-class BootId(FactBase[str]):
-    """The identity of this boot, new after each."""
-
-    @override
-    def command(self) -> StringCommand:
-        """Return the command that reads it."""
-        return _BOOT_ID
-
-    @override
-    def process(self, output: list[str]) -> str:
-        """Return the one line."""
-        return output[0].strip()
+        return f"reboot: {self.reasons}"
 
 
 @operation
@@ -121,20 +106,6 @@ def if_needed(timeout_s: int = 600, drain_s: int = DRAIN_S) -> Generator[Functio
 def _connector_arguments() -> dict[str, Any]:
     given: dict[str, Any] = dict(current_host.current_op_global_arguments or {})
     return {**{key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given}, "_timeout": 60}
-
-
-@operation
-def reboot(timeout_s: int = 600) -> Generator[FunctionCommand, None, None]:
-    """Reboot now, and be done when the host answers from a new boot, within ``timeout_s`` seconds.
-
-    Always a change: give it an ``_if``.
-    """
-    arguments = _connector_arguments()
-
-    def reboot_host(state: State, host: Host) -> bool:
-        return reboot_and_wait(host, arguments, timeout_s)
-
-    yield _Reboot(reboot_host, (), {})
 
 
 def reboot_and_wait(host: Host, arguments: dict[str, Any], timeout_s: int) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from gevent.lock import BoundedSemaphore
 
+from labctl.domain.budget import chain
 from labctl.inventory import Host, Rack
 
 UNKNOWN = "unknown"
@@ -51,10 +52,5 @@ class Turns:
 def circuits_of(rack: Rack, host: Host) -> tuple[str, ...]:
     """Return the circuits that feed a host, those upstream included, sorted; never empty."""
     upstream = {circuit.name: circuit.upstream for circuit in rack.circuits}
-    found: set[str] = set()
-    for psu in host.psus:
-        name = psu.circuit
-        while name is not None and name not in found:
-            found.add(name)
-            name = upstream.get(name)
+    found = {name for psu in host.psus for name in chain(upstream, psu.circuit)}
     return tuple(sorted(found)) or (UNKNOWN,)
