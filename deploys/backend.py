@@ -29,7 +29,11 @@ def backend() -> None:
         files.put(name="choice", dest=stated.dest, content=stated.content)
         return
     programs = tuple(
-        dict.fromkeys(service.binary for service in spec.services if isinstance(service, LlamaServer))
+        dict.fromkeys(
+            service.binary
+            for service in spec.services
+            if isinstance(service, LlamaServer) and service.binary is not None
+        )
     )
     proofs.proved(name="choice by proof", programs=programs, model=gguf.tiny())
 

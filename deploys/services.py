@@ -56,13 +56,15 @@ def accounts(spec: Host) -> None:
 
 def model_files(models: list[Model]) -> None:
     """Fetch the models, each into its folder; a folder that is there already stays as it is."""
-    folders = sorted({str(Path(model.path).parent) for model in models})
+    wanted = [(model, placed) for model in models for placed in model.layout()]
+    folders = sorted({str(Path(placed.path).parent) for _, placed in wanted})
     there = host.get_fact(Paths, looks=[Look(folder, follow=True) for folder in folders]) if folders else []
     for folder, info in zip(folders, there, strict=True):
         if info.kind == "absent":
             files.directory(name=f"folder {folder}", path=folder)
-    for model in models:
-        download.file(name=f"model {model.id}", url=model.source, dest=model.path, sha256=model.sha256)
+    for model, placed in wanted:
+        what = f"model {model.id} {placed.name}" if model.files else f"model {model.id}"
+        download.file(name=what, url=placed.url, dest=placed.path, sha256=placed.sha256)
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

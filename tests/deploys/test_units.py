@@ -130,8 +130,8 @@ def test_a_llama_server_says_all_that_the_inventory_says() -> None:
         name="chat",
         model="small",
         port=8081,
-        context=4096,
-        gpu_layers=99,
+        ctx_size=4096,
+        n_gpu_layers=99,
         gpus=("slot0",),
         extra_args=("--jinja",),
     )

@@ -76,7 +76,7 @@ FIELDS = [
     Case("a command without a path", one('services=[Command(name="x", argv=["python3"])]'), 7, "absolute path of a program", "a", "services[0].argv"),
     Case("a command as one text", one('services=[Command(name="x", argv="/bin/true")]'), 7, "must be a list", "a", "services[0].argv", "write ['/bin/true']"),
     Case("a line break in a unit's argument", one('services=[Command(name="x", argv=["/bin/true", "a\\nb"])]'), 7, "one line without control characters", "a", "services[0].argv[1]"),
-    Case("something else than a service", one("services=[Gpu(model='RTX 3090', slot='s')]"), 7, "must be Command(...) or LlamaServer(...), not Gpu(...)", "a", "services[0]"),
+    Case("something else than a service", one("services=[Gpu(model='RTX 3090', slot='s')]"), 7, "must be one of the services, such as Command(...), LlamaServer(...) or LlamaSwap(...), not Gpu(...)", "a", "services[0]"),
     Case("a relative path on the host", one('services=[Command(name="x", argv=["/bin/true"], working_dir="tmp")]'), 7, "absolute path on the host", "a", "services[0].working_dir"),
     Case("a secret name for an environment variable", one('services=[Command(name="x", argv=["/bin/true"], env={"A B": "c"})]'), 7, "environment variable name", "a", ""),
     Case("a user name with a blank", one('ssh=Ssh(user="a b")'), 7, "Linux user name", "a", "ssh.user"),

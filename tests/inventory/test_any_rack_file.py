@@ -37,7 +37,7 @@ FIELDS = {
     "IdlePolicy": "suspend after",
     "WakeOnLan": "mac interface broadcast port secureon_file relay kind",
     "Command": "name argv user env port listen working_dir kind",
-    "LlamaServer": "name binary model port listen context gpu_layers gpus env extra_args",
+    "LlamaServer": "name binary model port listen ctx_size n_gpu_layers gpus env extra_args",
     "Model": "id source sha256 path aliases",
     "Ssh": "user port key",
     "Rack": "name hosts circuits models ssh timezone ntp packages controller_key",

@@ -26,7 +26,7 @@ Command(
     working_dir="/usr/share/doc",
 ),
 """
-CHAT = f'LlamaServer(name="chat", binary="{llama_kit.BINARY}", model="tiny", port=8081, context=512),\n'
+CHAT = f'LlamaServer(name="chat", binary="{llama_kit.BINARY}", model="tiny", port=8081, ctx_size=512),\n'
 UNIT = "/etc/systemd/system/labctl-docs.service"
 
 

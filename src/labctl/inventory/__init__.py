@@ -6,34 +6,88 @@ Importable without pyinfra, gevent or paramiko. A rack file imports its classes 
 """
 
 from labctl.inventory.accelerators import Amd, AptMirror, Gpu, Nvidia
-from labctl.inventory.hosts import Host, IdlePolicy, Role, Ssh
+from labctl.inventory.engines import (
+    Artifact,
+    BinaryBuild,
+    EngineBuild,
+    LlamaCpp,
+    LlamaSwapBuild,
+    OllamaBuild,
+    PythonEnv,
+)
+from labctl.inventory.hosts import Host, IdlePolicy, PrivateNet, Role, Ssh
 from labctl.inventory.loader import LoadedRack, load_rack
+from labctl.inventory.models import HuggingFace, Model, ModelFile
 from labctl.inventory.power import Circuit, Psu
 from labctl.inventory.rack import Rack
-from labctl.inventory.services import Command, LlamaServer, Model, Service
+from labctl.inventory.secrets import Secret
+from labctl.inventory.services import (
+    Bifrost,
+    Command,
+    LiteLlm,
+    LlamaServer,
+    LlamaSwap,
+    Olla,
+    Ollama,
+    PgVector,
+    RayCluster,
+    RpcServer,
+    Service,
+    Sglang,
+    SwapGroup,
+    SwapMatrix,
+    Swapped,
+    TabbyApi,
+    Vllm,
+)
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan
 
 __all__ = [
     "Amd",
     "AptMirror",
+    "Artifact",
+    "Bifrost",
+    "BinaryBuild",
     "Circuit",
     "Command",
+    "EngineBuild",
     "Gpu",
     "Host",
+    "HuggingFace",
     "IdlePolicy",
     "Ipmi",
+    "LiteLlm",
+    "LlamaCpp",
     "LlamaServer",
+    "LlamaSwap",
+    "LlamaSwapBuild",
     "LoadedRack",
     "Model",
+    "ModelFile",
     "NoWake",
     "Nvidia",
+    "Olla",
+    "Ollama",
+    "OllamaBuild",
+    "PgVector",
+    "PrivateNet",
     "Psu",
+    "PythonEnv",
     "Rack",
+    "RayCluster",
     "Redfish",
     "Role",
+    "RpcServer",
+    "Secret",
     "Service",
+    "Sglang",
     "SmartPlug",
     "Ssh",
+    "SwapGroup",
+    "SwapMatrix",
+    "Swapped",
+    "TabbyApi",
+    "Vllm",
     "Wake",
     "WakeCommand",
     "WakeOnLan",

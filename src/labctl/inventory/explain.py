@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 _CLASSES = {
     "wake": "NoWake(), WakeOnLan(...), Ipmi(...), Redfish(...), SmartPlug(...) or WakeCommand(...)",
-    "services": "Command(...) or LlamaServer(...)",
+    "services": "one of the services, such as Command(...), LlamaServer(...) or LlamaSwap(...)",
 }
 _COMPARED = {
     "greater_than": "more than {gt}",

@@ -34,6 +34,10 @@ _INTERFACE = re.compile(r"[^\s/:]{1,15}", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _CUDA = re.compile(r"\d{2}-\d", re.ASCII)
 _ROCM = re.compile(r"\d{1,2}\.\d{1,2}", re.ASCII)
+_FILE_PART = re.compile(r"[A-Za-z0-9_+.-]{1,200}", re.ASCII)
+_HUB_REPO = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}", re.ASCII)
+_HUB_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}", re.ASCII)
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
 _ELSE_BY_SLOT = "copy all of it, or tell the card by its `slot` instead"
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?:in)?)?(?:(\d{1,6})s)?", re.ASCII)
 
@@ -148,6 +152,11 @@ def _source(text: str) -> str:
     return text
 
 
+def source_or_path(text: str) -> str:
+    """Return an address as it is, and an absolute path on a host too; raise ``ValueError`` for others."""
+    return _remote_path(text) if text.startswith("/") else _source(text)
+
+
 def _timezone(text: str) -> str:
     known = [folder for folder in map(Path, TZPATH) if (folder / "Etc/UTC").is_file()]
     sane = all(re.fullmatch(r"[A-Za-z0-9_+-]{1,64}", part, re.ASCII) for part in text.split("/"))
@@ -171,6 +180,13 @@ def _remote_path(text: str) -> str:
         raise ValueError("must be an absolute path on the host, starting with '/'")
     if ".." in text.split("/"):
         raise ValueError("must not contain '..'")
+    return text
+
+
+def _file_name(text: str) -> str:
+    parts = text.split("/")
+    if not all(_FILE_PART.fullmatch(part) and part not in (".", "..") for part in parts):
+        raise ValueError("must be a path inside the folder: letters, digits and . _ + - between slashes")
     return text
 
 
@@ -252,12 +268,25 @@ CudaToolkit = Annotated[
 ]
 RocmRelease = Annotated[str, Field(strict=True), _matching(_ROCM, 'must be a ROCm release such as "10.0"')]
 RemotePath = Annotated[Text, AfterValidator(_remote_path)]
+FileName = Annotated[Text, AfterValidator(_file_name)]
+HubRepo = Annotated[
+    str, Field(strict=True), _matching(_HUB_REPO, "must be OWNER/NAME, such as Qwen/Qwen3-8B-GGUF")
+]
+HubRevision = Annotated[
+    str, Field(strict=True), _matching(_HUB_REVISION, "must be a commit, a tag or a branch")
+]
+Version = Annotated[
+    str, Field(strict=True), _matching(_VERSION, "must be a version: letters, digits and . _ + -")
+]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Watts = Annotated[int, Field(strict=True, gt=0, le=100_000)]
 Megahertz = Annotated[int, Field(strict=True, ge=100, le=10_000)]
 ClocksMhz = Annotated[tuple[Megahertz, Megahertz], AfterValidator(_clocks)]
 Share = Annotated[float, Field(strict=True, ge=0.1, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+Whole = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+Bytes = Annotated[int, Field(strict=True, ge=0, le=2**60)]
+Real = Annotated[float, Field(strict=True, ge=-1e9, le=1e9, allow_inf_nan=False)]
 Gibibytes = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 Flag = Annotated[bool, Field(strict=True)]
 Duration = Annotated[

@@ -13,9 +13,12 @@ from labctl.domain.gpus import CapReason
 from labctl.inventory.accelerators import Amd, Backend, Gpu, Nvidia, require_reason
 from labctl.inventory.fields import (
     Address,
+    Count,
     Duration,
     Flag,
     Gibibytes,
+    Interface,
+    Ip,
     Label,
     PackageName,
     Port,
@@ -39,6 +42,13 @@ class Ssh(Spec):
     key: Path = Field(
         default=Path("keys/operator"), description="Private key file, relative to the rack file's folder."
     )
+
+
+class PrivateNet(Spec):
+    """A network of the hosts' own, such as a direct cable between two of them; engines talk over it."""
+
+    interface: Interface = Field(description="Its network interface on this host.")
+    address: Ip = Field(description="This host's address in it.")
 
 
 class IdlePolicy(Spec):
@@ -82,6 +92,15 @@ class Host(Spec):
     packages: tuple[PackageName, ...] = Field(default=(), description="Debian packages to install here.")
     unified_memory_gib: Gibibytes | None = Field(
         default=None, description="Memory shared by CPU and GPU in GiB, for machines built that way."
+    )
+    memory_gib: Gibibytes | None = Field(
+        default=None, description="Main memory in GiB; without it, what models need of it is not checked."
+    )
+    disk_mb_s: Count | None = Field(
+        default=None, description="MB/s at which its disk reads models; default: what was measured there."
+    )
+    private: PrivateNet | None = Field(
+        default=None, description="A network that only hosts of the rack are in."
     )
     vendor_image: Flag = Field(
         default=False,

@@ -22,11 +22,11 @@ from labctl.inventory.checks import check
 from labctl.inventory.explain import field_text, shown
 from labctl.inventory.groups import Groups, misread, read_groups
 from labctl.inventory.hosts import Host, Ssh
+from labctl.inventory.models import Model
 from labctl.inventory.power import Circuit
 from labctl.inventory.rack import Rack
 from labctl.inventory.report import Report, in_short, inside, merged, name_of
 from labctl.inventory.running import Ran, run, working_folder
-from labctl.inventory.services import Model
 from labctl.inventory.spec import Ledger, Spec, collecting
 
 _S = TypeVar("_S", bound=Spec)

@@ -13,10 +13,12 @@ from typing import Any
 from pydantic import Field
 
 from labctl.inventory.connect import nodelay_transport
-from labctl.inventory.fields import Address, Label, PackageName, TimeZone
+from labctl.inventory.engines import EngineBuild
+from labctl.inventory.fields import Address, Label, PackageName, Source, TimeZone
 from labctl.inventory.hosts import Host, Ssh
+from labctl.inventory.models import Model
 from labctl.inventory.power import Circuit
-from labctl.inventory.services import Model
+from labctl.inventory.services import RayCluster
 from labctl.inventory.spec import Spec
 
 ROLE_GROUPS = {"gpu": "gpu", "always-on": "always_on", "storage": "storage"}
@@ -40,6 +42,15 @@ class Rack(Spec):
     hosts: tuple[Host, ...] = Field(description="The machines.")
     circuits: tuple[Circuit, ...] = Field(default=(), description="The circuits that they are plugged into.")
     models: tuple[Model, ...] = Field(default=(), description="The models that services serve.")
+    engines: tuple[EngineBuild, ...] = Field(
+        default=(), description="Builds of engines that labctl installs where services need them."
+    )
+    clusters: tuple[RayCluster, ...] = Field(default=(), description="Hosts joined for one large model.")
+    mirror: Source | None = Field(
+        default=None,
+        description="Folder with copies of models (ID/FILE) and engines (FILE), asked before their own "
+        "addresses: file:///... on the host, or http.",
+    )
     ssh: Ssh = Field(default=Ssh(), description="How to log in, unless a host says otherwise.")
     timezone: TimeZone = Field(
         default="Etc/UTC", description='Time zone of every host, such as "Europe/Berlin".'

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from labctl import render
 from labctl.domain.problem import LabctlError
 from labctl.inventory import Command, Host, LlamaServer, Model, Rack, Service
+from labctl.inventory.services import models_of
 
 SERVICE_USER = "labctl-svc"
 UNIT_DIR = "/etc/systemd/system"
@@ -74,7 +75,9 @@ def service(rack: Rack, host: Host, wanted: Service) -> Unit:
     """Return the unit of any service of ``host``."""
     if isinstance(wanted, LlamaServer):
         return llama_server(host, wanted, rack.model(wanted.model))
-    return command(host, wanted)
+    if isinstance(wanted, Command):
+        return command(host, wanted)
+    raise LabctlError(f"labctl cannot run a {wanted.kind} yet", host=host.name)
 
 
 def gpu_groups(host: Host) -> tuple[str, ...]:
@@ -90,11 +93,10 @@ def fetched_models(rack: Rack, host: Host) -> list[Model]:
     Raises:
         LabctlError: a model is to be fetched but no sha256 says which file it is.
     """
-    ids = dict.fromkeys(service.model for service in host.services if isinstance(service, LlamaServer))
-    models = {model.id: model for model in map(rack.model, ids)}
-    fetched = [model for model in models.values() if model.source != f"file://{model.path}"]
+    models = {model.id: model for model in map(rack.model, dict.fromkeys(models_of(host.services)))}
+    fetched = [model for model in models.values() if not model.in_place]
     for model in fetched:
-        if model.sha256 is None:
+        if model.sha256 is None and not model.files:
             raise LabctlError(
                 f"model {model.id} is fetched from {model.source}, but no sha256= says which file that is",
                 hint="add sha256= to the Model; `sha256sum FILE` prints it",
@@ -121,15 +123,16 @@ def llama_server(host: Host, wanted: LlamaServer, model: Model) -> Unit:
     Raises:
         LabctlError: a GPU is named by a slot whose UUID the inventory does not know.
     """
-    argv = [wanted.binary, "--model", model.path, "--host", wanted.listen, "--port", str(wanted.port)]
+    binary = wanted.binary or "/usr/bin/llama-server"
+    argv = [binary, "--model", model.main, "--host", wanted.listen, "--port", str(wanted.port)]
     argv += ["--alias", ",".join((model.id, *model.aliases)), "--metrics"]
-    if wanted.context is not None:
-        argv += ["--ctx-size", str(wanted.context)]
-    if wanted.gpu_layers is not None:
-        argv += ["--n-gpu-layers", str(wanted.gpu_layers)]
+    if wanted.ctx_size is not None:
+        argv += ["--ctx-size", str(wanted.ctx_size)]
+    if wanted.n_gpu_layers is not None:
+        argv += ["--n-gpu-layers", str(wanted.n_gpu_layers)]
     argv += wanted.extra_args
     sandbox = _Sandbox(
-        paths=(wanted.binary, model.path, *wanted.extra_args),
+        paths=(binary, model.main, *wanted.extra_args),
         gpu=_has_gpu(host),
         jit=_has_gpu(host),
         lock_memory=True,

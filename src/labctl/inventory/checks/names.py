@@ -46,7 +46,7 @@ def models(rack: Rack) -> Iterator[Finding]:
     yield from (finding for finding in twice(names()) if finding.path[-1] != "id")
     yield from twice(
         (
-            (("models", index, "path"), model.path, f"model {model.id}")
+            (("models", index, "path"), model.root, f"model {model.id}")
             for index, model in enumerate(rack.models)
         ),
         hint="two models cannot lie in one file",

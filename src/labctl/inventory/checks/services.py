@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from labctl.inventory.checks.finding import Finding, each_host, missing, twice
+from labctl.inventory.checks.finding import Finding, Where, each_host, missing, twice
 from labctl.inventory.rack import Rack
-from labctl.inventory.services import LlamaServer
+from labctl.inventory.services import Engine, Ollama, each_engine
 
 
 def services(rack: Rack) -> Iterator[Finding]:
@@ -20,14 +20,28 @@ def services(rack: Rack) -> Iterator[Finding]:
         )
         cards = [name for gpu in host.gpus for name in gpu.refs]
         for index, service in enumerate(host.services):
-            if not isinstance(service, LlamaServer):
-                continue
             here = (*at, "services", index)
-            if service.model not in models:
-                yield missing((*here, "model"), "model", service.model, models)
-            for place, card in enumerate(service.gpus):
-                if card not in cards:
-                    yield missing((*here, "gpus", place), "card of this host", card, cards)
+            if isinstance(service, Ollama):
+                yield from _absent(here, "models", "model", service.models, models)
+            if isinstance(service, Engine) and service.port is None:
+                yield Finding((*here, "port"), "is missing", "only an engine under LlamaSwap(...) has none")
+            for below, engine in each_engine(service):
+                if engine.model is not None and engine.model not in models:
+                    yield missing((*here, *below, "model"), "model", engine.model, models)
+                if below and engine.port is not None:
+                    path = (*here, *below, "port")
+                    yield Finding(path, "is given by llama-swap", "remove `port`, or say `start_port` there")
+                if isinstance(engine, Engine):
+                    where = (*here, *below)
+                    yield from _absent(where, "gpus", "card of this host", engine.gpus, cards)
+
+
+def _absent(
+    at: Where, field: str, what: str, wanted: Iterable[str], known: Collection[str]
+) -> Iterator[Finding]:
+    for place, name in enumerate(wanted):
+        if name not in known:
+            yield missing((*at, field, place), what, name, known)
 
 
 def _overlaps(one: str, other: str) -> bool:
