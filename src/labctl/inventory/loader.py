@@ -98,7 +98,7 @@ def load_rack(path: Path | str) -> LoadedRack:
     except (OSError, RuntimeError, ValueError) as error:
         raise LabctlError([Problem(f"cannot be read: {error}", file=str(path))]) from None
     text = read_text(file)
-    with collecting() as ledger:
+    with collecting(str(file)) as ledger:
         ran = run(text, file)
     extra, more = _group_data(file)
     report = Report(file, text, ledger)
@@ -180,11 +180,11 @@ def _disagreements(rack: Rack, ledger: Ledger, report: Report) -> Iterator[Probl
     for finding in check(checked):
         if finding.unknown and (nameless or finding.unknown in names):
             continue
-        file, line = report.line_in(checked, finding.path)
+        file, line, reached = report.place_in(checked, finding.path)
         path, host = finding.path, ""
         if path[0] == "hosts" and isinstance(path[1], int):
             host, path = name_of(checked.hosts[path[1]]), path[2:]
-        yield Problem(finding.reason, finding.hint, file, line, host, field_text(path))
+        yield Problem(finding.reason + reached, finding.hint, file, line, host, field_text(path))
 
 
 def _bypassed(rack: Rack, report: Report) -> Iterator[Problem]:
