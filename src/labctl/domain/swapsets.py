@@ -21,7 +21,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 
 ALONE = ""
@@ -122,7 +121,10 @@ def _members(groups: Sequence[Group]) -> tuple[Combination, ...]:
             f"allow {count} combinations of models, more than the {MOST_SETS} that are looked at",
             "let more groups be exclusive, or state the combinations by a matrix",
         )
-    return _ordered(frozenset[str]().union(*chosen) for chosen in product(*choices))
+    loaded = [Combination()]
+    for choice in choices:
+        loaded = [before | one for before in loaded for one in choice]
+    return _ordered(loaded)
 
 
 def _ordered(combinations: Iterable[Combination]) -> tuple[Combination, ...]:
