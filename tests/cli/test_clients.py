@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from labctl.cli.main import main
-from labctl.inventory.coldstart import PROMPT_S, UNLOAD_S, WAKE_S
+from labctl.inventory.coldstart import PROMPT_S, UNLOAD_S
+from labctl.inventory.swapping import WAKE_S
 from labctl.render.clients import CLIENTS
 
 HEAD = """\
@@ -47,7 +48,7 @@ _hub = Host(name="hub", address="10.0.0.2", roles=["always-on"], open_ports=[808
 """
 OPEN = 'listen="0.0.0.0", api_key=Secret(env="RIG_KEY")'
 SHUT = 'listen="127.0.0.1"'
-FIRST_BYTE_S = WAKE_S + UNLOAD_S + 200 + PROMPT_S
+FIRST_BYTE_S = WAKE_S["wol"] + UNLOAD_S + 200 + PROMPT_S
 
 
 def write(folder: Path, *, listen: str = OPEN, hub: bool = True) -> str:
@@ -92,7 +93,7 @@ def parsed(language: str, text: str) -> Any:
 @pytest.mark.parametrize("name", CLIENTS)
 @pytest.mark.parametrize(("listen", "url"), [(OPEN, "10.0.0.2:8080/v1"), (SHUT, "127.0.0.1:8080/v1")])
 def test_a_snippet_parses_and_stands_alone_on_stdout(name: str, listen: str, url: str, ask: Any) -> None:
-    code, out, err = ask(name, listen=listen)
+    code, out, err = ask(name, listen=listen, hub=listen == OPEN)
     assert code == 0, err
     assert parsed(CLIENTS[name].language, out)
     assert "note:" not in out
@@ -255,14 +256,24 @@ def test_a_rack_that_serves_nothing_says_so(tmp_path: Path, capsys: pytest.Captu
 def test_without_a_client_all_clients_and_endpoints_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write(tmp_path, listen=SHUT)
-    assert main(["clients", file]) == 0
+    assert main(["clients", write(tmp_path)]) == 0
     said = capsys.readouterr()
     assert all(name in said.out for name in CLIENTS)
-    rows = [line.split()[:2] for line in said.out.splitlines() if line.startswith(("rig/", "hub/"))]
-    assert rows == [["rig/swap", "http://127.0.0.1:8080/v1"], ["hub/swap", "http://10.0.0.2:8080/v1"]]
-    assert "rig/swap is reached by: ssh -N" in said.err
-    assert main(["clients", "--json", "--", file]) == 0
+    rows = [line.split()[:4] for line in said.out.splitlines() if line.startswith(("rig/", "hub/"))]
+    assert rows == [
+        ["rig/swap", "http://10.0.0.1:8080/v1", "yes", "coder,"],
+        ["hub/swap", "http://10.0.0.2:8080/v1", "yes", "yes"],
+    ]
+    assert main(["clients", "--json", write(tmp_path)]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert [one["endpoint"] for one in document["endpoints"] if one["best"]] == ["rig/swap"]
+    assert [one["endpoint"] for one in document["endpoints"] if one["best"]] == ["hub/swap"]
     assert len(document["clients"]) >= 8
+
+
+def test_without_a_client_an_endpoint_on_loopback_is_listed_with_its_tunnel(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["clients", write(tmp_path, listen=SHUT, hub=False)]) == 0
+    said = capsys.readouterr()
+    assert "http://127.0.0.1:8080/v1 by ssh -L" in said.out
+    assert "rig/swap is reached by: ssh -N" in said.err

@@ -20,13 +20,11 @@ from labctl.inventory import (
 )
 from labctl.inventory.coldstart import (
     PROMPT_S,
-    START_S,
-    UNKNOWN_LOAD_S,
     UNLOAD_S,
-    WAKE_S,
     cold_start,
 )
 from labctl.inventory.endpoints import Endpoint, address_from, base_url, endpoints, reached
+from labctl.inventory.swapping import LEAST_LOAD_S, UNKNOWN_LOAD_S, WAKE_S
 
 FILE = ModelFile(name="m.gguf", sha256="0" * 64, size=20_000_000_000)
 BIG = Model(id="big", aliases=["large"], source="file:///srv/big", files=[FILE])
@@ -141,7 +139,8 @@ def test_the_context_is_that_of_one_request(engine: LlamaServer, context: int | 
             UNKNOWN_LOAD_S,
             "its size is not stated",
         ),
-        ({"disk_mb_s": 500}, swap(LlamaServer(name="s", model="big")), START_S + 80, "20.0 GB at 500 MB/s"),
+        ({"disk_mb_s": 500}, swap(LlamaServer(name="s", model="big")), LEAST_LOAD_S, "20.0 GB at 500 MB/s"),
+        ({"disk_mb_s": 100}, swap(LlamaServer(name="s", model="big")), 400, "20.0 GB at 100 MB/s"),
         (
             {"disk_mb_s": 500},
             swap(LlamaServer(name="s", model="big"), health_check_timeout="5m"),
@@ -175,5 +174,5 @@ def test_a_host_that_may_sleep_needs_time_to_wake() -> None:
         services=[LlamaServer(name="s", model="tiny", port=1, load_timeout="10s")],
     )
     (found,) = endpoints(rack(host))
-    assert cold_start(found.models()[0]).first_byte_s == WAKE_S + 10 + UNLOAD_S + PROMPT_S
+    assert cold_start(found.models()[0]).first_byte_s == WAKE_S["wol"] + 10 + UNLOAD_S + PROMPT_S
     assert address_from(found, None) is None

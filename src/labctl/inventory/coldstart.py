@@ -1,26 +1,22 @@
-"""How long a first answer may take: a host that sleeps must wake, and a model that is unloaded must load.
+"""How long a client must wait for a first answer: a host that sleeps wakes, a model that is unloaded loads.
 
 What the inventory states counts. What it does not state is predicted from sizes and the disk's rate, doubled,
-since a disk is rarely alone. What cannot be predicted gets a constant that is rather too long: a client that
-waits too long costs patience, one that gives up too early never gets an answer at all.
+since a disk is rarely alone; what cannot be predicted gets a constant that is rather too long: a client that
+waits too long costs patience, one that gives up too early never gets an answer at all. Times of waking and
+constants are those by which llama-swap's own timeouts are set (see ``swapping``), so that no client gives up
+before the llama-swap in front of it does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from math import ceil
 
 from labctl.inventory.endpoints import Served
 from labctl.inventory.hosts import Host
 from labctl.inventory.models import Model
+from labctl.inventory.swapping import ANSWER_S, LEAST_LOAD_S, UNKNOWN_LOAD_S, WAKE_S
 
-# From the packet to a ready host: firmware with memory training takes up to a minute and a half.
-WAKE_S = 120
-# Where size or disk are unknown: 60 GB from a SATA disk at 100 MB/s, and no host here should be slower.
-UNKNOWN_LOAD_S = 600
-# Beside reading: starting the process, the driver's context, a warm-up run.
-START_S = 20
 # Before loading, llama-swap stops what is in the way; it gives that 10 s unless told otherwise.
 UNLOAD_S = 10
 # After loading: a long prompt on a slow card before its first token.
@@ -40,6 +36,11 @@ class ColdStart:
         """Return how long a client should wait for the first byte of an answer."""
         return self.wake_s + UNLOAD_S + self.load_s + PROMPT_S
 
+    @property
+    def whole_s(self) -> int:
+        """Return how long a client should wait for the last byte: 6000 tokens at 10 in a second, and that."""
+        return self.first_byte_s + ANSWER_S
+
     def __str__(self) -> str:
         """Return the sum in words."""
         wake = f"{self.wake_s} s to wake, " if self.wake_s else ""
@@ -56,24 +57,22 @@ def size_of(model: Model) -> int | None:
 
 
 def wake_s(host: Host) -> int:
-    """Return the seconds that waking a host may take; 0 for one that never sleeps."""
-    return WAKE_S if host.idle.suspend else 0
+    """Return the seconds that waking a host may take; 0 for one that is always on or that nothing wakes."""
+    return 0 if "always-on" in host.roles else WAKE_S[host.wake.kind]
 
 
 def load(served: Served) -> tuple[int, str]:
     """Return the seconds that loading a model may take, and where the number comes from."""
-    for owner, field in (
-        (served.engine, "load_timeout"),
-        (served.behind, "health_check_timeout"),
-    ):
-        stated: timedelta | None = getattr(owner, field, None)
+    for owner, field in ((served.engine, "load_timeout"), (served.behind, "health_check_timeout")):
+        stated = getattr(owner, field, None)
         if stated is not None:
             return ceil(stated.total_seconds()), f"`{field}`"
     size, rate = size_of(served.model), served.host.disk_mb_s
     if size is None or rate is None:
         lacking = "its size" if size is None else "`disk_mb_s` of its host"
         return UNKNOWN_LOAD_S, f"a safe guess, since {lacking} is not stated"
-    return START_S + ceil(2 * size / (rate * 1_000_000)), f"{size / 1e9:.1f} GB at {rate} MB/s, doubled"
+    twice = 2 * ceil(size / (rate * 1_000_000))
+    return max(LEAST_LOAD_S, twice), f"{size / 1e9:.1f} GB at {rate} MB/s, doubled"
 
 
 def cold_start(served: Served) -> ColdStart:

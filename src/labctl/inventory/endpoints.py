@@ -22,6 +22,7 @@ from labctl.inventory.secrets import Secret
 from labctl.inventory.services import Command, Engine, Keyed, LlamaSwap, Ollama, Program, each_engine
 from labctl.inventory.services.llama import LlamaServer
 from labctl.inventory.services.torch import Sglang, TabbyApi, Vllm
+from labctl.inventory.swapping import peers as peers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +117,6 @@ def context_of(engine: Engine | Command | Ollama) -> int | None:
 def endpoints(rack: Rack) -> tuple[Endpoint, ...]:
     """Return every endpoint of the rack, in the order of the rack file."""
     known = {name: model for model in rack.models for name in (model.id, *model.aliases)}
-    swaps = {
-        host.name: (host, service)
-        for host in rack.hosts
-        for service in host.services
-        if isinstance(service, LlamaSwap) and service.models
-    }
     found = []
     for host in rack.hosts:
         for service in host.services:
@@ -130,13 +125,11 @@ def endpoints(rack: Rack) -> tuple[Endpoint, ...]:
                 continue
             peers: tuple[Served, ...] = ()
             if isinstance(service, LlamaSwap) and service.peers:
-                names = swaps if service.peers == "rack" else service.peers
-                asked = [swaps[name] for name in names if name in swaps and name != host.name]
                 peers = tuple(
                     one
-                    for peer, swap in asked
-                    if reached(peer, swap.listen, host) is not None
-                    for one in _own(known, peer, swap)
+                    for peer in peers_of(rack, host, service)
+                    if peer.address
+                    for one in _own(known, peer.host, peer.swap)
                 )
             found.append(Endpoint(host, service, own, peers))
     return tuple(found)

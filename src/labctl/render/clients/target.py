@@ -22,8 +22,6 @@ from labctl.inventory.services import LlamaSwap
 
 KEY = "LABCTL_API_KEY"
 CHATTING = frozenset(("chat", "vision"))
-# A whole answer, for clients that count from the request to the last byte: 6000 tokens at 10 in a second.
-ANSWER_S = 600
 # Where the inventory states no context: small enough for any model, large enough for a coding agent's start.
 UNKNOWN_CONTEXT = 16384
 
@@ -60,7 +58,7 @@ class Target:
     @property
     def whole_s(self) -> int:
         """Return the seconds that a client must allow from the request to the last byte."""
-        return self.first_byte_s + ANSWER_S
+        return self.slowest.whole_s
 
     def only(self, kinds: Collection[str]) -> Target:
         """Return the same with models of these kinds alone; those that chat come first."""
