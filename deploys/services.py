@@ -12,7 +12,7 @@ from deploys.models import model_files
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Rack
+from labctl.inventory import Host, LlamaSwap, Rack
 from labctl.ops import leftovers, systemd, users
 from labctl.render import units
 
@@ -34,6 +34,8 @@ def services() -> None:
         accounts(spec)
     model_files(rack, units.fetched_models(rack, spec))
     for service, unit in wanted:
+        if isinstance(service, LlamaSwap):
+            continue  # started by deploys/llamaswap.py, after its configuration
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
 
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 
-from labctl.inventory.engines import LlamaSwapBuild
 from labctl.inventory.hosts import Host
 from labctl.inventory.models import Model
 from labctl.inventory.rack import Rack
@@ -217,10 +216,3 @@ def sleeper_port(swap: LlamaSwap, place: int) -> int | None:
 def last_port(swap: LlamaSwap) -> int:
     """Return the last port on loopback that models of a llama-swap may get."""
     return swap.start_port + len(swap.models) + sum(one.sleep for one in swap.models) - 1
-
-
-def build_of(rack: Rack, swap: LlamaSwap) -> LlamaSwapBuild | None:
-    """Return the build that a llama-swap is, where the rack says which; None also for a ``binary``."""
-    builds = [one for one in rack.engines if isinstance(one, LlamaSwapBuild)]
-    wanted = [one for one in builds if swap.version in (None, one.version)]
-    return wanted[0] if wanted and swap.binary is None else None

@@ -49,6 +49,7 @@ KINDS = {
     "sglang": "labctl.render.units:engine",
     "tabbyapi": "labctl.render.units:engine",
     "ollama": "labctl.render.units:engine",
+    "llama-swap": "labctl.render.llamaswap.unit:llama_swap",
 }
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
@@ -162,6 +163,7 @@ class Sandbox:
     that is writable and executable, ``environment`` yields to the inventory's own.
     ``secrets`` reach it as credentials or variables, ``before`` are commands that come first. ``marks`` are
     comments: another build or model file under the same path means another text, hence exactly one restart.
+    ``reloads``: it reads its configuration again on SIGHUP.
     """
 
     paths: tuple[str, ...]
@@ -173,6 +175,7 @@ class Sandbox:
     secrets: tuple[Credential, ...] = ()
     before: tuple[tuple[str, ...], ...] = ()
     marks: tuple[str, ...] = ()
+    reloads: bool = False
 
 
 def has_gpu(host: Host) -> bool:
@@ -206,6 +209,7 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         before=[command_line(argv) for argv in sandbox.before],
         credentials=[one for one in sandbox.secrets if not one.environment],
         variables=[one.path for one in sandbox.secrets if one.environment],
+        reloads=sandbox.reloads,
     )
     return Unit(unit_name(wanted), content)
 

@@ -46,7 +46,7 @@ def llama_swaps(rack: Rack) -> Iterator[Finding]:
             here = (*at, "services", place)
             mine = served(rack, swap)
             others = peers(rack, host, swap)
-            yield from _build(here, rack, swap)
+            yield from _idle(here, swap)
             yield from _names(here, mine)
             yield from _engines(here, swap)
             yield from _router(here, swap, mine)
@@ -67,14 +67,9 @@ def _version(at: Where, version: str) -> Iterator[Finding]:
         )
 
 
-def _build(at: Where, rack: Rack, swap: LlamaSwap) -> Iterator[Finding]:
+def _idle(at: Where, swap: LlamaSwap) -> Iterator[Finding]:
     if not swap.models and not swap.peers:
         yield Finding(at, "serves nothing: it has neither `models` nor `peers`", "add models=[Swapped(...)]")
-    if swap.binary is not None:
-        return
-    versions = [build.version for build in rack.engines if isinstance(build, LlamaSwapBuild)]
-    if swap.version is not None and swap.version not in versions:
-        yield missing((*at, "version"), "LlamaSwapBuild(...) of this rack", swap.version, versions)
 
 
 def _names(at: Where, mine: Sequence[Served]) -> Iterator[Finding]:
