@@ -12,7 +12,8 @@ from deploys.models import model_files
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, LlamaSwap, Rack
+from labctl.inventory import Host, LlamaSwap, PgVector, Rack
+from labctl.inventory.services import Gateway
 from labctl.ops import leftovers, systemd, users
 from labctl.render import units
 
@@ -34,8 +35,8 @@ def services() -> None:
         accounts(spec)
     model_files(rack, units.fetched_models(rack, spec))
     for service, unit in wanted:
-        if isinstance(service, LlamaSwap):
-            continue  # started by deploys/llamaswap.py, after its configuration
+        if isinstance(service, LlamaSwap | Gateway | PgVector):
+            continue  # started by deploys/llamaswap.py and deploys/gateways.py, after its configuration
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
 
 

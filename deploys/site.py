@@ -6,6 +6,7 @@ Drivers come first, then the reboot that they may need, then what needs the driv
 from deploys.agent import agent
 from deploys.backend import backend
 from deploys.base import base
+from deploys.gateways import gateway_services
 from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
 from deploys.power import power
@@ -27,4 +28,5 @@ power()
 backend()
 services()
 llama_swap()
+gateway_services()
 wol()

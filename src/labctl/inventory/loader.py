@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from labctl.domain.problem import LabctlError, Problem
+from labctl.inventory import requirements
 from labctl.inventory.checks import check
 from labctl.inventory.explain import field_text, shown
 from labctl.inventory.groups import Groups, misread, read_groups
@@ -111,6 +112,7 @@ def load_rack(path: Path | str) -> LoadedRack:
         problems += bypassed or _disagreements(rack, ledger, report)
     if not problems and not ledger.mistakes and isinstance(rack, Rack):
         problems += _ungrouped(rack, ran.namespace, report)
+        problems += requirements.refusals(rack, file.parent, in_short(file.parent))
         if not problems:
             groups: Groups = read_groups(ran.namespace, file, extra)
             return LoadedRack(rack, file, groups.members, groups.host_data, groups.data)

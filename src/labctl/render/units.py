@@ -50,6 +50,10 @@ KINDS = {
     "tabbyapi": "labctl.render.units:engine",
     "ollama": "labctl.render.units:engine",
     "llama-swap": "labctl.render.llamaswap.unit:llama_swap",
+    "bifrost": "labctl.render.gateways.units:gateway",
+    "litellm": "labctl.render.gateways.units:gateway",
+    "olla": "labctl.render.gateways.units:gateway",
+    "pgvector": "labctl.render.gateways.units:pgvector",
 }
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
@@ -163,7 +167,7 @@ class Sandbox:
     that is writable and executable, ``environment`` yields to the inventory's own.
     ``secrets`` reach it as credentials or variables, ``before`` are commands that come first. ``marks`` are
     comments: another build or model file under the same path means another text, hence exactly one restart.
-    ``reloads``: it reads its configuration again on SIGHUP.
+    ``reloads``: it reads its configuration again on SIGHUP. ``stop_signal`` ends it, where not SIGTERM.
     """
 
     paths: tuple[str, ...]
@@ -176,6 +180,7 @@ class Sandbox:
     before: tuple[tuple[str, ...], ...] = ()
     marks: tuple[str, ...] = ()
     reloads: bool = False
+    stop_signal: str | None = None
 
 
 def has_gpu(host: Host) -> bool:
@@ -210,6 +215,7 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         credentials=[one for one in sandbox.secrets if not one.environment],
         variables=[one.path for one in sandbox.secrets if one.environment],
         reloads=sandbox.reloads,
+        stop_signal=sandbox.stop_signal,
     )
     return Unit(unit_name(wanted), content)
 

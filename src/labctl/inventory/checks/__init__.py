@@ -2,15 +2,15 @@
 
 Decided from the rack alone, without files, network or clock, subject by subject: what must be unique and
 what is referred to (``names``), services and their ports (``services``), llama-swap and its peers
-(``llamaswap``), cards and their caps (``cards``), drivers and backends (``drivers``), circuits and power
-supplies (``power``), sleeping and waking (``sleep``).
+(``llamaswap``), gateways and vector stores (``gateways``), cards and their caps (``cards``), drivers and
+backends (``drivers``), circuits and power supplies (``power``), sleeping and waking (``sleep``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from labctl.inventory.checks import cards, drivers, llamaswap, names, power, services, sleep
+from labctl.inventory.checks import cards, drivers, gateways, llamaswap, names, power, services, sleep
 from labctl.inventory.checks.finding import Finding
 from labctl.inventory.rack import Rack
 
@@ -32,6 +32,7 @@ CHECKS: tuple[Callable[[Rack], Iterator[Finding]], ...] = (
     services.services,
     services.ports,
     llamaswap.llama_swaps,
+    gateways.gateways,
     names.models,
     sleep.references,
     sleep.idle,
