@@ -159,6 +159,17 @@ def units_of(rack: Rack, host: Host, build: EngineBuild, *, by_link: bool = Fals
     return tuple(dict.fromkeys(found))
 
 
+def tried_units(rack: Rack, host: Host) -> tuple[str, ...]:
+    """Return the units whose engine runs from the backend that was proved."""
+    found = []
+    for service in host.services:
+        for wanted in (service, *(engine for below, engine in each_engine(service) if below)):
+            chosen = choice(rack, host, wanted)
+            if chosen is not None and chosen.tried:
+                found.append(f"labctl-{service.name}.service")
+    return tuple(dict.fromkeys(found))
+
+
 def marks(rack: Rack, host: Host, wanted: Program) -> tuple[str, ...]:
     """Return a line for each build of a service, so that a unit's text changes when its build does."""
     found = choice(rack, host, wanted)
