@@ -34,9 +34,9 @@ def rack(hub: str, rig: str = OPEN, more: str = "") -> str:
 @pytest.mark.parametrize(
     ("hub", "rig", "field", "reason", "hint"),
     [
-        ('LiteLlm(name="g", port=4000, binary="/b", listen="0.0.0.0")', OPEN, "api_key", "is missing: it listens on 0.0.0.0", 'add api_key=Secret(file="keys/NAME")'),
-        ('Bifrost(name="g", port=4000, binary="/b", listen="0.0.0.0")', OPEN, "api_key", "is missing: it listens on 0.0.0.0", 'listen on "127.0.0.1"'),
-        ('Olla(name="g", port=4000, binary="/b", listen="0.0.0.0")', OPEN, "listen", "Olla asks nobody for a key, so on 0.0.0.0 anybody could use the rack", "take LiteLlm(...)"),
+        ('LiteLlm(name="g", port=4000, binary="/b", listen="0.0.0.0")', OPEN, "listen", "listens on 0.0.0.0 without a key", 'add api_key=Secret(file='),
+        ('Bifrost(name="g", port=4000, binary="/b", listen="0.0.0.0")', OPEN, "listen", "listens on 0.0.0.0 without a key", 'listen on "127.0.0.1"'),
+        ('Olla(name="g", port=4000, binary="/b", listen="0.0.0.0")', OPEN, "listen", "listens on 0.0.0.0, but Olla asks nobody for a key", "put a llama-swap or a gateway before it"),
         (f'Olla(name="g", port=4000, binary="/b", {KEY})', OPEN, "api_key", "Olla asks nobody for a key", "remove it"),
         (f'LiteLlm(name="g", port=4001, binary="/b", listen="0.0.0.0", {KEY})', OPEN, "port", "the firewall keeps port 4001 closed", "add 4001"),
         ('LiteLlm(name="g", port=4000, binary="/b", hosts=["rigg"])', OPEN, "hosts[0]", "there is no host called 'rigg'", "did you mean rig?"),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.rack
 
 STORE = 'PgVector(name="vectors", port=5433, password=Secret(file="keys/vectors")),\n'
 PASSWORD = "an-0rdinary-passw0rd"
-STATE = "/var/lib/labctl-vectors"
+PSQL = "/opt/labctl/postgresql/bin/psql -XAtq -v ON_ERROR_STOP=1 -h 127.0.0.1 -p 5433"
 # What a gateway's program would read: its variables and its arguments; then it stays.
 STAND_IN = """\
 #!/usr/bin/python3
@@ -55,8 +55,7 @@ def served(request: pytest.FixtureRequest, rack: Lab, hosts, rack_file: Callable
 
 def ask(served: Declared, sql: str, password: str = PASSWORD, status: int = 0) -> str:
     """Ask the database as its owner would, over TCP."""
-    psql = "/opt/labctl/postgresql/bin/psql -XAtq -h 127.0.0.1 -p 5433 -U rag -d rag -v ON_ERROR_STOP=1"
-    return served.run(f'PGPASSWORD={password} {psql} -c "{sql}"', status)
+    return served.run(f'PGPASSWORD={password} {PSQL} -U rag -d rag -c "{sql}"', status)
 
 
 def test_a_vector_store_answers_after_apply_and_a_second_apply_changes_nothing(served: Declared) -> None:
@@ -88,7 +87,7 @@ def test_the_password_is_nowhere_on_the_host_and_a_wrong_one_is_refused(served: 
     # Nobody is superuser over TCP, and the owner is none.
     assert ask(served, "select rolsuper from pg_roles where rolname = current_user") == "f"
     served.run(
-        "PGPASSWORD=x /opt/labctl/postgresql/bin/psql -h 127.0.0.1 -p 5433 -U labctl-pg -d postgres -c 'select 1'",
+        f"PGPASSWORD={PASSWORD} {PSQL} -U labctl-pg -d postgres -c 'select 1'",
         status=2,
     )
     found = served.run(f"grep -rl {PASSWORD} /etc /var/lib /var/log /run/labctl 2>/dev/null || :")
@@ -121,7 +120,7 @@ def test_another_password_is_set_without_a_restart_and_data_outlives_the_service
 
 def test_a_cluster_that_somebody_has_stays_as_it_is(served: Declared) -> None:
     served.run(
-        "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql >/dev/null 2>&1"
+        "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql >/dev/null"
     )
     look = "pg_lsclusters -h; systemctl show -p MainPID --value postgresql@17-main"
     before = served.run(look)

@@ -1,18 +1,17 @@
-"""Gateways and vector stores: do they have something to serve, and may everybody ask them who can reach them?
+"""Gateways and vector stores: do they have something to serve, and whose data lies in whose hands?
 
-A gateway that is told whose models to serve must reach them; one for the whole rack leaves out what it cannot
+Keys, and who must have one, are checked with those of all other servers (``engines``). A gateway that is told whose models to serve must reach them; one for the whole rack leaves out what it cannot
 reach, and says so in its configuration, but must have something left.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
 from labctl.inventory.checks.finding import Finding, Where, each_host, missing
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
-from labctl.inventory.services import Gateway, Olla, PgVector
+from labctl.inventory.services import Gateway, PgVector
 from labctl.inventory.upstreams import reach
 
 _RESERVED = ("postgres", "template0", "template1", "public", "none")
@@ -24,28 +23,8 @@ def gateways(rack: Rack) -> Iterator[Finding]:
         for place, service in enumerate(host.services):
             here = (*at, "services", place)
             if isinstance(service, Gateway):
-                yield from _door(here, service)
                 yield from _served(here, rack, host, service)
         yield from _stores(at, host)
-
-
-def _door(at: Where, gateway: Gateway) -> Iterator[Finding]:
-    outside = not ipaddress.ip_address(gateway.listen).is_loopback
-    if isinstance(gateway, Olla):
-        if gateway.api_key is not None:
-            yield Finding((*at, "api_key"), "Olla asks nobody for a key", "remove it")
-        if outside:
-            yield Finding(
-                (*at, "listen"),
-                f"Olla asks nobody for a key, so on {gateway.listen} anybody could use the rack",
-                'listen on "127.0.0.1", or take LiteLlm(...) or a LlamaSwap(...) with peers instead',
-            )
-    elif outside and gateway.api_key is None:
-        yield Finding(
-            (*at, "api_key"),
-            f"is missing: it listens on {gateway.listen}, where anybody could ask it",
-            'add api_key=Secret(file="keys/NAME"), or listen on "127.0.0.1"',
-        )
 
 
 def _served(at: Where, rack: Rack, host: Host, gateway: Gateway) -> Iterator[Finding]:

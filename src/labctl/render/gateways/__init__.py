@@ -12,8 +12,12 @@ from labctl.inventory import Bifrost, Host, LiteLlm, Olla, PgVector, Rack
 from labctl.inventory.services import Program
 from labctl.render.engines.terms import Launch
 from labctl.render.gateways import bifrost, litellm, olla, pgvector
+from labctl.render.gateways.terms import FOLDER
 
-__all__ = ["launch"]
+__all__ = ["FOLDERS", "launch"]
+
+# Where their configurations lie, and nobody else's.
+FOLDERS = tuple(f"{FOLDER}/{kind}" for kind in ("bifrost", "litellm", "olla", "pgvector"))
 
 
 def launch(rack: Rack, host: Host, wanted: Program) -> Launch:

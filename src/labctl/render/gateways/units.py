@@ -23,6 +23,7 @@ def gateway(rack: Rack, host: Host, wanted: Gateway) -> Unit:
         lock_memory=False,
         environment=start.env,
         secrets=start.secrets,
+        files=start.files,
         before=start.before,
         marks=start.marks,
     )
@@ -37,6 +38,7 @@ def pgvector(rack: Rack, host: Host, wanted: PgVector) -> Unit:
         gpu=False,
         jit=False,
         lock_memory=False,
+        files=start.files,
         before=start.before,
         marks=start.marks,
         # Its default would wait for every client to leave, and then be killed.
