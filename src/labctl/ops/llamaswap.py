@@ -5,7 +5,8 @@ moment, as nobody, in a network of its own, without preloads. It reloads on SIGH
 models, changed or not; the plan says which are loaded. A bad configuration is only logged, the old one
 stays, and the API shows nothing of it; so after a reload the list of models and what is loaded are read
 back and compared. Each listed model bears the digest of its configuration, by which one that was never taken up
-is found, also by a later plan. A note below /run says that a reload is owed, from before the file changes until it was seen.
+is found, also by a later plan. A note below /run says that a reload is owed, from before the file changes
+until it was seen.
 
 An unchanged configuration is not touched, and no model is stopped.
 """
