@@ -2,10 +2,11 @@
 
 Hazards, each seen: llama-swap has no check of a configuration, so it is started with the new one for a
 moment, as nobody, in a network of its own, without preloads. It reloads on SIGHUP, and then stops **all**
-models, changed or not; the plan says which are loaded. A bad configuration is only logged, the old one stays, and the
-API shows nothing of it; so after a reload the list of models and what is loaded are read back and compared.
-Each listed model bears the digest of its configuration, by which one that was never taken up is found, also
-by a later plan. A note below /run says that a reload is owed, from before the file changes until it was seen.
+models, changed or not; the plan says which are loaded. A bad configuration is only logged, the old one
+stays, and the API shows nothing of it; so after a reload the list of models and what is loaded are read
+back and compared. Each listed model bears the digest of its configuration, by which one that was never taken up
+is found, also by a later plan. A note below /run says that a reload is owed, from before the file changes
+until it was seen.
 
 An unchanged configuration is not touched, and no model is stopped.
 """

@@ -79,7 +79,7 @@ def _clashes(at: Where, rack: Rack, swap: LlamaSwap, found: Sequence[Peer]) -> I
     first: dict[str, Peer] = {}
     whole: dict[str, Peer] = {}
     for peer in found:
-        for name in (name for one in served(rack, peer.swap) for name in one.names):
+        for name in dict.fromkeys(name for one in served(rack, peer.swap) for name in one.names):
             if name in first and name not in own | chosen:
                 yield Finding(
                     _place(at, swap, peer),

@@ -21,7 +21,7 @@ job=$!
 until grep -q 'llama-swap listening' "$work/out"; do
   if ! kill -0 "$job" 2>/dev/null; then
     # Its word on what is wrong; the path in it is that of the trial.
-    said=$(grep -a 'level=ERROR' "$work/out" | sed 's/.*error=//' | tail -n 1)
+    said=$(grep -aE '(^|[ =])ERROR ' "$work/out" | sed 's/.* error=//' | tail -n 1)
     [ -n "$said" ] || said=$(tail -n 3 "$work/out")
     fail "$program refuses the new $dest: $said; nothing was changed"
   fi
