@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
 from labctl.inventory import Host, LiteLlm, Rack
 from labctl.inventory.coldstart import cold_start
 from labctl.inventory.endpoints import Served
@@ -20,6 +18,7 @@ from labctl.render.engines.terms import ConfigFile, Launch
 from labctl.render.gateways.terms import (
     NO_KEY,
     OWN_KEY,
+    as_yaml,
     config_path,
     mark,
     own_key,
@@ -55,8 +54,7 @@ def config(rack: Rack, host: Host, gateway: LiteLlm) -> str:
             "disable_spend_logs": True,
         },
     }
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
-    return with_reasons(text, found.left_out)
+    return with_reasons(as_yaml(document), found.left_out)
 
 
 def _entry(upstream: Upstream, served: Served) -> dict[str, Any]:

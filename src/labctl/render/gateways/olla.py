@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
 from labctl.inventory import Host, Olla, Rack
 from labctl.inventory.services import Ollama
 from labctl.inventory.upstreams import Upstream, models_of, reach
 from labctl.render import places
 from labctl.render.engines.terms import ConfigFile, Launch
-from labctl.render.gateways.terms import config_path, mark, upstream_keys, with_reasons
+from labctl.render.gateways.terms import as_yaml, config_path, mark, upstream_keys, with_reasons
 
 # What Olla calls each kind of service, and the path that tells its health without any work.
 _KINDS = {
@@ -83,8 +81,7 @@ def config(rack: Rack, host: Host, gateway: Olla) -> str:
         "dashboard": {"enabled": False},
         "logging": {"level": "warn", "format": "json", "output": "stdout"},
     }
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
-    return with_reasons(text, found.left_out)
+    return with_reasons(as_yaml(document), found.left_out)
 
 
 def _endpoint(gateway: Olla, upstream: Upstream) -> dict[str, Any]:

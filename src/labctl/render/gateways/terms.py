@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from labctl.inventory.services import Gateway
 from labctl.inventory.upstreams import LeftOut, Upstream
@@ -54,6 +57,14 @@ def with_reasons(text: str, left_out: Sequence[LeftOut]) -> str:
     """Return a YAML document below the header and a line for each service that is left out."""
     lines = [HEADER, *(f"# Left out: {one}" for one in left_out)]
     return "\n".join(lines) + "\n" + text
+
+
+def as_yaml(document: Mapping[str, Any]) -> str:
+    """Return a document as YAML, in the order in which it was made."""
+    # libyaml writes the same, several times as fast, where PyYAML was built with it.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000)
+    return text
 
 
 def mark(content: str) -> str:

@@ -13,14 +13,17 @@ runs; its own API does not say.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from labctl.inventory import Host, LlamaSwap, Rack, Vllm
 from labctl.inventory.checks.llamaswap import WRAPPER
 from labctl.inventory.checks.swap_settings import MARK
+from labctl.inventory.remembered import remembered
 from labctl.inventory.services import Command, Swappable, Swapped
 from labctl.inventory.swapping import (
     WAKE_S,
@@ -45,23 +48,32 @@ HEALTH = {"llama-server": "/health", "vllm": "/health", "sglang": "/model_info",
 _CONNECT_S = 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Config:
-    """A configuration and what goes with it.
+    """A configuration and what goes with it. Its texts are made when they are asked for.
 
-    ``trial`` is the same without what would act (preloads, the store, looking at cards), for trying it out.
     ``listed`` is what ``/v1/models`` must show, ``commands`` what ``/running`` may show, with the macro of
     the port. ``launches`` are how its engines are started.
     """
 
     path: str
-    text: str
-    trial: str
+    head: str
+    wanted: Mapping[str, Any]
     digest: str
     listed: tuple[str, ...]
     commands: Mapping[str, str]
     secrets: tuple[Credential, ...]
     launches: tuple[Launch, ...]
+
+    @cached_property
+    def text(self) -> str:
+        """Return the configuration."""
+        return f"{self.head}{document(self.wanted)}"
+
+    @cached_property
+    def trial(self) -> str:
+        """Return the same without what would act (preloads, the store, looking at cards), to try it out."""
+        return document(_trial(self.wanted))
 
     @property
     def files(self) -> tuple[ConfigFile, ...]:
@@ -69,6 +81,7 @@ class Config:
         return tuple(file for one in self.launches for file in one.files)
 
 
+@remembered(4)
 def config(rack: Rack, host: Host, swap: LlamaSwap) -> Config:
     """Return the configuration of a llama-swap of ``host``.
 
@@ -85,13 +98,14 @@ def config(rack: Rack, host: Host, swap: LlamaSwap) -> Config:
         if name != "routing":
             wanted[name] = deepcopy(value)
     head = _head(host, swap, starts)
-    digest = hashlib.sha256(f"{head}{document(wanted)}".encode()).hexdigest()[:16]
+    # JSON says as well what changed, and is made much faster than YAML.
+    digest = hashlib.sha256(f"{head}{json.dumps(wanted, default=str)}".encode()).hexdigest()[:16]
     for model in models.values():
         model["metadata"] = {**model.get("metadata", {}), MARK: digest}
     return Config(
         f"{FOLDER}/{swap.name}.yaml",
-        f"{head}{document(wanted)}",
-        document(_trial(wanted)),
+        head,
+        wanted,
         digest,
         _listed(rack, swap, mine, others),
         {name: model["cmd"] for name, model in models.items()},

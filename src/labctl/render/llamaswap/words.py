@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 
+# libyaml writes the same, five times as fast, where PyYAML was built with it.
+_FAST: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 PORT = "${PORT}"
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 _PLAIN_TEXT = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*[A-Za-z0-9_]|[A-Za-z]")
@@ -50,7 +52,7 @@ def with_environment(argv: Sequence[str], env: Mapping[str, str]) -> tuple[list[
     return ["/usr/bin/env", *(f"{name}={value}" for name, value in sorted(hidden.items())), *argv], plain
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(_FAST):  # type: ignore[misc]
     """Writes texts in double quotes unless no reader of YAML could take them for anything else."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -60,7 +62,10 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: _Dumper, data: str) -> yaml.ScalarNode:
     plain = _PLAIN_TEXT.fullmatch(data) and data.lower() not in _NO_TEXT
-    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=None if plain else '"')
+    node: yaml.ScalarNode = dumper.represent_scalar(
+        "tag:yaml.org,2002:str", data, style=None if plain else '"'
+    )
+    return node
 
 
 _Dumper.add_representer(str, _text)
@@ -69,4 +74,4 @@ _Dumper.add_representer(tuple, lambda dumper, data: dumper.represent_list(data))
 
 def document(value: Mapping[str, Any]) -> str:
     """Return a mapping as YAML, its keys in their order and every text on one line."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=2**31)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=2**31 - 1)
