@@ -54,6 +54,7 @@ def one(rack: Rack, spec: Host, swap: LlamaSwap) -> None:
         keys=keys(made),
         env=swap.env,
         keyed=swap.api_key is not None,
+        sleeps=made.sleeps,
     )
     llamaswap.configured(name=f"configuration of {swap.name}", swap=goal)
     systemd.unit(name=f"service {swap.name}", unit=unit.name, content=unit.content)

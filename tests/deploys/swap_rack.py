@@ -27,11 +27,11 @@ UUIDS = [f"GPU-{n}1111111-2222-3333-4444-555555555555" for n in range(2)]
 
 
 def _model(name: str, gb: int, *aliases: str) -> Model:
-    file = ModelFile(name=f"{name}.gguf", sha256=f"{gb:064x}", size=gb * 10**9)
+    file = ModelFile(name="model.gguf", sha256=f"{gb:064x}", size=gb * 10**9)
     return Model(id=name, source=f"https://models.example/{name}", files=(file,), aliases=aliases)
 
 
-MODELS = (_model("qwen", 40, "big", "coder"), _model("tiny", 1), _model("embed", 1), _model("org/odd:1", 2))
+MODELS = (_model("qwen", 40, "big", "coder"), _model("tiny", 1), _model("embed", 1))
 ONE = LlamaSwap(
     name="swap",
     port=8080,
@@ -46,7 +46,7 @@ ONE = LlamaSwap(
     ),
     models=(
         Swapped(
-            engine=LlamaServer(name="e1", binary="/opt/e", model="big", gpus=("s0", "s1"), ctx_size=8192),
+            engine=LlamaServer(name="e1", binary="/usr/bin/e", model="big", gpus=("s0", "s1"), ctx_size=8192),
             ttl="2h",
             concurrency_limit=4,
             send_loading_state=True,
@@ -55,11 +55,11 @@ ONE = LlamaSwap(
         ),
         Swapped(
             engine=LlamaServer(
-                name="e2", binary="/opt/e", model="tiny", extra_args=("--chat-template", "a 'b' ${x} $")
+                name="e2", binary="/usr/bin/e", model="tiny", extra_args=("--chat-template", "a 'b' ${x} $")
             ),
         ),
-        Swapped(engine=Sglang(name="e3", binary="/opt/s", model="org/odd:1"), unlisted=True),
-        Swapped(engine=Command(name="tts", argv=("/opt/tts", "--port=${PORT}"), env={"VOICE": "${me}"})),
+        Swapped(engine=Sglang(name="e3", binary="/usr/bin/s", model="org/odd:1"), unlisted=True),
+        Swapped(engine=Command(name="tts", argv=("/usr/bin/tts", "--port=${PORT}"), env={"VOICE": "${me}"})),
     ),
     settings={"logLevel": "warn", "routing": {"scheduler": {"use": "fifo"}}, "includeAliasesInList": True},
 )
@@ -71,10 +71,10 @@ TWO = LlamaSwap(
     matrix=SwapMatrix(vars={"e": "embed"}, sets={"all": "e & sleeper"}, evict_costs={"e": 9}),
     macros={"vllm-wrapper": "/usr/local/bin/vllm-wrapper"},
     models=(
-        Swapped(engine=LlamaServer(name="e1", binary="/opt/e", model="embed")),
+        Swapped(engine=LlamaServer(name="e1", binary="/usr/bin/e", model="embed")),
         Swapped(
             engine=Vllm(
-                name="e2", binary="/opt/v", model="sleeper", enable_sleep_mode=True, load_timeout="5m"
+                name="e2", binary="/usr/bin/v", model="sleeper", enable_sleep_mode=True, load_timeout="5m"
             ),
             sleep=True,
         ),
@@ -88,7 +88,11 @@ RACK = Rack(
             version="250", archive=Artifact(url="https://example/llama-swap.tar.gz", sha256="0" * 64)
         ),
     ),
-    models=(*MODELS, Model(id="sleeper", source="/srv/sleeper")),
+    models=(
+        *MODELS,
+        Model(id="sleeper", source="/srv/models/sleeper"),
+        Model(id="org/odd:1", source="/srv/models/odd"),
+    ),
     hosts=(
         Host(
             name="one",

@@ -162,7 +162,7 @@ def test_the_unit_reloads_by_a_signal_and_never_watches_the_file() -> None:
     assert (
         'ExecStart="/opt/labctl/llama-swap/current/llama-swap" "-config" "/etc/labctl/llama-swap/swap.yaml" "-listen" "0.0.0.0:8080"'
         in text
-    )  # noqa: E501
+    )
     assert "watch-config" not in text
 
 
@@ -249,7 +249,7 @@ def test_any_argument_and_variable_arrives_as_it_is(words: list[str], env: dict[
             ["no", "on", "1e3", "0x1F", "1_000", "~", "null", ".inf", "1:30", "- a", "a: b", "=", "<<"]
         ),
     )
-)  # noqa: E501
+)
 def test_any_text_stays_a_text(text: str) -> None:
     rendered = document({"key": text, "list": [text]})
     assert yaml.safe_load(rendered) == {"key": text, "list": [text]}

@@ -45,6 +45,7 @@ class Swap:
     ``trial`` is the configuration without what would act, ``url`` where it answers on its own host. ``keys``
     are files of variables with the sha256 that each shall have, the one that clients' key is in first if
     ``keyed``. ``env`` are its other variables. ``listed``, ``digest`` and ``commands`` are what it must show.
+    ``sleeps``: it has engines that outlive a reload, so it is restarted instead.
     """
 
     unit: str
@@ -60,6 +61,7 @@ class Swap:
     keys: tuple[tuple[str, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     keyed: bool = False
+    sleeps: bool = False
 
     @property
     def note(self) -> str:
@@ -184,6 +186,7 @@ def serving(swap: Swap) -> Commands:
 
 def _act(swap: Swap, seen: Seen, state: UnitInfo, unit: Wanted) -> tuple[str, str]:
     """Return what is left to do ("" where the unit's own operation does it), and why; no reason: nothing."""
+    read_again = "restart" if swap.sleeps else "reload"
     if not state.is_running:
         return "", "starts with its new configuration"
     if state.stale or state.needs_reload or state.file.kind != "file" or state.file.sha256 != unit.sha256:
@@ -193,11 +196,11 @@ def _act(swap: Swap, seen: Seen, state: UnitInfo, unit: Wanted) -> tuple[str, st
         if info.sha256 != sha256:
             return "", f"restarts, since {path.rpartition('/')[2]} changed"
     if seen.owed or seen.file.sha256 != _wanted(swap).sha256:
-        return "reload", "its configuration changed"
+        return read_again, "its configuration changed"
     if seen.models is None:
         # Nothing is stopped on a doubt: it is asked again, and the run fails if it stays silent.
         return "", "it runs and did not answer"
-    return ("reload", why) if (why := _differs(swap, seen.models)) else ("", "")
+    return (read_again, why) if (why := _differs(swap, seen.models)) else ("", "")
 
 
 def _differs(swap: Swap, models: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 # llamaswap.sh look UNIT NOTE URL KEYFILE: which models it lists and which are loaded; never fails.
-# llamaswap.sh serve UNIT NOTE URL KEYFILE ACT SECONDS, expectations as JSON on stdin: ACT is reload or ""; then
-# what it serves is read back and compared. The key is read from KEYFILE here, so it is on no
+# llamaswap.sh serve UNIT NOTE URL KEYFILE ACT SECONDS, expectations as JSON on stdin: ACT is reload,
+# restart or ""; then what it serves is read back and compared. The key is read from KEYFILE here, so it is on no
 # command line.
 verb=$1 unit=$2 note=$3
 program='

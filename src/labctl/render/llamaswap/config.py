@@ -51,7 +51,8 @@ class Config:
 
     ``trial`` is the same without what would act (preloads, the store, looking at cards), for trying it out.
     ``listed`` is what ``/v1/models`` must show, ``commands`` what ``/running`` may show, with the macro of
-    the port. ``launches`` are how its engines are started.
+    the port. ``launches`` are how its engines are started. ``sleeps``: an engine may outlive its turns, and then
+    would outlive a reload too.
     """
 
     path: str
@@ -62,6 +63,7 @@ class Config:
     commands: Mapping[str, str]
     secrets: tuple[Credential, ...]
     launches: tuple[Launch, ...]
+    sleeps: bool
 
     @property
     def files(self) -> tuple[ConfigFile, ...]:
@@ -97,6 +99,7 @@ def config(rack: Rack, host: Host, swap: LlamaSwap) -> Config:
         {name: model["cmd"] for name, model in models.items()},
         _secrets(swap, others),
         tuple(starts),
+        any(one.sleep for one in swap.models),
     )
 
 
