@@ -51,8 +51,8 @@ class Config:
 
     ``trial`` is the same without what would act (preloads, the store, looking at cards), for trying it out.
     ``listed`` is what ``/v1/models`` must show, ``commands`` what ``/running`` may show, with the macro of
-    the port. ``launches`` are how its engines are started. ``sleeps``: an engine may outlive its turns, and then
-    would outlive a reload too.
+    the port. ``launches`` are how its engines are started. ``sleeps``: an engine may outlive its turns, and
+    would outlive a reload, too.
     """
 
     path: str
