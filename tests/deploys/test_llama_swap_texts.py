@@ -259,6 +259,19 @@ def test_any_text_stays_a_text(text: str) -> None:
     assert '"' in rendered or re.fullmatch(r"[A-Za-z/][A-Za-z0-9_./-]*", text)
 
 
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS, st.text(max_size=9)
+)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3))
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=4))
+def test_whatever_settings_hold_is_read_as_it_is(value: dict[str, Any]) -> None:
+    assert yaml.safe_load(document(value)) == value
+
+
 def test_a_large_rack_has_one_look_at_each_model() -> None:
     models = tuple(Model(id=f"m{n}", source=f"/srv/m{n}") for n in range(400))
     hosts = tuple(
