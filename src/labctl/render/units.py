@@ -173,8 +173,8 @@ class Sandbox:
     that is writable and executable, ``environment`` yields to the inventory's own. ``secrets`` reach it as
     credentials or variables, ``files`` are its configuration, ``before`` are commands that come first.
     ``marks`` are comments: another build or model file under the same path means another text, hence exactly
-    one restart. ``reloads``: it reads its configuration again on SIGHUP. ``stop_signal`` ends it, where not
-    SIGTERM.
+    one restart. ``reloads``: it reads its configuration again on SIGHUP. ``stop_signal`` ends it, where that
+    is not SIGTERM.
     """
 
     paths: tuple[str, ...]

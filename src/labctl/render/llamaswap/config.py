@@ -13,11 +13,9 @@ runs; its own API does not say.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from labctl.inventory import Host, LlamaSwap, Rack, Vllm
@@ -48,32 +46,29 @@ HEALTH = {"llama-server": "/health", "vllm": "/health", "sglang": "/model_info",
 _CONNECT_S = 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Config:
-    """A configuration and what goes with it. Its texts are made when they are asked for.
+    """A configuration and what goes with it.
 
     ``listed`` is what ``/v1/models`` must show, ``commands`` what ``/running`` may show, with the macro of
-    the port. ``launches`` are how its engines are started.
+    the port. ``launches`` are how its engines are started. ``sleeps``: an engine may outlive its turns, and
+    would outlive a reload, too.
     """
 
     path: str
-    head: str
-    wanted: Mapping[str, Any]
+    text: str
     digest: str
     listed: tuple[str, ...]
     commands: Mapping[str, str]
     secrets: tuple[Credential, ...]
     launches: tuple[Launch, ...]
+    sleeps: bool
+    values: Mapping[str, Any]
 
-    @cached_property
-    def text(self) -> str:
-        """Return the configuration."""
-        return f"{self.head}{document(self.wanted)}"
-
-    @cached_property
+    @property
     def trial(self) -> str:
-        """Return the same without what would act (preloads, the store, looking at cards), to try it out."""
-        return document(_trial(self.wanted))
+        """Return the same configuration without what would act, and with what makes its start be told."""
+        return document(_trial(self.values))
 
     @property
     def files(self) -> tuple[ConfigFile, ...]:
@@ -98,19 +93,19 @@ def config(rack: Rack, host: Host, swap: LlamaSwap) -> Config:
         if name != "routing":
             wanted[name] = deepcopy(value)
     head = _head(host, swap, starts)
-    # JSON says as well what changed, and is made much faster than YAML.
-    digest = hashlib.sha256(f"{head}{json.dumps(wanted, default=str)}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{head}{document(wanted)}".encode()).hexdigest()[:16]
     for model in models.values():
         model["metadata"] = {**model.get("metadata", {}), MARK: digest}
     return Config(
         f"{FOLDER}/{swap.name}.yaml",
-        head,
-        wanted,
+        f"{head}{document(wanted)}",
         digest,
         _listed(rack, swap, mine, others),
         {name: model["cmd"] for name, model in models.items()},
         _secrets(swap, others),
         tuple(starts),
+        any(one.sleep for one in swap.models),
+        wanted,
     )
 
 
@@ -237,7 +232,6 @@ def _secrets(swap: LlamaSwap, others: tuple[Peer, ...]) -> tuple[Credential, ...
 
 
 def _trial(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration without what would act, and with what makes its start be told."""
     quiet = {name: value for name, value in wanted.items() if name not in ("hooks", "store")}
     return {**quiet, "performance": {"disabled": True}, "logToStdout": "proxy", "logLevel": "info"}
 
