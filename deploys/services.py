@@ -16,7 +16,7 @@ from deploys.models import model_files
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Ollama, Rack
+from labctl.inventory import Host, LlamaSwap, Ollama, Rack
 from labctl.inventory.secrets import value_of
 from labctl.ops import backend, engines, files, leftovers, ollama, systemd, users
 from labctl.render import credentials, places, units
@@ -50,6 +50,8 @@ def services() -> None:
             name="backend that was proved", path=places.AUTO, choice=backend.ENVIRONMENT, units=tried
         )
     for service, unit in wanted:
+        if isinstance(service, LlamaSwap):
+            continue  # started by deploys/llamaswap.py, after its configuration
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
         if isinstance(service, Ollama) and service.models:
             known_to_ollama(rack, spec, service, unit)

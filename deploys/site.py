@@ -8,6 +8,7 @@ from deploys.agent import agent
 from deploys.backend import backend
 from deploys.base import base
 from deploys.engines import engines
+from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
 from deploys.power import power
 from deploys.restart import restart
@@ -28,4 +29,5 @@ power()
 engines()
 backend()
 services()
+llama_swap()
 wol()

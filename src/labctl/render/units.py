@@ -49,6 +49,7 @@ KINDS = {
     "sglang": "labctl.render.units:engine",
     "tabbyapi": "labctl.render.units:engine",
     "ollama": "labctl.render.units:engine",
+    "llama-swap": "labctl.render.llamaswap.unit:llama_swap",
 }
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
@@ -168,7 +169,7 @@ class Sandbox:
     that is writable and executable, ``environment`` yields to the inventory's own. ``secrets`` reach it as
     credentials or variables, ``files`` are its configuration, ``before`` are commands that come first.
     ``marks`` are comments: another build or model file under the same path means another text, hence exactly
-    one restart.
+    one restart. ``reloads``: it reads its configuration again on SIGHUP.
     """
 
     paths: tuple[str, ...]
@@ -181,6 +182,7 @@ class Sandbox:
     files: tuple[ConfigFile, ...] = ()
     before: tuple[tuple[str, ...], ...] = ()
     marks: tuple[str, ...] = ()
+    reloads: bool = False
 
 
 def has_gpu(host: Host) -> bool:
@@ -214,6 +216,7 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         before=[command_line(argv) for argv in sandbox.before],
         credentials=[one for one in sandbox.secrets if not one.environment],
         variables=[one.path for one in sandbox.secrets if one.environment],
+        reloads=sandbox.reloads,
     )
     return Unit(unit_name(wanted), content, sandbox.secrets, sandbox.files)
 

@@ -2,15 +2,15 @@
 
 Decided from the rack alone, without files, network or clock, subject by subject: what must be unique and
 what is referred to (``names``), services and their ports (``services``), builds of engines, keys and
-options (``engines``), cards and their caps (``cards``),
-drivers and backends (``drivers``), circuits and power supplies (``power``), sleeping and waking (``sleep``).
+options (``engines``), llama-swap and its peers (``llamaswap``), cards and their caps (``cards``), drivers and
+backends (``drivers``), circuits and power supplies (``power``), sleeping and waking (``sleep``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from labctl.inventory.checks import cards, drivers, engines, names, power, services, sleep
+from labctl.inventory.checks import cards, drivers, engines, llamaswap, names, power, services, sleep
 from labctl.inventory.checks.finding import Finding
 from labctl.inventory.rack import Rack
 
@@ -36,6 +36,7 @@ CHECKS: tuple[Callable[[Rack], Iterator[Finding]], ...] = (
     engines.keys,
     engines.arguments,
     engines.options,
+    llamaswap.llama_swaps,
     names.models,
     sleep.references,
     sleep.idle,
