@@ -44,7 +44,8 @@ _rig = Host(name="rig", address="10.0.0.1", open_ports=[8080, 8001], ssh=Ssh(use
 """
 HUB = """\
 _hub = Host(name="hub", address="10.0.0.2", roles=["always-on"], open_ports=[8080], services=[
-    LlamaSwap(name="swap", port=8080, binary="/usr/bin/llama-swap", listen="0.0.0.0", api_key=Secret(file="keys/hub"), peers="rack")])
+    LlamaSwap(name="swap", port=8080, binary="/usr/bin/llama-swap", listen="0.0.0.0",
+              api_key=Secret(file="keys/hub"), peers="rack")])
 """
 OPEN = 'listen="0.0.0.0", api_key=Secret(env="RIG_KEY")'
 SHUT = 'listen="127.0.0.1"'

@@ -125,9 +125,12 @@ def arch_of(host: Host) -> Arch:
 
 
 def cards_of(host: Host, wanted: Program) -> tuple[Gpu, ...]:
-    """Return the cards that a service may use, in the host's order."""
+    """Return the cards that a service may use, in the order in which it names them, else the host's."""
     refs: tuple[str, ...] = getattr(wanted, "gpus", ())
-    return tuple(gpu for gpu in host.gpus if not refs or not set(refs).isdisjoint(gpu.refs))
+    if not refs:
+        return host.gpus
+    by_name = {name: gpu for gpu in host.gpus for name in gpu.refs}
+    return tuple(dict.fromkeys(by_name[name] for name in refs if name in by_name))
 
 
 def vendor_of(gpu: Gpu) -> str | None:

@@ -23,10 +23,10 @@ from labctl.domain.problem import LabctlError
 from labctl.inventory import Command, Host, Model, Ollama, Rack, Service, Sglang, TabbyApi, Vllm
 from labctl.inventory.services import Engine, Program, models_of
 from labctl.render.credentials import Credential
+from labctl.render.engines.ollama import PORT
 from labctl.render.launch import ConfigFile, launch
 
 SERVICE_USER = "labctl-svc"
-DEFAULT_PORT = 11434  # of Ollama, the one engine that needs none in the inventory
 UNIT_DIR = "/etc/systemd/system"
 # Second line of a service's unit: units of other subjects lack it, so they are never taken for a service's.
 MARKER = "# labctl service:"
@@ -148,7 +148,7 @@ def engine(rack: Rack, host: Host, wanted: Engine | Ollama) -> Unit:
     Raises:
         LabctlError: no build fits, or a card is named whose UUID is not known.
     """
-    start = launch(rack, host, wanted, port=str(wanted.port or DEFAULT_PORT))
+    start = launch(rack, host, wanted, port=str(wanted.port or PORT))
     sandbox = Sandbox(
         paths=start.reads,
         gpu=has_gpu(host),
