@@ -5,9 +5,12 @@ Run by hand, from the project's folder::
     .venv/bin/python bench/render_rack.py [--hosts 100] [--models 20] [--times 5] [--profile]
 
 Each host has a llama-swap with its models; one that is always on has a llama-swap with all of them as peers,
-and a gateway in front. Each run is a process of its own, since memory is the process's peak; starting Python
-and importing labctl is told apart. The promise for 100 hosts with 20 models each: less than 2 s, less than
-150 MB.
+and a gateway in front. Each run is a process of its own, since memory is the process's peak. ``both`` is
+loading and rendering by the clock, ``processor`` the same in processor time. The two are equal on a machine
+that does nothing else, since nothing here waits; so the second is what is judged. Starting Python and
+importing labctl come on top (``whole process``).
+
+The promise for 100 hosts with 20 models each: less than 2 s and less than 150 MB.
 """
 
 from __future__ import annotations
@@ -85,7 +88,7 @@ def work(file: Path) -> dict[str, float]:
     from labctl.render import gateways, units
     from labctl.render.llamaswap import config
 
-    start = time.perf_counter()
+    start, before = time.perf_counter(), time.process_time()
     rack = load_rack(file).rack
     loaded = time.perf_counter()
     texts = []
@@ -97,15 +100,15 @@ def work(file: Path) -> dict[str, float]:
             elif isinstance(service, Gateway):
                 texts += [one.content for one in gateways.launch(rack, host, service).files]
     rendered = time.perf_counter()
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    busy = time.process_time() - before
     return {
         "load and check": loaded - start,
         "render": rendered - loaded,
         "both": rendered - start,
         "texts": len(texts),
         "bytes": sum(map(len, texts)),
-        "processor": used.ru_utime + used.ru_stime,
-        "peak MB": used.ru_maxrss / 1000,
+        "processor": busy,
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }
 
 
@@ -124,13 +127,13 @@ def measured(file: Path, times: int) -> list[dict[str, float]]:
 def report(runs: list[dict[str, float]]) -> bool:
     """Print medians and the worst beside the promise; return whether the promise holds."""
     print(f"{'':16}{'median':>10}{'worst':>10}")
-    for part in ("load and check", "render", "both", "whole process", "processor", "peak MB"):
+    for part in ("load and check", "render", "both", "processor", "whole process", "peak MB"):
         values = [run[part] for run in runs]
         unit = "" if part.endswith("MB") else " s"
         print(f"{part:16}{statistics.median(values):>8.2f}{unit:2}{max(values):>8.2f}{unit:2}")
     print(f"{runs[0]['texts']:.0f} texts, {runs[0]['bytes'] / 1e6:.1f} MB")
     kept = (
-        statistics.median([run["both"] for run in runs]) < PROMISED_S
+        statistics.median([run["processor"] for run in runs]) < PROMISED_S
         and max(run["peak MB"] for run in runs) < PROMISED_MB
     )
     print(f"promise: < {PROMISED_S:.0f} s and < {PROMISED_MB} MB: {'kept' if kept else 'BROKEN'}")

@@ -18,7 +18,6 @@ from labctl.render.engines.terms import ConfigFile, Launch
 from labctl.render.gateways.terms import (
     NO_KEY,
     OWN_KEY,
-    as_yaml,
     config_path,
     mark,
     own_key,
@@ -54,7 +53,7 @@ def config(rack: Rack, host: Host, gateway: LiteLlm) -> str:
             "disable_spend_logs": True,
         },
     }
-    return with_reasons(as_yaml(document), found.left_out)
+    return with_reasons(document, found.left_out)
 
 
 def _entry(upstream: Upstream, served: Served) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from labctl.inventory.services import Ollama
 from labctl.inventory.upstreams import Upstream, models_of, reach
 from labctl.render import places
 from labctl.render.engines.terms import ConfigFile, Launch
-from labctl.render.gateways.terms import as_yaml, config_path, mark, upstream_keys, with_reasons
+from labctl.render.gateways.terms import config_path, mark, upstream_keys, with_reasons
 
 # What Olla calls each kind of service, and the path that tells its health without any work.
 _KINDS = {
@@ -81,7 +81,7 @@ def config(rack: Rack, host: Host, gateway: Olla) -> str:
         "dashboard": {"enabled": False},
         "logging": {"level": "warn", "format": "json", "output": "stdout"},
     }
-    return with_reasons(as_yaml(document), found.left_out)
+    return with_reasons(document, found.left_out)
 
 
 def _endpoint(gateway: Olla, upstream: Upstream) -> dict[str, Any]:

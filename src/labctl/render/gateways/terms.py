@@ -7,12 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from labctl.inventory.services import Gateway
 from labctl.inventory.upstreams import LeftOut, Upstream
 from labctl.render import HEADER
 from labctl.render.credentials import Credential
+from labctl.render.llamaswap.words import document
 
 FOLDER = "/etc/labctl"
 # Asked for by nobody, but some programs insist on a key.
@@ -53,18 +52,10 @@ def own_key(gateway: Gateway, prefix: str = "") -> list[Credential]:
     return [Credential(gateway.name, "own", gateway.api_key, form, environment=True)]
 
 
-def with_reasons(text: str, left_out: Sequence[LeftOut]) -> str:
+def with_reasons(wanted: Mapping[str, Any], left_out: Sequence[LeftOut]) -> str:
     """Return a YAML document below the header and a line for each service that is left out."""
     lines = [HEADER, *(f"# Left out: {one}" for one in left_out)]
-    return "\n".join(lines) + "\n" + text
-
-
-def as_yaml(document: Mapping[str, Any]) -> str:
-    """Return a document as YAML, in the order in which it was made."""
-    # libyaml writes the same, several times as fast, where PyYAML was built with it.
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000)
-    return text
+    return "\n".join(lines) + "\n" + document(wanted)
 
 
 def mark(content: str) -> str:
