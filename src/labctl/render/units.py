@@ -23,7 +23,7 @@ from labctl.domain.problem import LabctlError
 from labctl.inventory import Command, Host, Model, Ollama, Rack, Service, Sglang, TabbyApi, Vllm
 from labctl.inventory.services import Engine, Program, models_of
 from labctl.render.credentials import Credential
-from labctl.render.launch import launch
+from labctl.render.launch import ConfigFile, launch
 
 SERVICE_USER = "labctl-svc"
 DEFAULT_PORT = 11434  # of Ollama, the one engine that needs none in the inventory
@@ -59,10 +59,15 @@ _HOMES = ("/home/", "/root/", "/run/user/")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit to install: its name as systemctl takes it, and the text of its file."""
+    """A unit to install: its name as systemctl takes it, the text of its file, and what its program reads.
+
+    ``secrets`` and ``files`` are written before it, and it is restarted when one of them changes.
+    """
 
     name: str
     content: str
+    secrets: tuple[Credential, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
 
     @property
     def path(self) -> str:
@@ -147,6 +152,7 @@ def engine(rack: Rack, host: Host, wanted: Engine | Ollama) -> Unit:
         lock_memory=True,
         environment=start.env,
         secrets=start.secrets,
+        files=start.files,
         before=start.before,
         marks=start.marks,
     )
@@ -160,10 +166,10 @@ class Sandbox:
     """What a service may see and do beyond nothing.
 
     ``paths`` are those that it must be able to read, ``gpu`` shows it the cards, ``jit`` allows memory
-    that is writable and executable, ``environment`` yields to the inventory's own.
-    ``secrets`` reach it as credentials or variables, ``before`` are commands that come first. ``marks`` are
-    comments: another build or model file under the same path means another text, hence exactly one restart.
-    ``reloads``: it reads its configuration again on SIGHUP.
+    that is writable and executable, ``environment`` yields to the inventory's own. ``secrets`` reach it as
+    credentials or variables, ``files`` are its configuration, ``before`` are commands that come first.
+    ``marks`` are comments: another build or model file under the same path means another text, hence exactly
+    one restart. ``reloads``: it reads its configuration again on SIGHUP.
     """
 
     paths: tuple[str, ...]
@@ -173,6 +179,7 @@ class Sandbox:
     working_dir: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[Credential, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
     before: tuple[tuple[str, ...], ...] = ()
     marks: tuple[str, ...] = ()
     reloads: bool = False
@@ -211,7 +218,7 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         variables=[one.path for one in sandbox.secrets if one.environment],
         reloads=sandbox.reloads,
     )
-    return Unit(unit_name(wanted), content)
+    return Unit(unit_name(wanted), content, sandbox.secrets, sandbox.files)
 
 
 def _mounts(paths: tuple[str, ...]) -> list[str]:
