@@ -1,9 +1,9 @@
 """The memory of a host that models can be in, as fit planning counts it.
 
-A card has what its row of the table says, less what its driver keeps, less a reserve where a monitor hangs on
-it. Cards that share the machine's memory, and main memory there, are one pool; the system keeps its part of
-it (``domain.unified``). Main memory elsewhere is what ``memory_gib`` says, less the system's part. A size that
-nobody stated is 0, which is "not known".
+A card has what its row of the table says, less what its driver keeps, less a reserve where a monitor hangs
+on it. Cards that share the machine's memory, and main memory there, are one pool; the system keeps its part
+of it (``domain.unified``). Main memory elsewhere is what ``memory_gib`` says, less the system's part. A size
+that nobody stated is 0, which is "not known".
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def shared(name: str, total_gib: int | None, bandwidth: int) -> Device:
     """Return a card whose memory is the machine's own."""
     if total_gib is None:
         return Device(name, "unified", 0, 0, bandwidth, UNIFIED)
-    return Device(
-        name, "unified", total_gib * GIB, unified.reserve_gib(total_gib) * GIB, bandwidth, UNIFIED
-    )
+    return Device(name, "unified", total_gib * GIB, unified.reserve_gib(total_gib) * GIB, bandwidth, UNIFIED)
 
 
 def chosen(host: Host, refs: Sequence[str]) -> tuple[Device, ...]:

@@ -15,7 +15,8 @@ from labctl.domain.fit.terms import Device, Estimate, Use
 from labctl.domain.fit.together import judge
 
 STEP = 1024
-_WIDE = ("f32", "f16", "bf16")
+_WIDE = ("f32", "f16", "bf16", "auto")
+_NARROW = "q8_0"
 _OFFERED = 3
 
 
@@ -24,8 +25,8 @@ class Part:
     """One of the models that are loaded together: how it is used, and how to estimate another use of it.
 
     ``options`` are the engine's words for what may be changed: ``context``, ``users`` and ``cache``, as far
-    as it has them. ``use`` None: it cannot be changed, only left out. ``slots`` is by how much the engine's
-    option for the context counts more than one sequence.
+    as it has them, and in ``narrow`` the type of a cache of eight bits. ``use`` None: it cannot be changed,
+    only left out. ``slots`` is by how much the engine's option for the context counts more than one sequence.
     """
 
     name: str
@@ -72,7 +73,8 @@ def _of_one(part: Part, others: Sequence[Estimate], devices: Sequence[Device]) -
         return _fits([*others, again(changed)], devices)
 
     word = part.option("cache")
-    if word and use.cache_k in _WIDE and fits(replace(use, cache_k="q8_0", cache_v="q8_0")):
+    narrow = part.option("narrow") or _NARROW
+    if word and use.cache_k in _WIDE and fits(replace(use, cache_k=narrow, cache_v=narrow)):
         yield f"{word} for {part.name}"
     if word := part.option("context"):
         longest = _longest(use.context, lambda tokens: fits(replace(use, context=tokens)))
