@@ -38,11 +38,12 @@ from labctl.inventory.models import Model
 from labctl.inventory.rack import Rack
 from labctl.inventory.services import (
     Command,
-    Engine,
     LlamaServer,
     LlamaSwap,
     Ollama,
     RpcServer,
+    Sglang,
+    TabbyApi,
     Vllm,
     each_engine,
 )
