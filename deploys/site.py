@@ -6,6 +6,7 @@ Drivers come first, then the reboot that they may need, then what needs the driv
 from deploys.agent import agent
 from deploys.backend import backend
 from deploys.base import base
+from deploys.forced import forced
 from deploys.nvidia import nvidia
 from deploys.power import power
 from deploys.restart import restart
@@ -17,6 +18,7 @@ from deploys.wol import wol
 
 base()
 agent()
+forced()
 unified()
 nvidia()
 rocm()

@@ -22,8 +22,6 @@ from labctl.inventory.services import LlamaServer, Ollama, Sglang, TabbyApi, Vll
 _AUTO_SLOTS = 4
 _VLLM_SHARE = 0.9  # vLLM's own default of gpu_memory_utilization
 _SGLANG_SHARE = 0.88  # SGLang computes its own from the card; this is what it comes to on 24 GiB
-# TabbyAPI's cache in bits, as the type of llama.cpp that takes at least as much.
-_TABBY_BITS = {"8": "q8_0", "7": "q8_0", "6": "q8_0", "5": "q5_1", "4": "q4_1", "3": "q4_1", "2": "q4_1"}
 # Flags in `extra_args` that change what is counted here.
 _COUNTED = {
     *("-c", "--ctx-size", "-ngl", "--n-gpu-layers", "--gpu-layers", "-np", "--parallel", "-ub", "-b"),
@@ -141,12 +139,12 @@ def _sglang(served: Served, shape: ModelShape, parts: Parts) -> Mapping[str, Any
 def _tabbyapi(served: Served, shape: ModelShape, parts: Parts) -> Mapping[str, Any]:
     engine = served.engine
     assert isinstance(engine, TabbyApi)
-    keys, _, values = (engine.cache_mode or "FP16").upper().removeprefix("Q").partition(",")
+    keys, _, values = (engine.cache_mode or "FP16").partition(",")
     return {
         "engine": "tabbyapi",
         "context": engine.cache_size or engine.max_seq_len or shape.trained_context,
-        "cache_k": _TABBY_BITS.get(keys.strip(), "f16"),
-        "cache_v": _TABBY_BITS.get((values or keys).strip(), "f16"),
+        "cache_k": keys.strip().lower(),
+        "cache_v": (values or keys).strip().lower(),
         "tensor_parallel": _cards(served) if engine.tensor_parallel else 1,
         "shares": engine.gpu_split,
         "micro_batch": engine.chunk_size or 2048,
@@ -190,7 +188,7 @@ _WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "vllm": (("cache", 'kv_cache_dtype="fp8"'), ("narrow", "fp8"), ("context", "max_model_len")),
     "sglang": (("cache", 'kv_cache_dtype="fp8_e5m2"'), ("narrow", "fp8_e5m2"), ("context", "context_length")),
-    "tabbyapi": (("cache", 'cache_mode="8,8"'), ("context", "cache_size")),
+    "tabbyapi": (("cache", 'cache_mode="8,8"'), ("narrow", "8"), ("context", "cache_size")),
     "ollama": (
         ("cache", 'kv_cache_type="q8_0"'),
         ("context", "context_length"),

@@ -15,7 +15,7 @@ from labctl.domain.fit.terms import Device, Estimate, Use
 from labctl.domain.fit.together import judge
 
 STEP = 1024
-_WIDE = ("f32", "f16", "bf16", "auto")
+_WIDE = ("f32", "f16", "bf16", "fp16", "auto")
 _NARROW = "q8_0"
 _OFFERED = 3
 

@@ -3,7 +3,8 @@
 What each takes is added up for every device; devices that share a pool (unified memory) are one. A device
 whose size nobody stated (``memory_bytes`` 0) decides nothing: main memory without a size is left out, and a
 graphics card without one makes the verdict "not known", unless something else is over anyway. Where several
-devices are over, the one that lacks most is named, and how many more there are.
+devices are over, the one that lacks most is named, and how many more there are. A model that would not start
+however much is free does not fit.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ def judge(running: Sequence[Estimate], devices: Sequence[Device]) -> Verdict:
         key=lambda pool: pool.usable - taken[pool.title],
     )
     verb = "need" if len(running) > 1 else "needs"
+    if refused := next((one for one in running if one.refused), None):
+        return Verdict(False, f"{refused.model} would not start: {refused.refused}", used=used)
     if over:
         worst = over[0]
         more = f", and {len(over) - 1} more are over" if len(over) > 1 else ""
