@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from labctl.domain.gpus import CapReason
 from labctl.inventory.accelerators import Amd, Backend, Gpu, Nvidia, require_reason
+from labctl.inventory.engines import Arch
 from labctl.inventory.fields import (
     Address,
     Count,
@@ -74,6 +75,10 @@ class Host(Spec):
         default=(), description="What it is for; each role is also a pyinfra group."
     )
     ssh: Ssh | None = Field(default=None, description="How to log in, where it differs from the rack's.")
+    arch: Arch | None = Field(
+        default=None,
+        description="Its processor as `uname -m` prints it; default: x86_64, aarch64 with a GB10.",
+    )
     gpus: tuple[Gpu, ...] = Field(default=(), description="Its graphics cards.")
     cap_w: Watts | None = Field(
         default=None, description="Power cap in watts of each card that states none of its own."
