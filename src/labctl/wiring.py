@@ -11,9 +11,14 @@ import getpass
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labctl.domain.problem import LabctlError
 from labctl.ports import Clock, Remote
+
+if TYPE_CHECKING:
+    from labctl.fitting.gate import ReadShape
+    from labctl.inventory import LoadedRack
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -134,3 +139,8 @@ def remote() -> Remote:
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()
+
+
+def shapes(loaded: LoadedRack) -> ReadShape:
+    """Return the way to read the headers of a rack's models; what was read before is at hand."""
+    raise NotImplementedError

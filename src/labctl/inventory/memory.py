@@ -9,6 +9,7 @@ that nobody stated is 0, which is "not known".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from labctl.domain import unified
 from labctl.domain.fit.terms import GIB, MIB, Device
@@ -31,13 +32,21 @@ def name_of(gpu: Gpu) -> str:
 
 def of(host: Host) -> tuple[Device, ...]:
     """Return the host's devices: its cards in the order of the inventory, then main memory."""
-    cards = tuple(card(host, gpu) for gpu in host.gpus)
-    if host.unified_memory_gib is not None and not cards:
-        cards = (shared("graphics", host.unified_memory_gib, 0),)
-    pool = next((one for one in cards if one.kind == "unified"), None)
-    if pool is not None:
-        return (*cards, Device(RAM, "ram", pool.memory_bytes, pool.reserve_bytes, pool.bandwidth, UNIFIED))
-    return (*cards, ram(host.memory_gib))
+    found = cards(host, host.gpus)
+    total = host.unified_memory_gib
+    if total is None and not any(one.kind == "unified" for one in found):
+        return (*found, ram(host.memory_gib))
+    pool = shared(RAM, total, next((one.bandwidth for one in found), 0))
+    return (*found, replace(pool, kind="ram"))
+
+
+def cards(host: Host, gpus: Sequence[Gpu]) -> tuple[Device, ...]:
+    """Return cards of a host, in the order of the inventory; none where engines compute without them."""
+    if host.backend == "none":
+        return ()
+    if not gpus and not host.gpus and host.unified_memory_gib is not None:
+        return (shared("graphics", host.unified_memory_gib, 0),)
+    return tuple(card(host, gpu) for gpu in gpus)
 
 
 def ram(total_gib: int | None) -> Device:
@@ -62,12 +71,3 @@ def shared(name: str, total_gib: int | None, bandwidth: int) -> Device:
     if total_gib is None:
         return Device(name, "unified", 0, 0, bandwidth, UNIFIED)
     return Device(name, "unified", total_gib * GIB, unified.reserve_gib(total_gib) * GIB, bandwidth, UNIFIED)
-
-
-def chosen(host: Host, refs: Sequence[str]) -> tuple[Device, ...]:
-    """Return the cards that an engine may use, in its order (all where it names none), and main memory."""
-    *cards, main = of(host)
-    if not refs:
-        return (*cards, main)
-    by_ref = {ref: one for gpu, one in zip(host.gpus, cards, strict=False) for ref in gpu.refs}
-    return (*(by_ref[ref] for ref in refs if ref in by_ref), main)

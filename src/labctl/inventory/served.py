@@ -32,7 +32,8 @@ from labctl.domain.swapsets import (
     matrix_sets,
 )
 from labctl.inventory import memory
-from labctl.inventory.engines import EngineBuild
+from labctl.inventory.builds import Choice, cards_of, choose
+from labctl.inventory.clusters import devices_of, find_host
 from labctl.inventory.hosts import Host
 from labctl.inventory.models import Model
 from labctl.inventory.rack import Rack
@@ -41,7 +42,6 @@ from labctl.inventory.services import (
     LlamaServer,
     LlamaSwap,
     Ollama,
-    RpcServer,
     Sglang,
     TabbyApi,
     Vllm,
@@ -110,12 +110,11 @@ def build_of(rack: Rack, served: Served) -> str:
     engine = served.engine
     if engine.binary is not None:
         return f"{engine.kind} {engine.binary}"
-    if engine.version is not None:
-        return f"{engine.kind} {engine.version}"
-    known: list[EngineBuild] = [
-        one for one in rack.engines if one.kind.replace(".cpp", "-server") == engine.kind
-    ]
-    return f"{engine.kind} {known[0].version}" if len(known) == 1 else engine.kind
+    host = find_host(rack, served.host)
+    choice = None if host is None else choose(rack, host, engine)
+    builds = choice.builds if isinstance(choice, Choice) else ()
+    words = [f"{build.version} {getattr(build, 'backend', '')}".strip() for build in builds]
+    return " ".join([engine.kind, *words])
 
 
 def _loads(rack: Rack, place: int, host: Host, lent: Sequence[Served]) -> Loads:
@@ -154,27 +153,12 @@ def _served(rack: Rack, host: Host, engine: OneModel, path: Where) -> Served:
 
 
 def devices(rack: Rack, host: Host, engine: OneModel) -> tuple[Device, ...]:
-    """Return what an engine may use: cards of its host, those that others lend it, main memory last.
-
-    llama.cpp puts lent cards first; a Ray cluster has its head's cards first.
-    """
-    *cards, main = memory.chosen(host, engine.gpus)
-    if isinstance(engine, LlamaServer) and engine.rpc:
-        far = [one for name in engine.rpc for one in _cards_lent(rack, name)]
-        return (*far, *cards, main)
-    if isinstance(engine, Vllm) and engine.cluster is not None:
-        cluster = next((one for one in rack.clusters if one.name == engine.cluster), None)
-        workers = () if cluster is None else cluster.workers
-        far = [_far(name, one) for name in workers for one in memory.of(rack.host(name))[:-1]]
-        return (*cards, *far, main)
-    return (*cards, main)
-
-
-def _cards_lent(rack: Rack, name: str) -> Iterator[Device]:
-    host = rack.host(name)
-    for service in host.services:
-        if isinstance(service, RpcServer):
-            yield from (_far(name, one) for one in memory.chosen(host, service.gpus)[:-1])
+    """Return what an engine may use, in the order in which it counts it, main memory of its host last."""
+    cards: list[Device] = []
+    for part in devices_of(rack, engine, host):
+        found = memory.cards(part.host, part.gpus)
+        cards += found if part.host.name == host.name else [_far(part.host.name, one) for one in found]
+    return (*cards, memory.of(host)[-1])
 
 
 def _far(host: str, device: Device) -> Device:
@@ -243,7 +227,7 @@ def _ollama_ways(rack: Rack, host: Host, service: Ollama, path: Where) -> Iterat
     Raises:
         SetError: there are too many combinations to look at each.
     """
-    places = memory.chosen(host, service.gpus)
+    places = (*memory.cards(host, cards_of(host, service)), memory.of(host)[-1])
     every = [
         Served(host.name, service.name, rack.model(name), service, path, places)
         for name in dict.fromkeys(rack.model(one).id for one in service.models)
