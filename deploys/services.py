@@ -8,14 +8,12 @@ take their place.
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from deploys.models import model_files
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Model, Rack
-from labctl.ops import download, files, leftovers, systemd, users
-from labctl.ops.facts import Look, Paths
+from labctl.inventory import Host, Rack
+from labctl.ops import leftovers, systemd, users
 from labctl.render import units
 
 
@@ -34,7 +32,7 @@ def services() -> None:
     )
     if wanted:
         accounts(spec)
-    model_files(units.fetched_models(rack, spec))
+    model_files(rack, units.fetched_models(rack, spec))
     for service, unit in wanted:
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
 
@@ -52,19 +50,6 @@ def accounts(spec: Host) -> None:
             create_home=False,
             shell="/usr/sbin/nologin",
         )
-
-
-def model_files(models: list[Model]) -> None:
-    """Fetch the models, each into its folder; a folder that is there already stays as it is."""
-    wanted = [(model, placed) for model in models for placed in model.layout()]
-    folders = sorted({str(Path(placed.path).parent) for _, placed in wanted})
-    there = host.get_fact(Paths, looks=[Look(folder, follow=True) for folder in folders]) if folders else []
-    for folder, info in zip(folders, there, strict=True):
-        if info.kind == "absent":
-            files.directory(name=f"folder {folder}", path=folder)
-    for model, placed in wanted:
-        what = f"model {model.id} {placed.name}" if model.files else f"model {model.id}"
-        download.file(name=what, url=placed.url, dest=placed.path, sha256=placed.sha256)
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from ops_hosts import ME, MY_GROUP, Done, Here
+from ops_hosts import ME, MY_GROUP, Diffs, Done, Here
 
 from labctl.ops import download
 
@@ -29,9 +29,31 @@ class Server(BaseHTTPRequestHandler):
     stop_after: int | None = None
     content = CONTENT
     seen: ClassVar[list[str]] = []
+    redirect: ClassVar[dict[str, str]] = {}
+    authorized: ClassVar[list[tuple[str, str]]] = []
+
+    def do_HEAD(self) -> None:
+        if self._answered():
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def _answered(self) -> bool:
+        """Take note of who asks; send to elsewhere, or say that there is no such file."""
+        self.authorized.append((self.path, self.headers.get("Authorization", "")))
+        if target := self.redirect.get(self.path):
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.end_headers()
+        elif self.path == "/missing":
+            self.send_error(404)
+        return self.path in self.redirect or self.path == "/missing"
 
     def do_GET(self) -> None:
         cls = type(self)
+        if self._answered():
+            return
         asked = self.headers.get("Range", "")
         cls.seen.append(asked)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and cls.ranges else 0
@@ -57,6 +79,8 @@ class Server(BaseHTTPRequestHandler):
 def url() -> Iterator[str]:
     Server.ranges, Server.stop_after, Server.content = True, None, CONTENT
     Server.seen.clear()
+    Server.redirect.clear()
+    Server.authorized.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -191,3 +215,97 @@ def test_a_stamp_for_other_content_does_not_vouch(here: Here, models: Path, url:
     (stamp,) = Path(f"{models.parent}/verified").iterdir()
     stamp.write_text(stamp.read_text().replace(SHA256, "0" * 64))
     assert len(here.plan(download.file, **_wanted(models, url))) == 1
+
+
+# --- several addresses ---
+
+
+def _both(models: Path, first: str, url: str) -> dict[str, Any]:
+    return {**_wanted(models, url), "url": (first, url)}
+
+
+def test_the_mirror_is_asked_first_and_nobody_else(
+    here: Here, models: Path, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "copy.gguf").write_bytes(CONTENT)
+    here.must(download.file, **_both(models, f"file://{tmp_path}/copy.gguf", url))
+    assert Server.seen == []
+
+
+@pytest.mark.parametrize("mirror", ["file:///nowhere/m.gguf", "http://127.0.0.1:9/m.gguf"])
+def test_a_mirror_that_lacks_it_or_is_not_there_is_passed_over(
+    here: Here, models: Path, url: str, mirror: str
+) -> None:
+    # Without curl's own waiting for a server that may come back.
+    without = 'for w; do [ "$w" = --retry-connrefused ] || set -- "$@" "$w"; shift; done'
+    here.stand_in("curl", f'{without}\nexec /usr/bin/curl "$@"')
+    (done,) = here.must(download.file, **_both(models, mirror, url))
+    assert f"could not fetch {mirror} (curl exit " in done.stderr
+    assert f"it came from {url}" in done.stderr
+
+
+def test_what_the_mirror_began_is_finished_by_the_next_address(here: Here, models: Path, url: str) -> None:
+    (models / f".labctl-get.{SHA256[:32]}").write_bytes(CONTENT[:100_000])
+    here.must(download.file, **_both(models, "file:///nowhere/m.gguf", url))
+    assert Server.seen[-1] == "bytes=100000-"
+
+
+def test_a_mirror_that_holds_another_file_is_refused_by_name_and_the_next_is_tried(
+    here: Here, models: Path, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "copy.gguf").write_bytes(CONTENT[:-1] + b"?")
+    mirror = f"file://{tmp_path}/copy.gguf"
+    (done,) = here.must(download.file, **_both(models, mirror, url))
+    other = hashlib.sha256(CONTENT[:-1] + b"?").hexdigest()
+    assert f"refused: {mirror} has the sha256 {other}, expected {SHA256}; it came from {url}" in done.stderr
+
+
+def test_where_every_address_fails_each_is_named(here: Here, models: Path, url: str, tmp_path: Path) -> None:
+    (tmp_path / "copy.gguf").write_bytes(b"other")
+    Server.content = b"another"
+    mirror = f"file://{tmp_path}/copy.gguf"
+    (done,) = here.apply(download.file, **_both(models, mirror, url))
+    assert done.status == 1
+    assert f"refused: {mirror} has" in done.stderr and f"refused: {url} has" in done.stderr
+    assert os.listdir(models) == []
+
+
+# --- the disk ---
+
+
+@pytest.mark.parametrize("size", [2**59, None], ids=["told", "asked"])
+def test_what_cannot_fit_is_refused_before_the_first_byte(
+    here: Here, models: Path, url: str, size: int | None
+) -> None:
+    if size is None:
+        here.stand_in("df", "printf 'Filesystem 1-blocks Used Available\\n/dev/x 400000 100000 300000\\n'")
+    done = here.apply(download.file, **_wanted(models, url), size=size)[0]
+    assert done.status == 1
+    assert f"the disk is too small for {models}/m.gguf" in done.stderr
+    assert "No space left on device" in done.stderr
+    assert Server.seen == []
+    assert os.listdir(models) == []
+
+
+# --- tokens ---
+
+
+def test_the_token_reaches_the_own_address_and_neither_mirror_nor_redirection_nor_command_line(
+    here: Here, models: Path, url: str
+) -> None:
+    log = here.root / "argv"
+    here.stand_in("curl", f'echo "$@" >>{log}; exec /usr/bin/curl "$@"')
+    elsewhere = url.replace("127.0.0.1", "localhost")
+    Server.redirect = {"/gated": elsewhere}
+    gated = url.replace("/model.gguf", "/gated")
+    missing = url.replace("/model.gguf", "/missing")
+    here.must(download.file, **{**_wanted(models, url), "url": (missing, gated), "token": "hf_abc123"})
+    assert ("/gated", "Bearer hf_abc123") in Server.authorized
+    assert {given for path, given in Server.authorized if path != "/gated"} == {""}
+    assert {path for path, _ in Server.authorized} == {"/missing", "/gated", "/model.gguf"}
+    assert "hf_abc123" not in log.read_text()
+
+
+def test_a_plan_never_shows_the_token(here: Here, models: Path, url: str, diffs: Diffs) -> None:
+    (command,) = here.plan(download.file, **_wanted(models, url), token="hf_abc123")
+    assert "hf_abc123" not in f"{command}{diffs.texts}{command.get_raw_value()}"

@@ -14,13 +14,14 @@ the inventory says is, byte for byte, what the program gets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 
 from labctl import render
 from labctl.domain.problem import LabctlError
 from labctl.inventory import Command, Host, LlamaServer, Model, Rack, Service
-from labctl.inventory.services import models_of
+from labctl.inventory.services import Program, models_of
 
 SERVICE_USER = "labctl-svc"
 UNIT_DIR = "/etc/systemd/system"
@@ -37,6 +38,11 @@ DEVICE_GROUPS = (
     "drm",
     "kfd",
 )
+# Who renders the unit of a kind of service: MODULE:FUNCTION of (rack, host, service), imported when asked.
+KINDS = {
+    "command": "labctl.render.units:command",
+    "llama-server": "labctl.render.units:llama_server",
+}
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
 _HOMES = ("/home/", "/root/", "/run/user/")
@@ -55,7 +61,7 @@ class Unit:
         return f"{UNIT_DIR}/{self.name}"
 
 
-def unit_name(service: Service) -> str:
+def unit_name(service: Program) -> str:
     """Return the name of a service's unit."""
     return f"labctl-{service.name}.service"
 
@@ -72,17 +78,18 @@ def command_line(argv: tuple[str, ...]) -> str:
 
 
 def service(rack: Rack, host: Host, wanted: Service) -> Unit:
-    """Return the unit of any service of ``host``."""
-    if isinstance(wanted, LlamaServer):
-        return llama_server(host, wanted, rack.model(wanted.model))
-    if isinstance(wanted, Command):
-        return command(host, wanted)
-    raise LabctlError(f"labctl cannot run a {wanted.kind} yet", host=host.name)
+    """Return the unit of any service of ``host``; ``KINDS`` says who renders it."""
+    where = KINDS.get(wanted.kind)
+    if where is None:
+        raise LabctlError(f"labctl cannot run a {wanted.kind} yet", host=host.name)
+    module, _, function = where.partition(":")
+    render_unit: Callable[[Rack, Host, Service], Unit] = getattr(import_module(module), function)
+    return render_unit(rack, host, wanted)
 
 
 def gpu_groups(host: Host) -> tuple[str, ...]:
     """Return the groups that own GPU devices, which the services of ``host`` join; empty without GPUs."""
-    return ("video", "render") if _has_gpu(host) else ()
+    return ("video", "render") if has_gpu(host) else ()
 
 
 def fetched_models(rack: Rack, host: Host) -> list[Model]:
@@ -105,24 +112,25 @@ def fetched_models(rack: Rack, host: Host) -> list[Model]:
     return fetched
 
 
-def command(host: Host, wanted: Command) -> Unit:
+def command(rack: Rack, host: Host, wanted: Command) -> Unit:
     """Return the unit of a program that the inventory gives by its argv."""
-    sandbox = _Sandbox(
+    sandbox = Sandbox(
         paths=(*wanted.argv, wanted.working_dir or ""),
-        gpu=_has_gpu(host),
+        gpu=has_gpu(host),
         jit=True,
-        lock_memory=_has_gpu(host),
+        lock_memory=has_gpu(host),
         working_dir=wanted.working_dir,
     )
-    return _unit(wanted, f"Service {wanted.name} of the rack", wanted.argv, sandbox)
+    return unit(wanted, f"Service {wanted.name} of the rack", wanted.argv, sandbox)
 
 
-def llama_server(host: Host, wanted: LlamaServer, model: Model) -> Unit:
-    """Return the unit of llama.cpp's server for ``model``.
+def llama_server(rack: Rack, host: Host, wanted: LlamaServer) -> Unit:
+    """Return the unit of llama.cpp's server.
 
     Raises:
         LabctlError: a GPU is named by a slot whose UUID the inventory does not know.
     """
+    model = rack.model(wanted.model)
     binary = wanted.binary or "/usr/bin/llama-server"
     argv = [binary, "--model", model.main, "--host", wanted.listen, "--port", str(wanted.port)]
     argv += ["--alias", ",".join((model.id, *model.aliases)), "--metrics"]
@@ -131,21 +139,25 @@ def llama_server(host: Host, wanted: LlamaServer, model: Model) -> Unit:
     if wanted.n_gpu_layers is not None:
         argv += ["--n-gpu-layers", str(wanted.n_gpu_layers)]
     argv += wanted.extra_args
-    sandbox = _Sandbox(
+    sandbox = Sandbox(
         paths=(binary, model.main, *wanted.extra_args),
-        gpu=_has_gpu(host),
-        jit=_has_gpu(host),
+        gpu=has_gpu(host),
+        jit=has_gpu(host),
         lock_memory=True,
         environment=_visible_gpus(host, wanted),
         # A new file under the same path means another unit, hence exactly one restart.
         model_sha256=model.sha256,
     )
-    return _unit(wanted, f"llama-server {wanted.name} with {model.id}", tuple(argv), sandbox)
+    return unit(wanted, f"llama-server {wanted.name} with {model.id}", tuple(argv), sandbox)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sandbox:
-    """What a service may see and do beyond nothing; ``paths`` are those that it must be able to read."""
+class Sandbox:
+    """What a service may see and do beyond nothing.
+
+    ``paths`` are those that it must be able to read, ``gpu`` shows it the cards, ``jit`` allows memory
+    that is writable and executable, ``environment`` yields to the inventory's own.
+    """
 
     paths: tuple[str, ...]
     gpu: bool
@@ -156,7 +168,8 @@ class _Sandbox:
     model_sha256: str | None = None
 
 
-def _has_gpu(host: Host) -> bool:
+def has_gpu(host: Host) -> bool:
+    """Return whether services of ``host`` may find a GPU there."""
     return bool(host.gpus) or host.unified_memory_gib is not None
 
 
@@ -177,7 +190,8 @@ def _visible_gpus(host: Host, wanted: LlamaServer) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(found)}
 
 
-def _unit(wanted: Service, description: str, argv: tuple[str, ...], sandbox: _Sandbox) -> Unit:
+def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sandbox) -> Unit:
+    """Return the unit that runs ``argv`` for a service, in this sandbox and no wider one."""
     in_home = any(home in f"{path}/" for path in sandbox.paths for home in _HOMES)
     start_in = sandbox.working_dir
     writable = start_in if start_in and not f"{start_in}/".startswith(_SYSTEM) else None
@@ -202,7 +216,7 @@ def _unit(wanted: Service, description: str, argv: tuple[str, ...], sandbox: _Sa
     return Unit(unit_name(wanted), content)
 
 
-def _environment(wanted: Service, derived: Mapping[str, str]) -> list[str]:
+def _environment(wanted: Program, derived: Mapping[str, str]) -> list[str]:
     """Return the values of ``Environment=``; the inventory's own words win over derived ones."""
     own = [quoted(f"{name}={value}") for name, value in sorted({**derived, **wanted.env}.items())]
     if wanted.user != SERVICE_USER:

@@ -1,25 +1,58 @@
-# download.sh URL DEST SHA256 MODE OWNER STAMP
-url=$1 dest=$2 want=$3 mode=$4 owner=$5 stamp=$6
+# download.sh DEST SHA256 MODE OWNER STAMP SIZE TOKEN_FOR URL...
+# TOKEN_FOR is the one of the addresses that gets the token, which comes on stdin; "" for none.
+dest=$1 want=$2 mode=$3 owner=$4 stamp=$5 size=$6 token_for=$7
+shift 7
 dir=${dest%/*}
 [ -n "$dir" ] || dir=/
 require_private "$dir"
 [ -z "$shared" ] || fail "others may write beside $dest; download into a directory of root's own"
 [ ! -d "$dest" ] || [ -L "$dest" ] || fail "$dest is a directory; nothing was changed"
 command -v curl >/dev/null || fail "curl is not installed there; add it to the host's packages"
+token=
+if [ -n "$token_for" ]; then
+  IFS= read -r token || fail "no token arrived for $token_for; nothing was changed"
+fi
 
 # The name says what it will be, so that the next run goes on where this one was cut. Only root writes here.
 part=$dir/.labctl-get.$(printf '%.32s' "$want")
 [ ! -L "$part" ] || rm -f -- "$part"
 
+# curl reads the token from its stdin. It sends it to the host of the address alone, not along redirections.
+ask() {
+  if [ "$url" = "$token_for" ]; then
+    printf 'header = "Authorization: Bearer %s"\n' "$token"
+  fi | curl -K - -fsSL --proto '=https,http,file' --proto-redir '=https,http' --connect-timeout 20 "$@" -- "$url"
+}
+
 sum() {
   have=$(sha256sum <"$part")
-  [ "${have%% *}" = "$want" ]
+  have=${have%% *}
+  [ "$have" = "$want" ]
+}
+
+# Refuse before the first byte what could not fit. A size that nobody tells is not checked.
+gate() {
+  need=$size
+  if [ -z "$need" ]; then
+    need=$(ask -I --max-time 60 2>/dev/null | tr -d '\r' |
+      awk 'tolower($1) == "content-length:" { size = $2 } END { print size }') || need=
+  fi
+  case $need in '' | *[!0-9]*) return 0 ;; esac
+  here=$(stat -c %s -- "$part")
+  df -PB1 -- "$dir" | awk -v need="$need" -v here="$here" -v dir="$dir" 'NR == 2 {
+    spare = $2 / 20
+    if (spare > 1073741824) spare = 1073741824
+    if (need - here > $4 - spare) {
+      printf "%s needs %.0f bytes more and has %.0f free, of which %.0f stay free", dir, need - here, $4, spare
+      exit 1
+    }
+  }'
 }
 
 fetch() {
   rc=0
-  curl -fsSL --proto '=https,http,file' --proto-redir '=https,http' --connect-timeout 20 \
-    --speed-limit 1 --speed-time 60 --retry 3 --retry-connrefused -C - -o "$part" -- "$url" </dev/null || rc=$?
+  code=$(ask --speed-limit 1 --speed-time 60 --retry 3 --retry-connrefused -C - -o "$part" \
+    -w '%{response_code}') || rc=$?
   case $rc in
     0) ;;
     23)
@@ -31,39 +64,62 @@ fetch() {
   esac
 }
 
-not_fetched() {
-  if [ -s "$part" ]; then
-    fail "could not fetch $url (curl exit $rc); the next run goes on from here"
-  fi
-  rm -f -- "$part"
-  fail "could not fetch $url (curl exit $rc); $dest was not changed"
+notes=
+note() {
+  notes="${notes:+$notes; }$1"
+  return 1
 }
 
-resumed=
-[ ! -s "$part" ] || resumed=1
-: >>"$part"
-chmod 600 -- "$part"
-if [ -z "$resumed" ] || ! sum; then
+# try: have in $part what $url gives, if that is what is wanted; else note why not.
+try() {
+  resumed=
+  [ ! -s "$part" ] || resumed=1
   if ! fetch; then
     # A server that cannot resume, or a part longer than the file: once more from the start.
-    case $rc in
-      22 | 33 | 36) [ -n "$resumed" ] || not_fetched ;;
-      *) not_fetched ;;
+    case $resumed$rc$code in
+      122416 | 133* | 136*) ;;
+      *) note "could not fetch $url (curl exit $rc)" || return 1 ;;
     esac
     rm -f -- "$part"
     resumed=
-    fetch || not_fetched
+    fetch || note "could not fetch $url (curl exit $rc)" || return 1
   fi
-  if ! sum && [ -n "$resumed" ]; then
+  sum && return 0
+  if [ -n "$resumed" ]; then
     rm -f -- "$part"
-    fetch || not_fetched
-    sum || true
+    fetch || note "could not fetch $url (curl exit $rc)" || return 1
+    sum && return 0
   fi
-  if [ "${have%% *}" != "$want" ]; then
-    rm -f -- "$part"
-    fail "refused: $url has the sha256 ${have%% *}, expected $want; $dest was not changed"
-  fi
+  rm -f -- "$part"
+  note "refused: $url has the sha256 $have, expected $want"
+}
+
+got=
+: >>"$part"
+chmod 600 -- "$part"
+if [ -s "$part" ] && sum; then
+  got=1
+else
+  for url in "$@"; do
+    : >>"$part"
+    if ! full=$(gate); then
+      [ -s "$part" ] || rm -f -- "$part"
+      fail "the disk is too small for $dest: $full (No space left on device); nothing was changed"
+    fi
+    if try; then
+      got=1
+      break
+    fi
+  done
 fi
+if [ -z "$got" ]; then
+  if [ -s "$part" ]; then
+    fail "$notes; $dest was not changed, and the next run goes on from here"
+  fi
+  rm -f -- "$part"
+  fail "$notes; $dest was not changed"
+fi
+[ -z "$notes" ] || printf 'labctl: %s\n' "$notes; it came from $url" >&2
 chown -- "$owner" "$part"
 chmod -- "$mode" "$part"
 sync -- "$part"
