@@ -21,10 +21,14 @@ from labctl.domain.fit.estimate import estimate
 from labctl.domain.fit.measured import Measured, corrected
 from labctl.domain.fit.terms import Estimate, ModelShape, Use, Verdict
 from labctl.domain.fit.together import Pool, judge, pools
+from labctl.domain.outcome import counted
 from labctl.domain.problem import LabctlError, Problem
-from labctl.inventory import uses
+from labctl.inventory import memory, uses
+from labctl.inventory.hosts import Host
+from labctl.inventory.models import Model
 from labctl.inventory.rack import Rack
-from labctl.inventory.served import Loads, Served, Way, build_of, loads, refusal
+from labctl.inventory.served import Loads, OneModel, Served, Way, build_of, loads, refusal
+from labctl.inventory.services import LlamaServer, Ollama
 
 Where = tuple[str | int, ...]
 
@@ -84,15 +88,33 @@ class HostFit:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a person wants to try instead of what the rack file says."""
+    """What a person wants to try instead of what the rack file says: tokens for each of so many users."""
 
     context: int | None = None
     users: int | None = None
 
     def of(self, use: Use) -> Use:
-        """Return the use with what was asked for."""
+        """Return the use with what was asked for; users who are counted have a cache of their own."""
         changed = use if self.context is None else replace(use, context=self.context)
-        return changed if self.users is None else replace(changed, sequences=self.users)
+        if self.users is None:
+            return changed
+        return replace(changed, sequences=self.users, unified_cache=False)
+
+
+def tried(rack: Rack, host: Host, model: Model, *, beside: Loads | None = None) -> Loads:
+    """Return a host that serves one model more, on all its cards, beside what is always loaded there.
+
+    It runs under the engine that serves it elsewhere in the rack, else under llama-server.
+    """
+    every = (served for one in loads(rack) for served in one.served if served.model.id == model.id)
+    known = next(every, None)
+    engine: OneModel | Ollama = LlamaServer(name="fit", model=model.id, port=1)
+    if known is not None:
+        engine = known.engine.model_copy(update={"gpus": (), "rpc": (), "cluster": None})
+    served = Served(host.name, engine.name, model, engine, (), memory.of(host))
+    always = [ways for ways in beside.loaders if len(ways) == 1] if beside is not None else []
+    own = (Way(f"{model.id} on {host.name}", (), (served,)),)
+    return Loads(host, (), memory.of(host), (own, *always))
 
 
 def checked(rack: Rack, names: Sequence[str] | None = None) -> tuple[Loads, ...]:
@@ -253,6 +275,12 @@ class _Judging:
         )
 
 
+def of_model(fit: HostFit, model: str) -> HostFit:
+    """Return what of a host's verdicts is about one model."""
+    rows = tuple(one for one in fit.rows if one.served.model.id == model)
+    return replace(fit, rows=rows, sets=tuple(one for one in fit.sets if model in one.models))
+
+
 def refusals(fit: HostFit) -> Iterator[tuple[Where, Problem]]:
     """Yield what does not fit on a host, the worst combination of each set, with its path in the rack."""
     yield from refusal(fit.loads)
@@ -262,7 +290,9 @@ def refusals(fit: HostFit) -> Iterator[tuple[Where, Problem]]:
             over.setdefault(one.title, []).append(one)
     for title, every in over.items():
         worst = max(every, key=lambda one: one.lacks)
-        more = f" (and {len(every) - 1} more combinations)" if len(every) > 1 else ""
+        others = len(every) - 1
+        verb = "is" if others == 1 else "are"
+        more = f"; {counted(others, 'more combination')} of it {verb} over" if others else ""
         reason = f"{title}: {worst.verdict.because}{more}"
         yield worst.path, Problem(reason, worst.verdict.hint, host=fit.loads.host.name)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from labctl.domain.fit.terms import Device, Estimate, Use
-from labctl.domain.fit.together import judge
+from labctl.domain.fit.together import gib, judge, pools
 
 STEP = 1024
 _WIDE = ("f32", "f16", "bf16", "fp16", "auto")
@@ -42,13 +42,19 @@ class Part:
 
 
 def cures(parts: Sequence[Part], devices: Sequence[Device]) -> str:
-    """Return the changes that make the parts fit, "a; or b"; a sentence where none does."""
+    """Return the changes that make the parts fit, "a; or b"; a sentence where none does.
+
+    The devices are such that the parts do not fit them.
+    """
     found = list(_found(parts, devices))[:_OFFERED]
     if found:
         return "; or ".join(found)
+    lacks = max(
+        pool.taken([part.estimate for part in parts]) - pool.usable for pool in pools(devices) if pool.known
+    )
     if len(parts) > 1:
-        return "no one change makes them fit: keep fewer of them loaded together"
-    return "no shorter context makes it fit: take a smaller quantisation, or a host with more memory"
+        return f"{gib(lacks)} GiB too much for any one change: keep fewer of them loaded together"
+    return f"no shorter context saves {gib(lacks)} GiB: a smaller quantisation, or more memory"
 
 
 def _found(parts: Sequence[Part], devices: Sequence[Device]) -> Iterator[str]:

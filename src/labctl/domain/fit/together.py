@@ -80,7 +80,8 @@ def judge(running: Sequence[Estimate], devices: Sequence[Device]) -> Verdict:
         return Verdict(False, f"{refused.model} would not start: {refused.refused}", used=used)
     if over:
         worst = over[0]
-        more = f", and {len(over) - 1} more are over" if len(over) > 1 else ""
+        others = len(over) - 1
+        more = f", and {others} more {'is' if others == 1 else 'are'} over" if others else ""
         because = (
             f"{names(running)} {verb} {gib_above(taken[worst.title], worst.usable)} GiB of {worst.title}"
             f" ({gib(worst.usable)} usable){more}"
