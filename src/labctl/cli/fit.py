@@ -152,7 +152,8 @@ def _verdicts(loaded: LoadedRack, model: str | None, options: Options) -> list[H
     asked = fitting.Asked(options.ctx, options.users)
     known = store.load(wiring.state_home())
     hosts, wanted = _hosts(loaded, model, options)
-    sizes = gate.sizes(loaded, hosts, wiring.shapes(loaded), known)
+    stranger = wanted is not None and wanted not in loaded.rack.models
+    sizes = gate.sizes(loaded, hosts, lambda: wiring.shapes(loaded, keep=not stranger), known)
     found = [fitting.host_fit(loaded.rack, one, sizes, asked) for one in hosts]
     return found if wanted is None else [fitting.of_model(one, wanted.id) for one in found]
 

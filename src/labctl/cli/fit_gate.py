@@ -25,7 +25,7 @@ def gated(request: Request, loaded: LoadedRack, *, force: str | None) -> Request
             nobody forced it; or the words do not say why.
     """
     words = gate.checked_words(force)
-    fits = gate.look(loaded, request.hosts, wiring.shapes(loaded), store.load(wiring.state_home()))
+    fits = gate.look(loaded, request.hosts, lambda: wiring.shapes(loaded), store.load(wiring.state_home()))
     refused = gate.refused(fits, execute=request.execute)
     if not request.execute:
         printer.show_problems(fits.unknown, severity="warning")

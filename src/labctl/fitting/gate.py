@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from labctl.domain.fit.measured import Measured
 from labctl.domain.fit.terms import ModelShape
@@ -27,9 +28,23 @@ from labctl.inventory.lines import Lines
 from labctl.inventory.models import Model
 from labctl.inventory.served import Loads
 
-ReadShape = Callable[[Model, str | None], ModelShape]
 FEWEST_LETTERS = 8
 _AT_ONCE = 8
+
+
+class Headers(Protocol):
+    """Reads what the headers of a model's files say; raises ``LabctlError`` where they cannot be read."""
+
+    def of(self, model: Model, *, host: str | None) -> ModelShape:
+        """Return a model's shape; ``host`` is where its files lie or will lie."""
+        ...
+
+    def projector_bytes(self, model: Model, *, host: str | None) -> int:
+        """Return the bytes of a model's projector, 0 where it has none."""
+        ...
+
+
+Read = Callable[[], Headers]  # made only when something is to be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +59,40 @@ class Fits:
 def sizes(
     loaded: LoadedRack,
     hosts: Iterable[Loads],
-    read: ReadShape,
+    read: Read,
     measured: Mapping[str, Measured],
 ) -> Sizes:
     """Read the headers that those hosts' models need, and gather what is known of their disks."""
-    wanted: dict[str, tuple[Model, str]] = {}
+    wanted: dict[str, tuple[Model, str | None]] = {}
     for one in hosts:
         for served in one.served if fitting.can_be_judged(one) else ():
-            wanted.setdefault(served.model.id, (served.model, served.host))
+            # A host that is made up has no files: what lies nowhere else is a file of this machine.
+            host = served.host if served.host in loaded.host_data else None
+            wanted.setdefault(served.model.id, (served.model, host))
             if served.model.draft is not None:
                 draft = loaded.rack.model(served.model.draft)
-                wanted.setdefault(draft.id, (draft, served.host))
-    shapes, silent = _shapes(wanted, read)
-    projectors = {
-        model.id: placed.size
-        for model, _ in wanted.values()
-        for placed in model.layout()
-        if placed.name == model.mmproj and placed.size is not None
-    }
+                wanted.setdefault(draft.id, (draft, host))
+    found = _read(wanted, read) if wanted else {}
+    shapes = {name: one[0] for name, one in found.items() if not isinstance(one, Problem)}
+    projectors = {name: one[1] for name, one in found.items() if not isinstance(one, Problem)}
+    silent = {name: one for name, one in found.items() if isinstance(one, Problem)}
     return Sizes(shapes, projectors, silent, measured, disk_rates(loaded, measured))
 
 
-def _shapes(
-    wanted: Mapping[str, tuple[Model, str]], read: ReadShape
-) -> tuple[dict[str, ModelShape], dict[str, Problem]]:
-    def one(model: Model, host: str) -> ModelShape | Problem:
+def _read(
+    wanted: Mapping[str, tuple[Model, str | None]], read: Read
+) -> dict[str, tuple[ModelShape, int] | Problem]:
+    headers = read()
+
+    def one(pair: tuple[Model, str | None]) -> tuple[ModelShape, int] | Problem:
+        model, host = pair
         try:
-            return read(model, host)
+            return headers.of(model, host=host), headers.projector_bytes(model, host=host)
         except LabctlError as error:
             return error.problems[0]
 
-    if not wanted:
-        return {}, {}
     with ThreadPoolExecutor(min(_AT_ONCE, len(wanted)), thread_name_prefix="header") as pool:
-        found = dict(zip(wanted, pool.map(lambda pair: one(*pair), wanted.values()), strict=True))
-    shapes = {name: shape for name, shape in found.items() if isinstance(shape, ModelShape)}
-    return shapes, {name: why for name, why in found.items() if isinstance(why, Problem)}
+        return dict(zip(wanted, pool.map(one, wanted.values()), strict=True))
 
 
 def disk_rates(loaded: LoadedRack, measured: Mapping[str, Measured]) -> dict[str, int]:
@@ -92,7 +105,7 @@ def disk_rates(loaded: LoadedRack, measured: Mapping[str, Measured]) -> dict[str
     return {**rates, **stated}
 
 
-def look(loaded: LoadedRack, names: Sequence[str], read: ReadShape, measured: Mapping[str, Measured]) -> Fits:
+def look(loaded: LoadedRack, names: Sequence[str], read: Read, measured: Mapping[str, Measured]) -> Fits:
     """Return the verdicts on those hosts; nothing is read where nothing can be said."""
     hosts = [one for one in fitting.checked(loaded.rack, names) if one.served or one.refused]
     if not hosts:

@@ -85,6 +85,7 @@ def _prepare(job: Job, emit: Callable[[Event], None]) -> Run:
     for name, data in loaded.host_data.items():
         data["allow_reboot"] = job.allow_reboot
         data["forced"] = job.forced.get(name, "")
+        data["places"] = loaded.place
     state = build(loaded, job.hosts, diff=job.diff, timeout_s=job.connect_timeout_s)
     ctx_state.set(state)
     root = Path(job.deploys[0]).resolve().parent.parent
