@@ -69,9 +69,7 @@ class Options:
     as_json: bool
 
 
-@click.command(
-    short_help="Show whether models fit the memory of hosts, and how fast they can be.", epilog=_HELP
-)
+@click.command(short_help="Show whether models fit, and how fast they can be.", epilog=_HELP)
 @click.argument("words", metavar="[MODEL] [INVENTORY]", nargs=-1, shell_complete=completion.complete_models)
 @click.option(
     "--inventory", "-i", metavar="FILE", type=click.Path(), help="The rack file; found as by labctl plan."

@@ -49,7 +49,7 @@ COMMANDS: dict[str, Entry] = {
     "fit": Entry(
         "labctl.cli.fit:fit",
         _MODELS,
-        "Show whether models fit the memory of hosts, and how fast they can be.",
+        "Show whether models fit, and how fast they can be.",
     ),
     "power": Entry(
         "labctl.cli.power:power", _WATTS, "Show what supplies and circuits bear, and what cards draw."

@@ -24,7 +24,6 @@ from labctl.domain.problem import LabctlError, Problem
 from labctl.inventory import LoadedRack, fitting
 from labctl.inventory.explain import field_text
 from labctl.inventory.fitting import HostFit, Sizes
-from labctl.inventory.lines import Lines
 from labctl.inventory.models import Model
 from labctl.inventory.served import Loads
 
@@ -116,14 +115,13 @@ def look(loaded: LoadedRack, names: Sequence[str], read: Read, measured: Mapping
     unknown = [found for one in verdicts for found in fitting.unknowns(one)]
     if not over and not unknown:
         return Fits(verdicts)
-    lines = Lines(loaded)
-    return Fits(verdicts, _placed(over, lines), _placed(unknown, lines))
+    return Fits(verdicts, _placed(over, loaded), _placed(unknown, loaded))
 
 
-def _placed(found: Iterable[tuple[fitting.Where, Problem]], lines: Lines) -> tuple[Problem, ...]:
+def _placed(found: Iterable[tuple[fitting.Where, Problem]], loaded: LoadedRack) -> tuple[Problem, ...]:
     placed = []
     for path, problem in found:
-        file, line = lines.of(path)
+        file, line = loaded.place(path)
         placed.append(replace(problem, file=file, line=line, field=field_text(path[2:])))
     return tuple(placed)
 

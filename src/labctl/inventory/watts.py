@@ -21,7 +21,6 @@ from labctl.domain.problem import Problem
 from labctl.inventory import profiles
 from labctl.inventory.accelerators import Gpu
 from labctl.inventory.hosts import Host
-from labctl.inventory.lines import Lines
 from labctl.inventory.loader import LoadedRack
 from labctl.inventory.power import Psu
 from labctl.inventory.rack import Rack
@@ -123,26 +122,23 @@ def uncounted(rack: Rack) -> tuple[str, ...]:
 
 
 def refusals(loaded: LoadedRack) -> list[Problem]:
-    """Return a problem, with the cheapest change, for each power supply and circuit that is over.
-
-    The rack file is run once more, to find the lines.
-    """
+    """Return a problem, with the cheapest change, for each power supply and circuit that is over."""
     over = rack_budget(loaded.rack).over
     if not over:
         return []
     power = power_of(loaded.rack)
-    change, table, lines = cheapest_change(power), budget.budget_of(power), Lines(loaded)
-    return [_problem(loaded.rack, line, change.at(line.meter, table), lines) for line in over]
+    change, table = cheapest_change(power), budget.budget_of(power)
+    return [_problem(loaded, line, change.at(line.meter, table)) for line in over]
 
 
-def _problem(rack: Rack, line: budget.Line, change: Change, lines: Lines) -> Problem:
-    meter = line.meter
+def _problem(loaded: LoadedRack, line: budget.Line, change: Change) -> Problem:
+    rack, meter = loaded.rack, line.meter
     hint = f"cheapest change that fits: {change.text}" if not change.shortages else change.text
     if meter.kind == "circuit":
         place = next(n for n, circuit in enumerate(rack.circuits) if circuit.name == meter.name)
-        file, number = lines.of(("circuits", place))
+        file, number = loaded.place(("circuits", place))
         return Problem(f"circuit {meter.name} {line.because}", hint, file, number, "", f"circuits[{place}]")
     index = next(n for n, host in enumerate(rack.hosts) if host.name == meter.host)
     place = next(n for n, psu in enumerate(rack.hosts[index].psus) if psu.name == meter.name)
-    file, number = lines.of(("hosts", index, "psus", place))
+    file, number = loaded.place(("hosts", index, "psus", place))
     return Problem(f"{meter.name} {line.because}", hint, file, number, meter.host, f"psus[{place}]")
