@@ -8,6 +8,7 @@ from deploys.agent import agent
 from deploys.backend import backend
 from deploys.base import base
 from deploys.engines import engines
+from deploys.forced import forced
 from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
 from deploys.power import power
@@ -20,6 +21,7 @@ from deploys.wol import wol
 
 base()
 agent()
+forced()
 unified()
 nvidia()
 rocm()

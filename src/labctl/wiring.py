@@ -11,9 +11,14 @@ import getpass
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labctl.domain.problem import LabctlError
 from labctl.ports import Clock, Remote
+
+if TYPE_CHECKING:
+    from labctl.fitting.gate import Headers
+    from labctl.inventory import LoadedRack
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -134,3 +139,14 @@ def remote() -> Remote:
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()
+
+
+def shapes(loaded: LoadedRack, *, keep: bool = True) -> Headers:
+    """Return the way to read the headers of a rack's models; with ``keep``, each is read once and kept."""
+    from labctl.adapters.ssh import SshRemote
+    from labctl.fitting.shapes import Shapes, readers
+    from labctl.inventory.secrets import value_of
+
+    cache = private_dir(cache_home() / "shapes") if keep else None
+    ways = readers(SshRemote(), loaded.host_data)
+    return Shapes(loaded.rack, ways, cache, lambda secret: value_of(secret, loaded.folder, os.environ))
