@@ -1,7 +1,8 @@
 """The files of the models that services of a host read, each checked before it takes its place.
 
-Each is pinned by its sha256. A host fetches by itself what is missing there, from the rack's mirror or the model's own address. Where
-`labctl models pull` has brought a file already, nothing is fetched and nothing is hashed again.
+Each is pinned by its sha256. A host fetches by itself what is missing there, from the rack's mirror or the
+model's own address. Where `labctl models pull` has brought a file already, nothing is fetched and nothing is
+hashed again.
 """
 
 from __future__ import annotations
