@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 
 from labctl.domain.problem import LabctlError
-from labctl.ports import Clock, Remote
+from labctl.ports import Clock, Remote, Talker
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -131,6 +131,13 @@ def clock() -> Clock:
 
 def remote() -> Remote:
     """Return the way to run commands on hosts: SSH, to hosts whose keys are pinned."""
+    from labctl.adapters.ssh import SshRemote
+
+    return SshRemote()
+
+
+def talker() -> Talker:
+    """Return the way to talk with programs on hosts: SSH, to hosts whose keys are pinned."""
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()
