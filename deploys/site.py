@@ -6,6 +6,7 @@ Drivers come first, then the reboot that they may need, then what needs the driv
 from deploys.agent import agent
 from deploys.backend import backend
 from deploys.base import base
+from deploys.cluster import cluster
 from deploys.nvidia import nvidia
 from deploys.power import power
 from deploys.restart import restart
@@ -24,5 +25,6 @@ vulkan()
 restart()
 power()
 backend()
+cluster()
 services()
 wol()

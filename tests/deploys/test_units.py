@@ -147,12 +147,13 @@ def test_a_llama_server_says_all_that_the_inventory_says() -> None:
 def test_a_gpu_whose_uuid_is_unknown_cannot_be_picked() -> None:
     host = Host(name="rig", address="10.0.0.2", gpus=(Gpu(model="RTX 3090", slot="slot0"),))
     with pytest.raises(LabctlError, match="GPU slot0, whose UUID is not known"):
-        units.llama_server(host, CHAT.model_copy(update={"gpus": ("slot0",)}), MODEL)
+        units.engine(RACK, host, CHAT.model_copy(update={"gpus": ("slot0",)}))
 
 
 def test_a_model_with_another_sha256_makes_another_unit() -> None:
     other = MODEL.model_copy(update={"sha256": "0" * 64})
-    assert units.llama_server(WITH_GPU, CHAT, MODEL) != units.llama_server(WITH_GPU, CHAT, other)
+    moved = Rack(name="rack", hosts=HOSTS, models=(other,))
+    assert units.engine(RACK, WITH_GPU, CHAT) != units.engine(moved, WITH_GPU, CHAT)
 
 
 def test_a_model_is_fetched_only_by_its_sha256_and_only_where_it_is_read() -> None:
@@ -169,7 +170,7 @@ def test_a_model_is_fetched_only_by_its_sha256_and_only_where_it_is_read() -> No
 def test_a_service_writes_where_it_starts_unless_that_is_the_systems() -> None:
     def writes(folder: str) -> list[str]:
         service = Command(name="web", argv=("/bin/true",), working_dir=folder)
-        return settings(units.command(WITHOUT_GPU, service).content).get("ReadWritePaths", [])
+        return settings(units.command(RACK, WITHOUT_GPU, service).content).get("ReadWritePaths", [])
 
     assert writes("/srv/web") == ['"-/srv/web"']
     assert writes("/usr/share/doc") == writes("/etc") == writes("/") == []
@@ -177,7 +178,7 @@ def test_a_service_writes_where_it_starts_unless_that_is_the_systems() -> None:
 
 def test_homes_are_hidden_unless_the_service_reads_there() -> None:
     def home(*argv: str) -> list[str]:
-        return settings(units.command(WITHOUT_GPU, Command(name="x", argv=argv)).content)["ProtectHome"]
+        return settings(units.command(RACK, WITHOUT_GPU, Command(name="x", argv=argv)).content)["ProtectHome"]
 
     assert home("/usr/bin/x") == ["yes"]
     assert home("/home/ann/x") == home("/usr/bin/x", "--dir=/root/models") == ["read-only"]

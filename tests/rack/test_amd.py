@@ -16,12 +16,11 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-import llama_kit
 import pytest
 from declared import DeclaredHost
 
 from labctl import wiring
-from labctl.lab import Lab
+from labctl.lab import Lab, llama
 from labctl.lab.fake import packages
 
 pytestmark = pytest.mark.rack
@@ -217,11 +216,11 @@ def test_a_hang_and_garbage_harm_nobody_and_are_failures(amd: DeclaredHost) -> N
 @BOTH
 def test_a_real_llama_cpp_without_a_card_is_known_to_compute_on_the_processor(amd: DeclaredHost) -> None:
     try:
-        llama_kit.install(wiring.cache_home() / "lab", amd.rack.root(amd.host.name))
-    except llama_kit.NoLlama as reason:
+        llama.install(wiring.cache_home() / "lab", amd.rack.root(amd.host.name))
+    except llama.NoLlama as reason:
         pytest.skip(f"no llama-server: {reason}")
     amd.declare(fields=DISCRETE)
-    amd.run(f"mkdir -p {ENGINES}/vulkan && ln -s {llama_kit.HOME} {ENGINES}/vulkan/bin")
+    amd.run(f"mkdir -p {ENGINES}/vulkan && ln -s {llama.HOME} {ENGINES}/vulkan/bin")
     assert amd.apply("backend") > 0
     (run,) = record(amd)["runs"]
     assert (run["backend"], run["outcome"], record(amd)["backend"]) == ("vulkan", "cpu", "none"), run

@@ -7,13 +7,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import llama_kit
 import pytest
 from declared import DeclaredHost
 from tiny_model import tiny_gguf
 
 from labctl import wiring
-from labctl.lab import Lab
+from labctl.lab import Lab, llama
 from labctl.lab.processes import wait_until
 
 pytestmark = pytest.mark.rack
@@ -26,7 +25,7 @@ Command(
     working_dir="/usr/share/doc",
 ),
 """
-CHAT = f'LlamaServer(name="chat", binary="{llama_kit.BINARY}", model="tiny", port=8081, ctx_size=512),\n'
+CHAT = f'LlamaServer(name="chat", binary="{llama.BINARY}", model="tiny", port=8081, ctx_size=512),\n'
 UNIT = "/etc/systemd/system/labctl-docs.service"
 
 
@@ -176,8 +175,8 @@ def test_a_service_that_cannot_start_is_named_and_mended_by_the_next_run(served:
 def test_a_real_llama_server_serves_a_model_after_apply(served: DeclaredHost, gpu: str) -> None:
     model = tiny_gguf()
     try:
-        llama_kit.install(wiring.cache_home() / "lab", served.rack.root(served.host.name))
-    except llama_kit.NoLlama as reason:
+        llama.install(wiring.cache_home() / "lab", served.rack.root(served.host.name))
+    except llama.NoLlama as reason:
         pytest.skip(f"no llama-server: {reason}")
     incoming = served.rack.root(served.host.name) / "root/tiny.gguf"
     incoming.write_bytes(model)

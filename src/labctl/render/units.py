@@ -14,15 +14,20 @@ the inventory says is, byte for byte, what the program gets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 
 from labctl import render
 from labctl.domain.problem import LabctlError
-from labctl.inventory import Command, Host, LlamaServer, Model, Rack, Service
-from labctl.inventory.services import models_of
+from labctl.inventory import Command, Host, Model, Ollama, Rack, Service, Sglang, TabbyApi, Vllm
+from labctl.inventory.clusters import models_on
+from labctl.inventory.services import Engine, Program
+from labctl.render.credentials import Credential
+from labctl.render.launch import Launch, launch
 
 SERVICE_USER = "labctl-svc"
+DEFAULT_PORT = 11434  # of Ollama, the one engine that needs none in the inventory
 UNIT_DIR = "/etc/systemd/system"
 # Second line of a service's unit: units of other subjects lack it, so they are never taken for a service's.
 MARKER = "# labctl service:"
@@ -37,8 +42,19 @@ DEVICE_GROUPS = (
     "drm",
     "kfd",
 )
+# Who renders the unit of a kind of service: MODULE:FUNCTION of (rack, host, service), imported when asked.
+KINDS = {
+    "command": "labctl.render.units:command",
+    "llama-server": "labctl.render.units:engine",
+    "vllm": "labctl.render.cluster:vllm",
+    "sglang": "labctl.render.units:engine",
+    "tabbyapi": "labctl.render.units:engine",
+    "ollama": "labctl.render.units:engine",
+    "rpc-server": "labctl.render.cluster:rpc_server",
+}
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
+_LOCAL = (*_SYSTEM, "/opt/labctl/")
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
@@ -55,7 +71,7 @@ class Unit:
         return f"{UNIT_DIR}/{self.name}"
 
 
-def unit_name(service: Service) -> str:
+def unit_name(service: Program) -> str:
     """Return the name of a service's unit."""
     return f"labctl-{service.name}.service"
 
@@ -72,17 +88,18 @@ def command_line(argv: tuple[str, ...]) -> str:
 
 
 def service(rack: Rack, host: Host, wanted: Service) -> Unit:
-    """Return the unit of any service of ``host``."""
-    if isinstance(wanted, LlamaServer):
-        return llama_server(host, wanted, rack.model(wanted.model))
-    if isinstance(wanted, Command):
-        return command(host, wanted)
-    raise LabctlError(f"labctl cannot run a {wanted.kind} yet", host=host.name)
+    """Return the unit of any service of ``host``; ``KINDS`` says who renders it."""
+    where = KINDS.get(wanted.kind)
+    if where is None:
+        raise LabctlError(f"labctl cannot run a {wanted.kind} yet", host=host.name)
+    module, _, function = where.partition(":")
+    render_unit: Callable[[Rack, Host, Service], Unit] = getattr(import_module(module), function)
+    return render_unit(rack, host, wanted)
 
 
 def gpu_groups(host: Host) -> tuple[str, ...]:
     """Return the groups that own GPU devices, which the services of ``host`` join; empty without GPUs."""
-    return ("video", "render") if _has_gpu(host) else ()
+    return ("video", "render") if has_gpu(host) else ()
 
 
 def fetched_models(rack: Rack, host: Host) -> list[Model]:
@@ -93,7 +110,7 @@ def fetched_models(rack: Rack, host: Host) -> list[Model]:
     Raises:
         LabctlError: a model is to be fetched but no sha256 says which file it is.
     """
-    models = {model.id: model for model in map(rack.model, dict.fromkeys(models_of(host.services)))}
+    models = {model.id: model for model in map(rack.model, dict.fromkeys(models_on(rack, host)))}
     fetched = [model for model in models.values() if not model.in_place]
     for model in fetched:
         if model.sha256 is None and not model.files:
@@ -105,47 +122,60 @@ def fetched_models(rack: Rack, host: Host) -> list[Model]:
     return fetched
 
 
-def command(host: Host, wanted: Command) -> Unit:
+def command(rack: Rack, host: Host, wanted: Command) -> Unit:
     """Return the unit of a program that the inventory gives by its argv."""
-    sandbox = _Sandbox(
+    sandbox = Sandbox(
         paths=(*wanted.argv, wanted.working_dir or ""),
-        gpu=_has_gpu(host),
+        gpu=has_gpu(host),
         jit=True,
-        lock_memory=_has_gpu(host),
+        lock_memory=has_gpu(host),
         working_dir=wanted.working_dir,
     )
-    return _unit(wanted, f"Service {wanted.name} of the rack", wanted.argv, sandbox)
+    return unit(wanted, f"Service {wanted.name} of the rack", wanted.argv, sandbox)
 
 
-def llama_server(host: Host, wanted: LlamaServer, model: Model) -> Unit:
-    """Return the unit of llama.cpp's server for ``model``.
+def engine(rack: Rack, host: Host, wanted: Engine | Ollama) -> Unit:
+    """Return the unit of an engine that has one of its own.
 
     Raises:
-        LabctlError: a GPU is named by a slot whose UUID the inventory does not know.
+        LabctlError: no build fits, or a card is named whose UUID is not known.
     """
-    binary = wanted.binary or "/usr/bin/llama-server"
-    argv = [binary, "--model", model.main, "--host", wanted.listen, "--port", str(wanted.port)]
-    argv += ["--alias", ",".join((model.id, *model.aliases)), "--metrics"]
-    if wanted.ctx_size is not None:
-        argv += ["--ctx-size", str(wanted.ctx_size)]
-    if wanted.n_gpu_layers is not None:
-        argv += ["--n-gpu-layers", str(wanted.n_gpu_layers)]
-    argv += wanted.extra_args
-    sandbox = _Sandbox(
-        paths=(binary, model.main, *wanted.extra_args),
-        gpu=_has_gpu(host),
-        jit=_has_gpu(host),
+    start = launch(rack, host, wanted, port=str(wanted.port or DEFAULT_PORT))
+    return unit(wanted, purpose(wanted), start.argv, sandbox_of(host, wanted, start))
+
+
+def purpose(wanted: Engine | Ollama) -> str:
+    """Return what the unit of an engine says that it is for."""
+    served = f" with {wanted.model}" if isinstance(wanted, Engine) else ""
+    kind: str = getattr(wanted, "kind", "engine")
+    return f"{kind} {wanted.name}{served}"
+
+
+def sandbox_of(host: Host, wanted: Engine | Ollama, start: Launch) -> Sandbox:
+    """Return the sandbox of an engine that has a unit of its own."""
+    return Sandbox(
+        paths=start.reads,
+        gpu=has_gpu(host),
+        jit=has_gpu(host) or isinstance(wanted, Vllm | Sglang | TabbyApi),
         lock_memory=True,
-        environment=_visible_gpus(host, wanted),
-        # A new file under the same path means another unit, hence exactly one restart.
-        model_sha256=model.sha256,
+        environment=start.env,
+        secrets=start.secrets,
+        before=start.before,
+        marks=start.marks,
     )
-    return _unit(wanted, f"llama-server {wanted.name} with {model.id}", tuple(argv), sandbox)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sandbox:
-    """What a service may see and do beyond nothing; ``paths`` are those that it must be able to read."""
+class Sandbox:
+    """What a service may see and do beyond nothing.
+
+    ``paths`` are those that it must be able to read, ``gpu`` shows it the cards, ``jit`` allows memory
+    that is writable and executable, ``environment`` yields to the inventory's own.
+    ``secrets`` reach it as credentials or variables, ``before`` are commands that come first. ``marks`` are
+    comments: another build or model file under the same path means another text, hence exactly one restart.
+    ``relations`` and ``settings`` are further lines of the sections [Unit] and [Service], ``device_groups``
+    is what ``gpu`` shows, and ``marker`` tells whose unit it is.
+    """
 
     paths: tuple[str, ...]
     gpu: bool
@@ -153,37 +183,30 @@ class _Sandbox:
     lock_memory: bool
     working_dir: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    model_sha256: str | None = None
+    secrets: tuple[Credential, ...] = ()
+    before: tuple[tuple[str, ...], ...] = ()
+    marks: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    device_groups: tuple[str, ...] = DEVICE_GROUPS
+    marker: str = MARKER
 
 
-def _has_gpu(host: Host) -> bool:
+def has_gpu(host: Host) -> bool:
+    """Return whether services of ``host`` may find a GPU there."""
     return bool(host.gpus) or host.unified_memory_gib is not None
 
 
-def _visible_gpus(host: Host, wanted: LlamaServer) -> dict[str, str]:
-    if not wanted.gpus:
-        return {}
-    uuids = {gpu.slot: gpu.uuid for gpu in host.gpus if gpu.slot is not None}
-    found = []
-    for name in wanted.gpus:
-        uuid = uuids.get(name, name)
-        if uuid is None or not uuid.startswith("GPU-"):
-            raise LabctlError(
-                f"service {wanted.name} asks for GPU {name}, whose UUID is not known",
-                hint=f"add uuid= to that Gpu in the inventory; `nvidia-smi -L` on {host.name} prints it",
-                host=host.name,
-            )
-        found.append(uuid)
-    return {"CUDA_VISIBLE_DEVICES": ",".join(found)}
-
-
-def _unit(wanted: Service, description: str, argv: tuple[str, ...], sandbox: _Sandbox) -> Unit:
+def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sandbox) -> Unit:
+    """Return the unit that runs ``argv`` for a service, in this sandbox and no wider one."""
     in_home = any(home in f"{path}/" for path in sandbox.paths for home in _HOMES)
     start_in = sandbox.working_dir
     writable = start_in if start_in and not f"{start_in}/".startswith(_SYSTEM) else None
     content = render.text(
         "service.service.j2",
-        marker=MARKER,
+        marker=sandbox.marker,
+        relations=sandbox.relations,
+        settings=sandbox.settings,
         name=wanted.name,
         description=description,
         user=wanted.user,
@@ -192,17 +215,26 @@ def _unit(wanted: Service, description: str, argv: tuple[str, ...], sandbox: _Sa
         working_dir=f"{start_in.replace('%', '%%')}/" if start_in else f"%S/labctl-{wanted.name}",
         writable=quoted(f"-{writable}") if writable else None,
         environment=_environment(wanted, sandbox.environment),
-        device_groups=DEVICE_GROUPS,
+        device_groups=sandbox.device_groups,
         protect_home="read-only" if in_home else "yes",
         gpu=sandbox.gpu,
         jit=sandbox.jit,
         lock_memory=sandbox.lock_memory,
-        model_sha256=sandbox.model_sha256,
+        marks=sandbox.marks,
+        mounts=" ".join(map(quoted, _mounts(sandbox.paths))),
+        before=[command_line(argv) for argv in sandbox.before],
+        credentials=[one for one in sandbox.secrets if not one.environment],
+        variables=[one.path for one in sandbox.secrets if one.environment],
     )
     return Unit(unit_name(wanted), content)
 
 
-def _environment(wanted: Service, derived: Mapping[str, str]) -> list[str]:
+def _mounts(paths: tuple[str, ...]) -> list[str]:
+    """Return the paths whose file systems must be there before the service: models above all."""
+    return sorted({path for path in paths if path.startswith("/") and not path.startswith(_LOCAL)})
+
+
+def _environment(wanted: Program, derived: Mapping[str, str]) -> list[str]:
     """Return the values of ``Environment=``; the inventory's own words win over derived ones."""
     own = [quoted(f"{name}={value}") for name, value in sorted({**derived, **wanted.env}.items())]
     if wanted.user != SERVICE_USER:

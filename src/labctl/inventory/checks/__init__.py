@@ -2,14 +2,15 @@
 
 Decided from the rack alone, without files, network or clock, subject by subject: what must be unique and
 what is referred to (``names``), services and their ports (``services``), cards and their caps (``cards``),
-drivers and backends (``drivers``), circuits and power supplies (``power``), sleeping and waking (``sleep``).
+drivers and backends (``drivers``), hosts that
+work together (``clusters``), circuits and power supplies (``power``), sleeping and waking (``sleep``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from labctl.inventory.checks import cards, drivers, names, power, services, sleep
+from labctl.inventory.checks import cards, clusters, drivers, names, power, services, sleep
 from labctl.inventory.checks.finding import Finding
 from labctl.inventory.rack import Rack
 
@@ -30,6 +31,12 @@ CHECKS: tuple[Callable[[Rack], Iterator[Finding]], ...] = (
     power.supplies,
     services.services,
     services.ports,
+    clusters.private_networks,
+    clusters.members,
+    clusters.engines,
+    clusters.ports,
+    clusters.lenders,
+    clusters.borrowers,
     names.models,
     sleep.references,
     sleep.idle,

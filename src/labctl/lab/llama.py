@@ -1,17 +1,21 @@
-"""The real llama-server for hosts of the virtual rack, from Debian's unstable archive, with its own loader.
+"""The real llama.cpp for hosts of the virtual rack, from Debian's unstable archive, with its own loader.
 
 No stable Debian ships it, and unstable's wants a newer C library than the hosts have. So its packages are
 unpacked, not installed, below one folder, and a launcher starts it by the loader that came with them. apt
 works in a state of its own here: nothing of this machine changes. The tree is made once and kept in labctl's
-cache.
+cache. ``archive`` packs it as llama.cpp packs its releases, so that labctl's own way to install one is tried
+with a program that works.
 """
 
 from __future__ import annotations
 
 import fcntl
+import gzip
+import hashlib
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 from labctl.lab.aptsources import debian_lines
@@ -30,13 +34,15 @@ PACKAGES = (
     "libzstd1",
     "zlib1g",
 )
+PROGRAMS = ("llama-server", "llama-bench")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LAUNCHER = """\
 #!/bin/sh
 # The newest loader for the newest libraries; the backend is the one that every processor can run.
-lib=$(dirname "$0")/lib
+here=$(dirname "$0")
+lib=$here/lib
 export GGML_BACKEND_PATH="$lib/ggml/backends0/{backend}"
-exec "$lib/{loader}" --library-path "$lib:$lib/llama" "$(dirname "$0")/bin/llama-server" "$@"
+exec "$lib/{loader}" --library-path "$lib:$lib/llama" "$here/bin/$(basename "$0")" "$@"
 """
 
 
@@ -47,11 +53,11 @@ class NoLlama(Exception):
 def tree(cache: Path) -> Path:
     """Return a folder to be copied to ``/opt/llama`` of a host, making it first where it is missing."""
     cache.mkdir(parents=True, exist_ok=True)
-    done = cache / "llama"
-    with (cache / "llama.lock").open("w") as lock:
+    done = cache / "llama-2"
+    with (cache / "llama-2.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.is_dir():
-            work = cache / "llama.new"
+            work = cache / "llama-2.new"
             shutil.rmtree(work, ignore_errors=True)
             _make(work)
             (work / "tree").rename(done)
@@ -62,6 +68,30 @@ def tree(cache: Path) -> Path:
 def install(cache: Path, root: Path) -> None:
     """Lay llama-server out below ``/opt/llama`` of the host whose file tree is ``root``."""
     shutil.copytree(tree(cache), root / HOME.lstrip("/"), symlinks=True)
+
+
+def archive(cache: Path, out: Path, tag: str = "b9999") -> tuple[Path, str]:
+    """Pack the tree like a release of llama.cpp, below ``llama-TAG/``; return the archive and its sha256.
+
+    Equal trees and tags give equal bytes.
+    """
+    made = tree(cache)
+    path = out / f"llama-{tag}-bin-ubuntu-x64.tar.gz"
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        for found in sorted(made.rglob("*")):
+            tar.add(found, f"llama-{tag}/{found.relative_to(made)}", recursive=False, filter=_anonymous)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    member.mtime = 0
+    return member
 
 
 def _make(work: Path) -> None:
@@ -98,10 +128,11 @@ def _lay_out(usr: Path, made: Path) -> None:
         ],
     )
     (made / "bin").mkdir()
-    shutil.copy2(usr / "bin/llama-server", made / "bin")
-    launcher = made / "llama-server"
-    launcher.write_text(LAUNCHER.format(backend=backend, loader=loader.name))
-    launcher.chmod(0o755)
+    for name in PROGRAMS:
+        shutil.copy2(usr / "bin" / name, made / "bin")
+        launcher = made / name
+        launcher.write_text(LAUNCHER.format(backend=backend, loader=loader.name))
+        launcher.chmod(0o755)
 
 
 def _run(work: Path, *argv: str) -> None:

@@ -1,0 +1,115 @@
+"""Where installed builds lie on a host, and which program of them a service runs.
+
+Builds of one kind (and backend) share a shelf, such as ``/opt/labctl/llama.cpp/cuda``. Each lies there below
+its version, and the link ``current`` beside them leads to the one for services that name no version. Such a
+service runs ``current/PROGRAM``; one that names its version, or whose build is not the current one, runs
+``VERSION/PROGRAM``, and no later install moves it. Two CUDA releases of one version are two builds, so the
+release is part of their folder's name.
+
+A host that chooses between backends by trying (AMD) has one more link, ``/opt/labctl/llama.cpp/auto``, to the
+shelf of the backend that was proved.
+"""
+
+from __future__ import annotations
+
+from labctl.domain.problem import LabctlError
+from labctl.inventory import Host, Rack
+from labctl.inventory.builds import SYSTEM_PROGRAMS, Choice, Unfit, choose, programs
+from labctl.inventory.engines import EngineBuild, LlamaCpp, PythonEnv
+from labctl.inventory.services import Program
+
+ROOT = "/opt/labctl"
+CURRENT = "current"
+AUTO = f"{ROOT}/llama.cpp/auto"
+# What a kind of service runs, below the folder of its build.
+PROGRAMS = {
+    "llama-server": "llama-server",
+    "rpc-server": "rpc-server",
+    "llama-swap": "llama-swap",
+    "vllm": "bin/vllm",
+    "sglang": "bin/python",
+    "tabbyapi": "bin/python",
+    "ollama": "bin/ollama",
+    "bifrost": "bifrost",
+    "olla": "olla",
+    "litellm": "bin/litellm",
+}
+
+
+def shelf(build: EngineBuild) -> str:
+    """Return the folder that holds all versions of this kind of build."""
+    return f"{ROOT}/{build.kind}/{build.backend}" if isinstance(build, LlamaCpp) else f"{ROOT}/{build.kind}"
+
+
+def folder(build: EngineBuild) -> str:
+    """Return the folder of the build itself."""
+    release = f"-cuda{build.cuda}" if isinstance(build, LlamaCpp) and build.cuda else ""
+    return f"{shelf(build)}/{build.version}{release}"
+
+
+def digest(build: EngineBuild) -> str:
+    """Return what pins the content of a build, as far as the inventory itself says it, for people to read.
+
+    Of a Python environment that is the archive of uv; its requirements are a file, read when it is installed.
+    """
+    if isinstance(build, PythonEnv):
+        return build.uv.sha256
+    return build.archive.sha256
+
+
+def choice(rack: Rack, host: Host, wanted: Program) -> Choice | None:
+    """Return the build that a service runs; None for a program that labctl did not install.
+
+    Raises:
+        LabctlError: no build fits. A loaded rack holds no such service.
+    """
+    found = choose(rack, host, wanted)
+    if isinstance(found, Unfit):
+        raise LabctlError(f"service {wanted.name}: {found.reason}", hint=found.hint, host=host.name)
+    return found
+
+
+def current(rack: Rack, host: Host) -> dict[str, EngineBuild]:
+    """Return the build to which ``current`` leads, by shelf.
+
+    It is the one of the first service that names no version; where all name theirs, the last one's.
+    """
+    unnamed: dict[str, EngineBuild] = {}
+    named: dict[str, EngineBuild] = {}
+    for wanted in programs(host):
+        found = choose(rack, host, wanted)
+        for build in found.builds if isinstance(found, Choice) else ():
+            if getattr(wanted, "version", None) is None:
+                unnamed.setdefault(shelf(build), build)
+            else:
+                named[shelf(build)] = build
+    return named | unnamed
+
+
+def base(rack: Rack, host: Host, wanted: Program) -> str | None:
+    """Return the folder from which a service runs; None for a program that labctl did not install."""
+    found = choice(rack, host, wanted)
+    if found is None:
+        return None
+    build = found.build
+    here = AUTO if found.tried else shelf(build)
+    if getattr(wanted, "version", None) is not None or current(rack, host)[shelf(build)] != build:
+        return f"{here}/{folder(build).rpartition('/')[2]}"
+    return f"{here}/{CURRENT}"
+
+
+def program(rack: Rack, host: Host, wanted: Program) -> str:
+    """Return the absolute path of what a service runs."""
+    kind: str = getattr(wanted, "kind", "")
+    binary: str | None = getattr(wanted, "binary", None)
+    found = base(rack, host, wanted)
+    if binary is not None or found is None:
+        return binary or SYSTEM_PROGRAMS.get(kind, f"/usr/bin/{PROGRAMS[kind]}")
+    return f"{found}/{PROGRAMS[kind]}"
+
+
+def marks(rack: Rack, host: Host, wanted: Program) -> tuple[str, ...]:
+    """Return a line for each build of a service, so that a unit's text changes when its build does."""
+    found = choice(rack, host, wanted)
+    builds = found.builds if found is not None else ()
+    return tuple(f"build {build.kind} {build.version} {digest(build)}" for build in builds)
