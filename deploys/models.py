@@ -12,10 +12,9 @@ from pathlib import Path
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Model, Rack, mirrors
+from labctl.inventory import Host, Rack, mirrors, wanted
 from labctl.ops import download, files
 from labctl.ops.facts import Look, Paths
-from labctl.render import units
 
 
 @deploy("Models")
@@ -23,12 +22,12 @@ def models() -> None:
     """Have every file of every model that services of a host read."""
     rack: Rack = host.data.rack
     spec: Host = host.data.spec
-    model_files(rack, units.fetched_models(rack, spec))
+    model_files(rack, spec)
 
 
-def model_files(rack: Rack, wanted: list[Model]) -> None:
+def model_files(rack: Rack, spec: Host) -> None:
     """Fetch the models, each into its folder; a folder that is there already stays as it is."""
-    placed = [(model, file) for model in wanted for file in model.layout()]
+    placed = [(model, file) for model in wanted.fetched(rack, spec) for file in model.layout()]
     folders = sorted({str(Path(file.path).parent) for _, file in placed})
     there = host.get_fact(Paths, looks=[Look(folder, follow=True) for folder in folders]) if folders else []
     for folder, info in zip(folders, there, strict=True):

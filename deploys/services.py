@@ -32,7 +32,7 @@ def services() -> None:
     )
     if wanted:
         accounts(spec)
-    model_files(rack, units.fetched_models(rack, spec))
+    model_files(rack, spec)
     for service, unit in wanted:
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
 

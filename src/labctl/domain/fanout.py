@@ -16,11 +16,11 @@ All of this is one function of what is known now, asked again after every event.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-State = Literal["wants", "gets", "has", "failed"]
+State = Literal["checks", "wants", "gets", "has", "failed"]
 WIDEST = 2
 """How many hosts at most take the same file from one host at the same time."""
 _WRONG_TWICE = 2
@@ -30,6 +30,7 @@ _WRONG_TWICE = 2
 class Copy:
     """One host's copy of one file.
 
+    ``checks``: it is busy with what lies there: hashes what nothing vouches for, or throws it away.
     ``there``: bytes of it that were checked. ``supplier``: the host that it comes from while it ``gets`` it;
     "" for a download. ``distrusted``: hosts that failed it. ``downloaded``: whether a download failed here.
     ``wrong``: how often all of it came and was another file.
@@ -57,12 +58,14 @@ class Order:
 class Board:
     """What is known: each file's copies by host, in the order in which hosts are asked.
 
-    ``serving``: the hosts that can hand on. ``gone``: hosts that are lost. ``download``: whether a file that
+    ``serving``: the hosts that can hand on. ``measured``: the files whose size is known, without which nobody
+    can take parts of them. ``gone``: hosts that are lost. ``download``: whether a file that
     no host has may be fetched from its own address.
     """
 
     files: dict[str, dict[str, Copy]]
     serving: set[str] = field(default_factory=set)
+    measured: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     download: bool = True
 
@@ -72,12 +75,17 @@ class Board:
 
     def busy(self) -> set[str]:
         """Return the hosts that are getting some file."""
-        return {h for copies in self.files.values() for h, copy in copies.items() if copy.state == "gets"}
+        return {
+            host
+            for copies in self.files.values()
+            for host, copy in copies.items()
+            if copy.state in ("gets", "checks")
+        }
 
     def over(self) -> bool:
         """Return whether no host that is left wants or gets anything."""
         return not any(
-            copy.state in ("wants", "gets") and host not in self.gone
+            copy.state in ("checks", "wants", "gets") and host not in self.gone
             for copies in self.files.values()
             for host, copy in copies.items()
         )
@@ -111,6 +119,7 @@ def _supplier(board: Board, file: str, host: str) -> str | None:
         other
         for other, copy in copies.items()
         if other != host
+        and file in board.measured
         and copy.state in ("has", "gets")
         and other in board.serving - board.gone
         and other not in copies[host].distrusted
@@ -121,14 +130,15 @@ def _supplier(board: Board, file: str, host: str) -> str | None:
         # The fewest to hand on to; then one that is ahead of us; then the one that has most.
         ahead = copies[host].there
         return min(able, key=lambda o: (load.get(o, 0), copies[o].there < ahead, -copies[o].there))
+    distrusted = copies[host].distrusted
     if not board.download or copies[host].downloaded or _downloading(board, copies):
         return None
-    somewhere = any(
-        copy.state == "has" and other in board.serving - board.gone and other not in copies[host].distrusted
+    soon = any(
+        copy.state == "checks" or (copy.state == "has" and other in board.serving and other not in distrusted)
         for other, copy in copies.items()
-        if other != host
+        if other != host and other not in board.gone
     )
-    return None if somewhere else ""
+    return None if soon else ""
 
 
 def _upstream(copies: Mapping[str, Copy], host: str) -> set[str]:
@@ -182,9 +192,9 @@ def lost(board: Board, host: str) -> None:
     board.gone.add(host)
 
 
-def give_up(board: Board, files: Sequence[str]) -> None:
-    """Note that those who still want these files can have them from nobody."""
-    for file in files:
-        for host, copy in board.files[file].items():
+def give_up(board: Board) -> None:
+    """Note that those who still want something can have it from nobody."""
+    for file, copies in board.files.items():
+        for host, copy in list(copies.items()):
             if copy.state == "wants" and host not in board.gone:
                 board.note(file, host, state="failed", reason=copy.reason or "no host has it")
