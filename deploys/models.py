@@ -7,12 +7,15 @@ hashed again.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Rack, mirrors, wanted
+from labctl.inventory import Host, Model, Rack, mirrors, wanted
+from labctl.inventory.models import Placed
+from labctl.inventory.secrets import value_of
 from labctl.ops import download, files
 from labctl.ops.facts import Look, Paths
 
@@ -40,7 +43,17 @@ def model_files(rack: Rack, spec: Host) -> None:
             dest=file.path,
             sha256=file.sha256,
             size=file.size,
+            token=token(model, file),
         )
+
+
+def token(model: Model, file: Placed) -> str:
+    """Return the token of a gated repository; nothing where the model has none, or none is needed for it."""
+    if model.token is None or file.url.startswith("file:"):
+        return ""
+    # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
+    folder = Path(host.data.ssh_known_hosts_file).parent
+    return value_of(model.token, folder, os.environ)
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

@@ -11,9 +11,13 @@ import getpass
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labctl.domain.problem import LabctlError
 from labctl.ports import Clock, Remote, Talker
+
+if TYPE_CHECKING:
+    from labctl.inventory import Secret
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -134,6 +138,17 @@ def remote() -> Remote:
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()
+
+
+def secret(reference: Secret, folder: Path) -> str:
+    """Return a secret's value, for a rack whose file lies in ``folder``.
+
+    Raises:
+        LabctlError: it is not there, others may read it, or it is no plain key.
+    """
+    from labctl.inventory.secrets import value_of
+
+    return value_of(reference, folder, os.environ)
 
 
 def talker() -> Talker:

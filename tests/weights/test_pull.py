@@ -19,7 +19,9 @@ PATH = "/srv/models/m/m.gguf"
 NAMES = tuple(f"h{number}" for number in range(8))
 
 
-def rack(url: str, hosts: tuple[str, ...] = NAMES, content: bytes = CONTENT, mirror: str | None = None) -> Rack:
+def rack(
+    url: str, hosts: tuple[str, ...] = NAMES, content: bytes = CONTENT, mirror: str | None = None
+) -> Rack:
     serves = (Command(name="any", argv=("/bin/true",), model="m"),)
     return Rack(
         name="r",

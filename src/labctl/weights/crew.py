@@ -110,6 +110,26 @@ class Crew:
         except HostError:
             return
 
+    def dismiss(self, within_s: float = 10.0) -> list[Heard]:
+        """Let every program end in good order, and return what they still had to say."""
+        with self._guard:
+            left = set(self._talks)
+        for host in left:
+            self.tell(host, {"do": "end"})
+        found = []
+        until = threading.Event()
+        clock = threading.Timer(within_s, until.set)
+        clock.daemon = True
+        clock.start()
+        while left and not until.is_set():
+            heard = self.hear(0.5)
+            if heard is not None:
+                found.append(heard)
+                if heard.failure is not None:
+                    left.discard(heard.host)
+        clock.cancel()
+        return found
+
     def hear(self, timeout_s: float | None = None) -> Heard | None:
         """Return the next news, or None when there is none for so long; raise what a thread died of."""
         try:

@@ -41,6 +41,7 @@ def pull(loaded: LoadedRack, wish: Wish, talker: Talker, on_news: Callable[[News
             run.gather()
             run.prepare()
             run.carry()
+            run.dismiss()
         except KeyboardInterrupt:
             result.interrupted = True
     return result
@@ -203,6 +204,12 @@ class _Run:
             heard = self._crew.hear()
             assert heard is not None
             self._hear(heard)
+
+    def dismiss(self) -> None:
+        """Let the programs end, and take note of how much each has sent."""
+        for heard in self._crew.dismiss():
+            if heard.event == "progress" and heard.said is not None:
+                self._result.sent[heard.host] = int(heard.said["sent"])
 
     def _order(self, order: fanout.Order) -> None:
         file = self._files[order.file]

@@ -49,6 +49,7 @@ class Program:
                 order = json.loads(line)
                 if order["do"] == "end":
                     self._wait_for_work()
+                    self.say("progress", file="", there=0, sent=self._shelf.sent)
                     break
                 self._obey(order)
         finally:
