@@ -7,6 +7,7 @@ before the choice of a backend, which tries them, and before the services that r
 from deploys.agent import agent
 from deploys.backend import backend
 from deploys.base import base
+from deploys.cluster import cluster
 from deploys.engines import engines
 from deploys.forced import forced
 from deploys.llamaswap import llama_swap
@@ -30,6 +31,7 @@ restart()
 power()
 engines()
 backend()
+cluster()
 services()
 llama_swap()
 wol()

@@ -51,6 +51,9 @@ COMMANDS: dict[str, Entry] = {
         _MODELS,
         "Show whether models fit, and how fast they can be.",
     ),
+    "models": Entry(
+        "labctl.cli.models:models", _MODELS, "Bring models to hosts, check them, remove what is left over."
+    ),
     "power": Entry(
         "labctl.cli.power:power", _WATTS, "Show what supplies and circuits bear, and what cards draw."
     ),
