@@ -71,29 +71,27 @@ class Child:
         """
         with self._lock:
             self.port = _free_port()
-            self._process = subprocess.Popen(
-                [*self._argv, "--port", str(self.port)], stdin=subprocess.DEVNULL
-            )
+            argv = [*self._argv, "--port", str(self.port)]
+            process = self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
             until = time.monotonic() + within_s
             while not self._answers():
-                if self._process.poll() is not None:
-                    raise LoadError(f"llama-server ended with {self._process.returncode} while loading")
+                if process.poll() is not None:
+                    raise LoadError(f"llama-server ended with {process.returncode} while loading")
                 if time.monotonic() > until:
                     raise LoadError(f"llama-server did not load the model within {within_s:g} s")
                 time.sleep(0.05)
 
     def stop(self) -> None:
         """Stop it, and with it everything that it holds."""
-        with self._lock:
-            if self._process is None:
-                return
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     @property
     def alive(self) -> bool:

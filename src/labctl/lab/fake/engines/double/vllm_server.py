@@ -162,13 +162,19 @@ def run(asked: argparse.Namespace) -> int:
         if asked.distributed_executor_backend == "ray":
             places = ranks.claim(wanted)
             say(f"(EngineCore) INFO {wanted} ranks on {', '.join(places)}")
-        engine.load()
     except (LoadError, ValueError) as error:
         say(f"RuntimeError: Engine core initialization failed. {error}")
         return 1
-    server = proxy.Server(bound, engine)
-    say(f"(APIServer) INFO Starting vLLM API server on http://{asked.host or _ANYTHING}:{asked.port or 8000}")
-    return proxy.serve(server, engine)
+    try:
+        engine.load()
+        server = proxy.Server(bound, engine)
+        say(f"(APIServer) INFO vLLM API server on http://{asked.host or _ANYTHING}:{asked.port or 8000}")
+        return proxy.serve(server, engine)
+    except LoadError as error:
+        say(f"RuntimeError: Engine core initialization failed. {error}")
+        return 1
+    finally:
+        engine.child.stop()
 
 
 def main() -> int:
