@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from labctl.domain.problem import LabctlError
 from labctl.inventory import profiles
 from labctl.inventory.accelerators import Gpu
 from labctl.inventory.engines import Arch, EngineBuild, LlamaCpp, PythonEnv
@@ -38,7 +40,7 @@ BUILDS = {
     "litellm": "litellm",
 }
 # Debian has these; of the others there is none on a host unless somebody brought it.
-SYSTEM_PROGRAMS = {"llama-server": "/usr/bin/llama-server", "rpc-server": "/usr/bin/rpc-server"}
+SYSTEM_PROGRAMS = {"llama-server": "/usr/bin/llama-server", "rpc-server": "/usr/bin/ggml-rpc-server"}
 _LEAST_COMPUTE_OF_CUDA_13 = (7, 5)
 _LEAST_DRIVER_OF_CUDA_13 = 580
 _BLACKWELL = (10, 0)
@@ -209,6 +211,23 @@ def environment_of(rack: Rack, cluster: RayCluster) -> PythonEnv | None:
     held = [build for build in rack.engines if isinstance(build, PythonEnv) and build.kind in ("ray", "vllm")]
     fitting = [build for build in held if cluster.env in (None, build.version)]
     return fitting[0] if len({build.version for build in fitting}) == 1 else None
+
+
+def requirements_of(build: PythonEnv, folder: Path) -> tuple[str, str]:
+    """Return the text of an environment's requirements file, and its path; ``folder`` is the rack file's.
+
+    Raises:
+        LabctlError: it cannot be read.
+    """
+    file = folder / build.requirements.expanduser()
+    try:
+        return file.read_text(encoding="utf-8"), str(file)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise LabctlError(
+            f"the requirements of {build.kind} {build.version} in {file} cannot be read: {reason}",
+            hint=f"make it with: uv pip compile --generate-hashes -o {file} FILE.in",
+        ) from None
 
 
 def programs(host: Host) -> Iterator[Program]:

@@ -10,8 +10,9 @@ against each other.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,10 @@ _MAX_BYTES = 2 * 1024 * 1024
 _CLOSING_LINE = "globals().update(rack.groups())"
 
 
+def _nowhere(_: tuple[str | int, ...]) -> tuple[str, int | None]:
+    return "", None
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedRack:
     """A valid rack, and what pyinfra would read from its file: groups, their data, and each host's own."""
@@ -43,6 +48,10 @@ class LoadedRack:
     groups: dict[str, tuple[str, ...]]
     host_data: dict[str, dict[str, Any]]
     group_data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    place: Callable[[tuple[str | int, ...]], tuple[str, int | None]] = field(
+        default=_nowhere, compare=False, repr=False
+    )
+    """Where a field of the rack is said, by its path: file and line, as exactly as they are known."""
 
     @property
     def folder(self) -> Path:
@@ -113,7 +122,9 @@ def load_rack(path: Path | str) -> LoadedRack:
         problems += _ungrouped(rack, ran.namespace, report)
         if not problems:
             groups: Groups = read_groups(ran.namespace, file, extra)
-            return LoadedRack(rack, file, groups.members, groups.host_data, groups.data)
+            return LoadedRack(
+                rack, file, groups.members, groups.host_data, groups.data, partial(report.line_in, rack)
+            )
     raise LabctlError(merged(problems))
 
 

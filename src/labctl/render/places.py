@@ -12,11 +12,13 @@ shelf of the backend that was proved.
 
 from __future__ import annotations
 
+import hashlib
+
 from labctl.domain.problem import LabctlError
 from labctl.inventory import Host, Rack
 from labctl.inventory.builds import SYSTEM_PROGRAMS, Choice, Unfit, choose, programs
-from labctl.inventory.engines import EngineBuild, LlamaCpp, PythonEnv
-from labctl.inventory.services import Program
+from labctl.inventory.engines import Artifact, EngineBuild, LlamaCpp, OllamaBuild, PythonEnv
+from labctl.inventory.services import Program, each_engine
 
 ROOT = "/opt/labctl"
 CURRENT = "current"
@@ -24,7 +26,7 @@ AUTO = f"{ROOT}/llama.cpp/auto"
 # What a kind of service runs, below the folder of its build.
 PROGRAMS = {
     "llama-server": "llama-server",
-    "rpc-server": "rpc-server",
+    "rpc-server": "ggml-rpc-server",  # called rpc-server before 2026
     "llama-swap": "llama-swap",
     "vllm": "bin/vllm",
     "sglang": "bin/python",
@@ -48,13 +50,24 @@ def folder(build: EngineBuild) -> str:
 
 
 def digest(build: EngineBuild) -> str:
-    """Return what pins the content of a build, as far as the inventory itself says it, for people to read.
+    """Return what pins the content of a build, as far as the inventory itself says it.
 
     Of a Python environment that is the archive of uv; its requirements are a file, read when it is installed.
     """
+    main, *more = (one.sha256 for one in artifacts(build))
+    return hashlib.sha256("\n".join((main, *more)).encode()).hexdigest() if more else main
+
+
+def artifacts(build: EngineBuild) -> tuple[Artifact, ...]:
+    """Return the files of a build, the main one first."""
     if isinstance(build, PythonEnv):
-        return build.uv.sha256
-    return build.archive.sha256
+        return (build.uv,) if build.archive is None else (build.uv, build.archive)
+    more = None
+    if isinstance(build, LlamaCpp):
+        more = build.runtime
+    elif isinstance(build, OllamaBuild):
+        more = build.rocm
+    return (build.archive,) if more is None else (build.archive, more)
 
 
 def choice(rack: Rack, host: Host, wanted: Program) -> Choice | None:
@@ -106,6 +119,55 @@ def program(rack: Rack, host: Host, wanted: Program) -> str:
     if binary is not None or found is None:
         return binary or SYSTEM_PROGRAMS.get(kind, f"/usr/bin/{PROGRAMS[kind]}")
     return f"{found}/{PROGRAMS[kind]}"
+
+
+def main_program(build: EngineBuild) -> str:
+    """Return the program that a build must bring, below its folder."""
+    if build.kind == "llama.cpp":
+        return PROGRAMS["llama-server"]
+    return PROGRAMS.get(build.kind, f"bin/{build.kind}")
+
+
+def tool(artifact: Artifact, kind: str) -> str:
+    """Return where something lies of which builds are made: uv, or a source."""
+    return f"{ROOT}/{kind}/{artifact.sha256[:16]}"
+
+
+def folders(build: EngineBuild) -> tuple[str, ...]:
+    """Return every folder that a build needs on its host: its own, and what it is made of."""
+    if not isinstance(build, PythonEnv):
+        return (folder(build),)
+    source = () if build.archive is None else (tool(build.archive, "source"),)
+    return (folder(build), tool(build.uv, "uv"), *source)
+
+
+def units_of(rack: Rack, host: Host, build: EngineBuild, *, by_link: bool = False) -> tuple[str, ...]:
+    """Return the units that run a build, with ``by_link`` those that run it as the current one.
+
+    Engines under llama-swap are restarted by its configuration, which names their builds; a Python
+    environment may change below the same name, so there llama-swap itself is owed the restart.
+    """
+    found = []
+    for service in host.services:
+        swapped = isinstance(build, PythonEnv)
+        for wanted in (service, *(engine for below, engine in each_engine(service) if below and swapped)):
+            chosen = choice(rack, host, wanted)
+            if chosen is None or build not in chosen.builds:
+                continue
+            if not by_link or (base(rack, host, wanted) or "").endswith(f"/{CURRENT}"):
+                found.append(f"labctl-{service.name}.service")
+    return tuple(dict.fromkeys(found))
+
+
+def tried_units(rack: Rack, host: Host) -> tuple[str, ...]:
+    """Return the units whose engine runs from the backend that was proved."""
+    found = []
+    for service in host.services:
+        for wanted in (service, *(engine for below, engine in each_engine(service) if below)):
+            chosen = choice(rack, host, wanted)
+            if chosen is not None and chosen.tried:
+                found.append(f"labctl-{service.name}.service")
+    return tuple(dict.fromkeys(found))
 
 
 def marks(rack: Rack, host: Host, wanted: Program) -> tuple[str, ...]:

@@ -84,6 +84,7 @@ def _prepare(job: Job, emit: Callable[[Event], None]) -> Run:
     loaded = load_rack(Path(job.rack))
     for data in loaded.host_data.values():
         data["allow_reboot"] = job.allow_reboot
+        data["places"] = loaded.place
     state = build(loaded, job.hosts, diff=job.diff, timeout_s=job.connect_timeout_s)
     ctx_state.set(state)
     root = Path(job.deploys[0]).resolve().parent.parent
