@@ -16,6 +16,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from labctl.inventory import Host, LlamaSwap, Rack
+from labctl.inventory.secrets import value_of
 from labctl.ops import files, llamaswap, systemd
 from labctl.render import credentials, places, units
 from labctl.render.llamaswap import FOLDER, config
@@ -66,7 +67,7 @@ def one(rack: Rack, spec: Host, swap: LlamaSwap) -> None:
 def key(unit: str, credential: credentials.Credential) -> tuple[str, str]:
     """Put a key where the unit reads it; return the path and the sha256 of the file."""
     folder = Path(host.data.ssh_known_hosts_file).parent
-    content = credential.content(credentials.value_of(credential.secret, folder, os.environ)).encode()
+    content = credential.content(value_of(credential.secret, folder, os.environ)).encode()
     files.put(
         name=f"{credential.service}: {credential.name}",
         dest=credential.path,

@@ -10,6 +10,7 @@ from deploys.base import base
 from deploys.cluster import cluster
 from deploys.engines import engines
 from deploys.forced import forced
+from deploys.gateways import vector_stores
 from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
 from deploys.power import power
@@ -34,4 +35,5 @@ backend()
 cluster()
 services()
 llama_swap()
+vector_stores()
 wol()
