@@ -42,7 +42,7 @@ def services() -> None:
     )
     if wanted:
         accounts(spec)
-    model_files(rack, units.fetched_models(rack, spec))
+    model_files(rack, spec)
     surroundings([unit for _, unit in wanted])
     tried = places.tried_units(rack, spec)
     if tried:

@@ -286,6 +286,7 @@ Version = Annotated[
     str, Field(strict=True), _matching(_VERSION, "must be a version: letters, digits and . _ + -")
 ]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Prefix = Annotated[int, Field(strict=True, ge=8, le=126)]
 Watts = Annotated[int, Field(strict=True, gt=0, le=100_000)]
 Megahertz = Annotated[int, Field(strict=True, ge=100, le=10_000)]
 ClocksMhz = Annotated[tuple[Megahertz, Megahertz], AfterValidator(_clocks)]

@@ -2,9 +2,9 @@
 
 Decided from the rack alone, without files, network or clock, subject by subject: what must be unique and
 what is referred to (``names``), services and their ports (``services``), builds of engines, keys and
-options (``engines``), llama-swap and its peers (``llamaswap``), gateways and vector stores (``gateways``),
-cards and their caps (``cards``), drivers and backends (``drivers``), circuits and power supplies (``power``),
-sleeping and waking (``sleep``).
+options (``engines``), llama-swap and its peers (``llamaswap``), hosts that work together (``clusters``),
+gateways and vector stores (``gateways``), cards and their caps (``cards``), drivers and backends
+(``drivers``), circuits and power supplies (``power``), sleeping and waking (``sleep``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from labctl.inventory.checks import (
     cards,
+    clusters,
     drivers,
     engines,
     gateways,
@@ -42,13 +43,19 @@ CHECKS: tuple[Callable[[Rack], Iterator[Finding]], ...] = (
     power.supplies,
     services.services,
     services.ports,
+    clusters.private_networks,
+    clusters.members,
+    clusters.engines,
+    clusters.ports,
+    clusters.lenders,
+    clusters.borrowers,
+    gateways.gateways,
     engines.builds,
     engines.choices,
     engines.keys,
     engines.arguments,
     engines.options,
     llamaswap.llama_swaps,
-    gateways.gateways,
     names.models,
     sleep.references,
     sleep.idle,
