@@ -7,7 +7,10 @@ before the choice of a backend, which tries them, and before the services that r
 from deploys.agent import agent
 from deploys.backend import backend
 from deploys.base import base
+from deploys.cluster import cluster
 from deploys.engines import engines
+from deploys.forced import forced
+from deploys.gateways import vector_stores
 from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
 from deploys.power import power
@@ -20,6 +23,7 @@ from deploys.wol import wol
 
 base()
 agent()
+forced()
 unified()
 nvidia()
 rocm()
@@ -28,6 +32,8 @@ restart()
 power()
 engines()
 backend()
+cluster()
 services()
 llama_swap()
+vector_stores()
 wol()

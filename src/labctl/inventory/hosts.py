@@ -23,6 +23,7 @@ from labctl.inventory.fields import (
     Label,
     PackageName,
     Port,
+    Prefix,
     UserName,
     Watts,
     duration,
@@ -50,6 +51,10 @@ class PrivateNet(Spec):
 
     interface: Interface = Field(description="Its network interface on this host.")
     address: Ip = Field(description="This host's address in it.")
+    prefix: Prefix | None = Field(
+        default=None,
+        description="Length of its network prefix; default: 24, for 169.254.x.x 16, for IPv6 64.",
+    )
 
 
 class IdlePolicy(Spec):

@@ -26,7 +26,7 @@ AUTO = f"{ROOT}/llama.cpp/auto"
 # What a kind of service runs, below the folder of its build.
 PROGRAMS = {
     "llama-server": "llama-server",
-    "rpc-server": "rpc-server",
+    "rpc-server": "ggml-rpc-server",  # called rpc-server before 2026
     "llama-swap": "llama-swap",
     "vllm": "bin/vllm",
     "sglang": "bin/python",
