@@ -123,7 +123,9 @@ def numbers(heads: int, kv_heads: int | list[int], ff: int, **more: Any) -> dict
     }
 
 
-def ends(vocabulary: int = VOCABULARY, *, tied: bool = False, norm: str = "output_norm") -> dict[str, Dimensions]:
+def ends(
+    vocabulary: int = VOCABULARY, *, tied: bool = False, norm: str = "output_norm"
+) -> dict[str, Dimensions]:
     """Return the tensors outside of the blocks."""
     found: dict[str, Dimensions] = {"token_embd.weight": (vocabulary, WIDTH), f"{norm}.weight": (WIDTH,)}
     return found if tied else {**found, "output.weight": (vocabulary, WIDTH)}
@@ -172,7 +174,9 @@ def _all(*parts: dict[str, Dimensions]) -> dict[str, Dimensions]:
     return {name: shape for part in parts for name, shape in part.items()}
 
 
-def llama(*, heads: int = 16, kv_heads: int = 16, ff: int = 2816, kind: Any = F16, layers: int = LAYERS) -> Made:
+def llama(
+    *, heads: int = 16, kv_heads: int = 16, ff: int = 2816, kind: Any = F16, layers: int = LAYERS
+) -> Made:
     """Llama: every head its own keys and values, or groups of heads that share them."""
     blocks = [_all(attention(i, heads, kv_heads), dense(i, ff)) for i in range(layers)]
     more = {"rope.dimension_count": HEAD, "block_count": layers}
@@ -230,9 +234,7 @@ def gpt_oss(*, experts: int = 8, used: int = 4, ff: int = 1024, window: int = 12
             f"{block}.ffn_up_exps.bias": (experts, ff),
             f"{block}.ffn_down_exps.bias": (experts, WIDTH),
         }
-        parts.append(
-            _all(attention(i, 16, 4), routed(i, experts, ff, norm="post_attention_norm"), biases)
-        )
+        parts.append(_all(attention(i, 16, 4), routed(i, experts, ff, norm="post_attention_norm"), biases))
     more = {
         "attention.key_length": HEAD,
         "attention.value_length": HEAD,
