@@ -46,6 +46,8 @@ WAIT_PROGRAM = "/usr/local/lib/labctl/ray-wait.py"
 # Less than an operation of labctl may take, so that the unit's own words are heard and not a timeout.
 JOIN_S = 240
 _MIB = 1024 * 1024
+# `ray start --block` ends with 1 also when it is told to end, so a stop would look like a failure.
+_ENDS_WITH_1 = ("SuccessExitStatus=1", "Restart=always")
 # Five starts of these take longer than the five minutes in which five are allowed, so the limit is never met.
 _ONCE_A_MINUTE = "RestartSec=61"
 # RDMA network cards; where there are none the group does not exist and is left out.
@@ -78,7 +80,7 @@ def node(rack: Rack, host: Host) -> Unit | None:
         environment=_node_environment(host),
         marks=() if build is None else (f"build {build.kind} {build.version} {places.digest(build)}",),
         relations=_started_with_it(rack, cluster) if is_head else (),
-        settings=(_ONCE_A_MINUTE,),
+        settings=(*_ENDS_WITH_1, _ONCE_A_MINUTE),
         device_groups=(*units.DEVICE_GROUPS, *_RDMA_GROUPS),
         marker=MARKER,
     )
