@@ -1,7 +1,7 @@
-"""Hosts that work together, for real: Ray, rpc-server and the firewall; only vLLM is a double (see its package).
+"""Hosts that work together, for real: Ray, rpc-server and the firewall; only vLLM is a double (see there).
 
-Each host gets a second interface on a wire that all of them share, strangers included: what keeps these out is the
-firewall and nothing else.
+Each host gets a second interface on a wire that all of them share, strangers included: what keeps these out
+is the firewall and nothing else.
 """
 
 from __future__ import annotations
@@ -238,11 +238,11 @@ def test_llama_server_uses_the_cards_that_another_host_lends_it_alone(
     settle: Settle, hosts: Callable[..., tuple[LabHost, ...]]
 ) -> None:
     site = settle(hosts(3, suite="trixie"))
-    borrower, lender, _ = (host.name for host in site.hosts)
+    lender = site.hosts[1].name
     rpc = f'RpcServer(name="lend", port=50052, binary="{llama.HOME}/ggml-rpc-server", cache=True)'
     wide = (
-        f'LlamaServer(name="wide", model="wide", port=8080, rpc=["{lender}"], n_gpu_layers="all", ctx_size=512, '
-        f'binary="{llama.BINARY}")'
+        f'LlamaServer(name="wide", model="wide", port=8080, rpc=["{lender}"], n_gpu_layers="all", '
+        f'ctx_size=512, binary="{llama.BINARY}")'
     )
     site.declare([f"services=[{wide}]", f"services=[{rpc}]", ""])
     # The lender may be ready after the borrower, which then comes back by itself.
@@ -251,7 +251,13 @@ def test_llama_server_uses_the_cards_that_another_host_lends_it_alone(
     site.becomes(1, "labctl-wide", "active")
     assert site.chat(1, 8080) == 4
     assert "Accepted client connection" in site.says(2, "labctl-lend")
-    assert "RPC0[192.168.100.2:50052]" in site.says(1, "labctl-wide")
+    assert "192.168.100.1:" in site.run(2, "ss -tnH state established 'sport = 50052'")
+
+    # The layers are there and nowhere else: without the lender no answer, and with it an answer again.
+    site.run(2, "systemctl stop labctl-lend")
+    site.run(1, "! curl -sS --fail -m 20 -d @/root/question http://127.0.0.1:8080/v1/chat/completions")
+    site.run(2, "systemctl start labctl-lend")
+    assert site.chat(1, 8080) == 4
 
     assert "192.168.100.2:50052" in site.run(2, "ss -ltnH 'sport = 50052'")
     assert len(site.run(2, "ss -ltnH 'sport = 50052'").splitlines()) == 1
