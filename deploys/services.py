@@ -16,14 +16,14 @@ from deploys.models import model_files
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Rack
+from labctl.inventory import Host, LlamaSwap, PgVector, Rack
 from labctl.inventory.secrets import value_of
 from labctl.ops import backend, engines, files, leftovers, systemd, users
-from labctl.render import credentials, places, units
+from labctl.render import credentials, gateways, places, units
 from labctl.render.engines.ollama import CONFIGS as OLLAMA
 from labctl.render.engines.torch import CONFIGS as TABBYAPI
 
-CONFIG_FOLDERS = (OLLAMA, TABBYAPI)
+CONFIG_FOLDERS = (OLLAMA, TABBYAPI, *gateways.FOLDERS)
 
 
 @deploy("Services")
@@ -41,7 +41,7 @@ def services() -> None:
     )
     if wanted:
         accounts(spec)
-    model_files(rack, units.fetched_models(rack, spec))
+    model_files(rack, spec)
     surroundings([unit for _, unit in wanted])
     tried = places.tried_units(rack, spec)
     if tried:
@@ -49,6 +49,8 @@ def services() -> None:
             name="backend that was proved", path=places.AUTO, choice=backend.ENVIRONMENT, units=tried
         )
     for service, unit in wanted:
+        if isinstance(service, LlamaSwap | PgVector):
+            continue  # started by deploys/llamaswap.py and deploys/gateways.py, after its configuration
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
 
 

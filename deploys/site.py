@@ -9,6 +9,9 @@ from deploys.backend import backend
 from deploys.base import base
 from deploys.cluster import cluster
 from deploys.engines import engines
+from deploys.forced import forced
+from deploys.gateways import vector_stores
+from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
 from deploys.power import power
 from deploys.restart import restart
@@ -20,6 +23,7 @@ from deploys.wol import wol
 
 base()
 agent()
+forced()
 unified()
 nvidia()
 rocm()
@@ -30,4 +34,6 @@ engines()
 backend()
 cluster()
 services()
+llama_swap()
+vector_stores()
 wol()

@@ -50,7 +50,12 @@ KINDS = {
     "sglang": "labctl.render.units:engine",
     "tabbyapi": "labctl.render.units:engine",
     "ollama": "labctl.render.units:engine",
+    "llama-swap": "labctl.render.llamaswap.unit:llama_swap",
     "rpc-server": "labctl.render.cluster:rpc_server",
+    "bifrost": "labctl.render.gateways.units:gateway",
+    "litellm": "labctl.render.gateways.units:gateway",
+    "olla": "labctl.render.gateways.units:gateway",
+    "pgvector": "labctl.render.gateways.units:pgvector",
 }
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
@@ -179,7 +184,8 @@ class Sandbox:
     that is writable and executable, ``environment`` yields to the inventory's own. ``secrets`` reach it as
     credentials or variables, ``files`` are its configuration, ``before`` are commands that come first.
     ``marks`` are comments: another build or model file under the same path means another text, hence exactly
-    one restart. ``relations`` and ``settings`` are further lines of the sections [Unit] and [Service],
+    one restart. ``reloads``: it reads its configuration again on SIGHUP, ``stop_signal`` ends it where not
+    SIGTERM. ``relations`` and ``settings`` are further lines of the sections [Unit] and [Service],
     ``device_groups`` is what ``gpu`` shows, and ``marker`` tells whose unit it is.
     """
 
@@ -193,10 +199,12 @@ class Sandbox:
     files: tuple[ConfigFile, ...] = ()
     before: tuple[tuple[str, ...], ...] = ()
     marks: tuple[str, ...] = ()
+    reloads: bool = False
     relations: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     device_groups: tuple[str, ...] = DEVICE_GROUPS
     marker: str = MARKER
+    stop_signal: str | None = None
 
 
 def has_gpu(host: Host) -> bool:
@@ -232,6 +240,8 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         before=[command_line(argv) for argv in sandbox.before],
         credentials=[one for one in sandbox.secrets if not one.environment],
         variables=[one.path for one in sandbox.secrets if one.environment],
+        reloads=sandbox.reloads,
+        stop_signal=sandbox.stop_signal,
     )
     return Unit(unit_name(wanted), content, sandbox.secrets, sandbox.files)
 
