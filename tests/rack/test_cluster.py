@@ -25,7 +25,8 @@ from labctl.lab.processes import wait_until
 pytestmark = pytest.mark.rack
 
 NAMES = (
-    "Artifact, Gpu, Host, LlamaServer, Model, PrivateNet, PythonEnv, Rack, RayCluster, RpcServer, Ssh, Vllm"
+    "Artifact, Gpu, Host, LlamaServer, Model, PrivateNet, PythonEnv, Rack, RayCluster, RpcServer, Secret, "
+    "Ssh, Vllm"
 )
 RACK = """\
 from labctl.inventory import {names}
@@ -173,15 +174,24 @@ def test_vllm_runs_on_a_real_ray_cluster_which_strangers_cannot_reach(
     site = settle((*hosts(2, suite="bookworm"), *hosts(1, suite="trixie")))
     head, worker, _ = (host.name for host in site.hosts)
     engines = vllm_with_ray(site, tmp_path)
+    key = site.file.parent / "keys/ray"
+    key.write_text("a-token-for-ray\n")
+    key.chmod(0o600)
     card = 'gpus=[Gpu(model="RTX 3090", slot="s0")]'
     vllm = 'Vllm(name="chat", model="big", port=8000, cluster="pair", pipeline_parallel_size=2)'
-    cluster = f'clusters=[RayCluster(name="pair", head="{head}", workers=["{worker}"], object_store_mib=80)],'
+    token = 'token=Secret(file="keys/ray")'
+    members = f'name="pair", head="{head}", workers=["{worker}"], object_store_mib=80, {token}'
+    cluster = f"clusters=[RayCluster({members})],"
     site.declare([f"{card}, services=[{vllm}]", card, ""], f"{engines} {cluster}")
     site.apply()
 
     # Two nodes, two ranks, one on each host, and an answer.
     ray = "RAY_ADDRESS=192.168.100.1:6379 /opt/labctl/vllm/0.33.0/bin/ray status"
-    assert site.run(1, ray).count("node_") == 2
+    shown = "RAY_AUTH_MODE=token RAY_AUTH_TOKEN="
+    assert site.run(1, f"{shown}a-token-for-ray {ray}").count("node_") == 2
+    refused = site.rack.run(head, ["sh", "-c", f"{shown}another-token {ray}"], timeout=120)
+    assert refused.returncode != 0, "whoever has not the token is refused, on the host itself too"
+    assert "node_" not in refused.stdout
     assert "all 2 nodes of Ray cluster pair are there" in site.says(1, "labctl-chat")
     assert site.chat(1, 8000) == 4
     assert "2 ranks on" in site.says(1, "labctl-chat")
@@ -231,6 +241,7 @@ def test_vllm_runs_on_a_real_ray_cluster_which_strangers_cannot_reach(
     for number in (1, 2):
         site.run(number, "test -e /etc/systemd/system/labctl-ray.service", status=1)
         assert site.run(number, "pgrep -c raylet", status=1) == "0"
+        site.run(number, "test -e /etc/labctl/secrets/ray.ray-token", status=1)
         assert "Ray cluster" not in site.run(number, "nft list table inet labctl")
 
 
