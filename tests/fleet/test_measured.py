@@ -48,7 +48,7 @@ LINES = [
 
 def host(journal: list[str], held: str = "", commands: str = "") -> Scripted:
     def answer(asked: Any) -> Said:
-        text = {"journalctl": "\n".join(journal), "nvidia-smi": held, "ps": commands}[asked.argv[0]]
+        text = {"journalctl": "\n".join(reversed(journal)), "nvidia-smi": held, "ps": commands}[asked.argv[0]]
         return Said(0, text.encode(), "")
 
     return Scripted({"rig": answer})

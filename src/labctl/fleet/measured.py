@@ -71,8 +71,9 @@ def _journal(units: Sequence[str]) -> Question:
     named = [word for unit in units for word in ("--unit", unit)]
     return Question(
         (
-            *("journalctl", "--no-pager", "--boot", "--output", "json", "--lines", str(_MOST_LINES)),
-            *("--output-fields", "MESSAGE,_SYSTEMD_UNIT", "--grep", journal.PATTERN, *named),
+            # Some releases turn the order round when --grep meets --lines; so it is always asked for.
+            *("journalctl", "--no-pager", "--boot", "--reverse", "--output=json", f"--lines={_MOST_LINES}"),
+            *("--output-fields=MESSAGE,_SYSTEMD_UNIT", f"--grep={journal.PATTERN}", *named),
         ),
         root=True,
     )
@@ -84,7 +85,7 @@ def _text(answer: Answer) -> str:
 
 def _lines(answer: Answer) -> dict[str, list[tuple[float, str]]]:
     found: dict[str, list[tuple[float, str]]] = {}
-    for line in _text(answer).splitlines():
+    for line in reversed(_text(answer).splitlines()):
         try:
             entry = json.loads(line)
             moment = int(entry["__REALTIME_TIMESTAMP"]) / 1e6
