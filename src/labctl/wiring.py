@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from labctl.domain.problem import LabctlError
-from labctl.ports import Clock, Remote
+from labctl.ports import Clock, Remote, Talker
 
 if TYPE_CHECKING:
     from labctl.fitting.gate import Headers
-    from labctl.inventory import LoadedRack
+    from labctl.inventory import LoadedRack, Secret
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -161,8 +161,25 @@ class _Late:
 def shapes(loaded: LoadedRack, *, keep: bool = True) -> Headers:
     """Return the way to read the headers of a rack's models; with ``keep``, each is read once and kept."""
     from labctl.fitting.shapes import Shapes, readers
-    from labctl.inventory.secrets import value_of
 
     cache = private_dir(cache_home() / "shapes") if keep else None
     ways = readers(cast(Remote, _Late(remote)), loaded.host_data)
-    return Shapes(loaded.rack, ways, cache, lambda secret: value_of(secret, loaded.folder, os.environ))
+    return Shapes(loaded.rack, ways, cache, lambda reference: secret(reference, loaded.folder))
+
+
+def secret(reference: Secret, folder: Path) -> str:
+    """Return a secret's value, for a rack whose file lies in ``folder``.
+
+    Raises:
+        LabctlError: it is not there, others may read it, or it is no plain key.
+    """
+    from labctl.inventory.secrets import value_of
+
+    return value_of(reference, folder, os.environ)
+
+
+def talker() -> Talker:
+    """Return the way to talk with programs on hosts: SSH, to hosts whose keys are pinned."""
+    from labctl.adapters.ssh import SshRemote
+
+    return SshRemote()

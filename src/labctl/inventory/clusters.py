@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from labctl.inventory.accelerators import Gpu
 from labctl.inventory.hosts import Host, PrivateNet
 from labctl.inventory.rack import Rack
-from labctl.inventory.services import Command, Engine, LlamaServer, RayCluster, RpcServer, Vllm, each_engine
+from labctl.inventory.services import (
+    Command,
+    Engine,
+    LlamaServer,
+    RayCluster,
+    RpcServer,
+    Vllm,
+    each_engine,
+    models_of,
+)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # Ray's own services, counted from the cluster's port: the head itself first.
@@ -94,6 +103,17 @@ def engines_on(rack: Rack, cluster: RayCluster) -> Iterator[tuple[Host, Vllm]]:
             for _, engine in each_engine(service):
                 if isinstance(engine, Vllm) and engine.cluster == cluster.name:
                     yield host, engine
+
+
+def models_on(rack: Rack, host: Host) -> Iterator[str]:
+    """Yield the models whose files a host needs: those it serves, and those of a cluster that it works in.
+
+    Every node of a Ray cluster reads the weights from its own disk; an rpc-server gets them over the network.
+    """
+    yield from models_of(host.services)
+    cluster = cluster_on(rack, host)
+    if cluster is not None and cluster.head != host.name:
+        yield from (engine.model for _, engine in engines_on(rack, cluster))
 
 
 def rpc_servers(host: Host) -> tuple[RpcServer, ...]:

@@ -21,9 +21,10 @@ from importlib import import_module
 from labctl import render
 from labctl.domain.problem import LabctlError
 from labctl.inventory import Command, Host, Model, Ollama, Rack, Service, Sglang, TabbyApi, Vllm
-from labctl.inventory.services import Engine, Program, models_of
+from labctl.inventory.clusters import models_on
+from labctl.inventory.services import Engine, Program
 from labctl.render.credentials import Credential
-from labctl.render.launch import launch
+from labctl.render.launch import ConfigFile, Launch, launch
 
 SERVICE_USER = "labctl-svc"
 DEFAULT_PORT = 11434  # of Ollama, the one engine that needs none in the inventory
@@ -45,10 +46,16 @@ DEVICE_GROUPS = (
 KINDS = {
     "command": "labctl.render.units:command",
     "llama-server": "labctl.render.units:engine",
-    "vllm": "labctl.render.units:engine",
+    "vllm": "labctl.render.cluster:vllm",
     "sglang": "labctl.render.units:engine",
     "tabbyapi": "labctl.render.units:engine",
     "ollama": "labctl.render.units:engine",
+    "llama-swap": "labctl.render.llamaswap.unit:llama_swap",
+    "rpc-server": "labctl.render.cluster:rpc_server",
+    "bifrost": "labctl.render.gateways.units:gateway",
+    "litellm": "labctl.render.gateways.units:gateway",
+    "olla": "labctl.render.gateways.units:gateway",
+    "pgvector": "labctl.render.gateways.units:pgvector",
 }
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
@@ -58,10 +65,15 @@ _HOMES = ("/home/", "/root/", "/run/user/")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit to install: its name as systemctl takes it, and the text of its file."""
+    """A unit to install: its name as systemctl takes it, the text of its file, and what its program reads.
+
+    ``secrets`` and ``files`` are written before it, and it is restarted when one of them changes.
+    """
 
     name: str
     content: str
+    secrets: tuple[Credential, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
 
     @property
     def path(self) -> str:
@@ -108,7 +120,7 @@ def fetched_models(rack: Rack, host: Host) -> list[Model]:
     Raises:
         LabctlError: a model is to be fetched but no sha256 says which file it is.
     """
-    models = {model.id: model for model in map(rack.model, dict.fromkeys(models_of(host.services)))}
+    models = {model.id: model for model in map(rack.model, dict.fromkeys(models_on(rack, host)))}
     fetched = [model for model in models.values() if not model.in_place]
     for model in fetched:
         if model.sha256 is None and not model.files:
@@ -139,19 +151,29 @@ def engine(rack: Rack, host: Host, wanted: Engine | Ollama) -> Unit:
         LabctlError: no build fits, or a card is named whose UUID is not known.
     """
     start = launch(rack, host, wanted, port=str(wanted.port or DEFAULT_PORT))
-    sandbox = Sandbox(
+    return unit(wanted, purpose(wanted), start.argv, sandbox_of(host, wanted, start))
+
+
+def purpose(wanted: Engine | Ollama) -> str:
+    """Return what the unit of an engine says that it is for."""
+    served = f" with {wanted.model}" if isinstance(wanted, Engine) else ""
+    kind: str = getattr(wanted, "kind", "engine")
+    return f"{kind} {wanted.name}{served}"
+
+
+def sandbox_of(host: Host, wanted: Engine | Ollama, start: Launch) -> Sandbox:
+    """Return the sandbox of an engine that has a unit of its own."""
+    return Sandbox(
         paths=start.reads,
         gpu=has_gpu(host),
         jit=has_gpu(host) or isinstance(wanted, Vllm | Sglang | TabbyApi),
         lock_memory=True,
         environment=start.env,
         secrets=start.secrets,
+        files=start.files,
         before=start.before,
         marks=start.marks,
     )
-    served = f" with {wanted.model}" if isinstance(wanted, Engine) else ""
-    kind: str = getattr(wanted, "kind", "engine")
-    return unit(wanted, f"{kind} {wanted.name}{served}", start.argv, sandbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +181,12 @@ class Sandbox:
     """What a service may see and do beyond nothing.
 
     ``paths`` are those that it must be able to read, ``gpu`` shows it the cards, ``jit`` allows memory
-    that is writable and executable, ``environment`` yields to the inventory's own.
-    ``secrets`` reach it as credentials or variables, ``before`` are commands that come first. ``marks`` are
-    comments: another build or model file under the same path means another text, hence exactly one restart.
+    that is writable and executable, ``environment`` yields to the inventory's own. ``secrets`` reach it as
+    credentials or variables, ``files`` are its configuration, ``before`` are commands that come first.
+    ``marks`` are comments: another build or model file under the same path means another text, hence exactly
+    one restart. ``reloads``: it reads its configuration again on SIGHUP, ``stop_signal`` ends it where not
+    SIGTERM. ``relations`` and ``settings`` are further lines of the sections [Unit] and [Service],
+    ``device_groups`` is what ``gpu`` shows, and ``marker`` tells whose unit it is.
     """
 
     paths: tuple[str, ...]
@@ -171,8 +196,15 @@ class Sandbox:
     working_dir: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[Credential, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
     before: tuple[tuple[str, ...], ...] = ()
     marks: tuple[str, ...] = ()
+    reloads: bool = False
+    relations: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    device_groups: tuple[str, ...] = DEVICE_GROUPS
+    marker: str = MARKER
+    stop_signal: str | None = None
 
 
 def has_gpu(host: Host) -> bool:
@@ -187,7 +219,9 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
     writable = start_in if start_in and not f"{start_in}/".startswith(_SYSTEM) else None
     content = render.text(
         "service.service.j2",
-        marker=MARKER,
+        marker=sandbox.marker,
+        relations=sandbox.relations,
+        settings=sandbox.settings,
         name=wanted.name,
         description=description,
         user=wanted.user,
@@ -196,7 +230,7 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         working_dir=f"{start_in.replace('%', '%%')}/" if start_in else f"%S/labctl-{wanted.name}",
         writable=quoted(f"-{writable}") if writable else None,
         environment=_environment(wanted, sandbox.environment),
-        device_groups=DEVICE_GROUPS,
+        device_groups=sandbox.device_groups,
         protect_home="read-only" if in_home else "yes",
         gpu=sandbox.gpu,
         jit=sandbox.jit,
@@ -206,8 +240,10 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         before=[command_line(argv) for argv in sandbox.before],
         credentials=[one for one in sandbox.secrets if not one.environment],
         variables=[one.path for one in sandbox.secrets if one.environment],
+        reloads=sandbox.reloads,
+        stop_signal=sandbox.stop_signal,
     )
-    return Unit(unit_name(wanted), content)
+    return Unit(unit_name(wanted), content, sandbox.secrets, sandbox.files)
 
 
 def _mounts(paths: tuple[str, ...]) -> list[str]:

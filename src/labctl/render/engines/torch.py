@@ -24,6 +24,7 @@ from labctl.inventory import Host, Model, Rack, Sglang, TabbyApi, Vllm
 from labctl.inventory.services import Engine
 from labctl.render import HEADER, places
 from labctl.render.credentials import Credential
+from labctl.render.engines import ray
 from labctl.render.engines.cards import visible
 from labctl.render.engines.terms import ConfigFile, Launch, flags, options
 
@@ -36,8 +37,8 @@ _TOKENS = '{"api_key": "{secret}", "admin_key": "{secret}"}\n'
 _DRAFT_FIELDS = ("draft_cache_mode",)
 
 
-def _caches(unit: str, engine: Engine) -> dict[str, str]:
-    below = f"/var/cache/labctl-{unit}" + ("" if unit == engine.name else f"/{engine.name}")
+def caches(below: str) -> dict[str, str]:
+    """Return the environment that keeps all caches below one folder, and everything offline."""
     return {
         "HF_HOME": f"{below}/huggingface",
         "HF_HUB_OFFLINE": "1",
@@ -46,6 +47,10 @@ def _caches(unit: str, engine: Engine) -> dict[str, str]:
         "VLLM_CACHE_ROOT": f"{below}/vllm",
         "XDG_CACHE_HOME": below,
     }
+
+
+def _caches(unit: str, engine: Engine) -> dict[str, str]:
+    return caches(f"/var/cache/labctl-{unit}" + ("" if unit == engine.name else f"/{engine.name}"))
 
 
 def vllm(rack: Rack, host: Host, engine: Vllm, *, port: str, unit: str) -> Launch:
@@ -63,12 +68,15 @@ def vllm(rack: Rack, host: Host, engine: Vllm, *, port: str, unit: str) -> Launc
     env = {**_caches(unit, engine), "VLLM_NO_USAGE_STATS": "1", **visible(host, engine)}
     if engine.enable_sleep_mode:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # without it there is no way to ask for sleep
+    files: tuple[ConfigFile, ...] = ()
     if engine.cluster is not None:
         argv += ["--distributed-executor-backend", "ray"]
+        env |= ray.driver(rack, host, engine)
+        files = (ray.left_behind(env),)
     secrets: tuple[Credential, ...] = ()
     if engine.api_key is not None:
         secrets = (Credential(unit, "env", engine.api_key, "VLLM_API_KEY={secret}\n", environment=True),)
-    return Launch((*argv, *engine.extra_args), env, tuple(reads), secrets)
+    return Launch((*argv, *engine.extra_args), env, tuple(reads), secrets, files)
 
 
 def _pooling(rack: Rack, host: Host, engine: Vllm, model: Model) -> list[str]:
