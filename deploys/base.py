@@ -14,7 +14,7 @@ from pyinfra import logger
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Rack
+from labctl.inventory import Host, Rack, clusters
 from labctl.ops import apt, clock, files, firewall, hostname, systemd, users
 from labctl.render import access, system
 from labctl.render import firewall as packet_filter
@@ -36,7 +36,7 @@ def base() -> None:
     sshd()
     journal()
     updates()
-    firewall_of(spec)
+    firewall_of(rack, spec)
 
 
 def time_sync(rack: Rack, keeper: clock.Keeper) -> None:
@@ -117,10 +117,10 @@ def updates() -> None:
     )
 
 
-def firewall_of(spec: Host) -> None:
+def firewall_of(rack: Rack, spec: Host) -> None:
     """Drop what the inventory does not declare."""
     listening = host.get_fact(firewall.SshdPorts)
-    rules = packet_filter.rules(spec, (host.data.ssh_port, *listening))
+    rules = packet_filter.rules(spec, (host.data.ssh_port, *listening), clusters.openings(rack, spec))
     unit = packet_filter.unit()
     files.directory(name="firewall: folder for your own rules", path=packet_filter.DROP_INS)
     files.put(

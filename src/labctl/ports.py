@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -63,6 +63,63 @@ class Remote(Protocol):
 
     def stop(self) -> None:
         """Close every connection; whoever waits for an answer gets a ``HostError`` soon, now and later."""
+        ...
+
+
+class Conversation(Protocol):
+    """A program that runs on a host for as long as we talk with it; one thread reads, any may send."""
+
+    peer: str
+    """The host's IP address, as it was reached."""
+
+    def send(self, data: bytes) -> None:
+        """Let the program read ``data``.
+
+        Raises:
+            HostError: the connection is gone.
+        """
+        ...
+
+    def finish(self) -> None:
+        """End the program's input; what it still says can be read.
+
+        Raises:
+            HostError: the connection is gone.
+        """
+        ...
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield what the program says, without the newlines, until it ends well.
+
+        Raises:
+            HostError: it ended badly, fell silent, or the connection broke.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the connection and with it the program; harmless when done twice."""
+        ...
+
+
+class Talker(Protocol):
+    """Starts programs on hosts and talks with them, from as many threads as the caller likes."""
+
+    def talk(self, host: str, data: Mapping[str, Any], argv: Sequence[str], *, root: bool) -> Conversation:
+        """Start ``argv`` on a host.
+
+        Args:
+            host: its name, for errors.
+            data: its connection data, as ``LoadedRack.host_data`` holds them.
+            argv: the command, word by word; no shell reads meaning into them.
+            root: whether root runs it.
+
+        Raises:
+            HostError: it could not be started; nothing was done.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Close every connection, now and later."""
         ...
 
 

@@ -11,9 +11,14 @@ import getpass
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labctl.domain.problem import LabctlError
-from labctl.ports import Clock, Remote
+from labctl.ports import Clock, Remote, Talker
+
+if TYPE_CHECKING:
+    from labctl.fitting.gate import Headers
+    from labctl.inventory import LoadedRack, Secret
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -131,6 +136,34 @@ def clock() -> Clock:
 
 def remote() -> Remote:
     """Return the way to run commands on hosts: SSH, to hosts whose keys are pinned."""
+    from labctl.adapters.ssh import SshRemote
+
+    return SshRemote()
+
+
+def shapes(loaded: LoadedRack, *, keep: bool = True) -> Headers:
+    """Return the way to read the headers of a rack's models; with ``keep``, each is read once and kept."""
+    from labctl.adapters.ssh import SshRemote
+    from labctl.fitting.shapes import Shapes, readers
+
+    cache = private_dir(cache_home() / "shapes") if keep else None
+    ways = readers(SshRemote(), loaded.host_data)
+    return Shapes(loaded.rack, ways, cache, lambda reference: secret(reference, loaded.folder))
+
+
+def secret(reference: Secret, folder: Path) -> str:
+    """Return a secret's value, for a rack whose file lies in ``folder``.
+
+    Raises:
+        LabctlError: it is not there, others may read it, or it is no plain key.
+    """
+    from labctl.inventory.secrets import value_of
+
+    return value_of(reference, folder, os.environ)
+
+
+def talker() -> Talker:
+    """Return the way to talk with programs on hosts: SSH, to hosts whose keys are pinned."""
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()

@@ -147,13 +147,13 @@ def test_a_llama_server_says_all_that_the_inventory_says() -> None:
 def test_a_gpu_whose_uuid_is_unknown_cannot_be_picked() -> None:
     host = Host(name="rig", address="10.0.0.2", gpus=(Gpu(model="RTX 3090", slot="slot0"),))
     with pytest.raises(LabctlError, match="GPU slot0, whose UUID is not known"):
-        units.llama_server(RACK, host, CHAT.model_copy(update={"gpus": ("slot0",)}))
+        units.engine(RACK, host, CHAT.model_copy(update={"gpus": ("slot0",)}))
 
 
 def test_a_model_with_another_sha256_makes_another_unit() -> None:
     other = MODEL.model_copy(update={"sha256": "0" * 64})
     moved = Rack(name="rack", hosts=HOSTS, models=(other,))
-    assert units.llama_server(RACK, WITH_GPU, CHAT) != units.llama_server(moved, WITH_GPU, CHAT)
+    assert units.engine(RACK, WITH_GPU, CHAT) != units.engine(moved, WITH_GPU, CHAT)
 
 
 def test_a_model_is_fetched_only_by_its_sha256_and_only_where_it_is_read() -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from labctl.domain.gpus import CapReason
 from labctl.inventory.accelerators import Amd, Backend, Gpu, Nvidia, require_reason
+from labctl.inventory.engines import Arch
 from labctl.inventory.fields import (
     Address,
     Count,
@@ -22,6 +23,7 @@ from labctl.inventory.fields import (
     Label,
     PackageName,
     Port,
+    Prefix,
     UserName,
     Watts,
     duration,
@@ -49,6 +51,10 @@ class PrivateNet(Spec):
 
     interface: Interface = Field(description="Its network interface on this host.")
     address: Ip = Field(description="This host's address in it.")
+    prefix: Prefix | None = Field(
+        default=None,
+        description="Length of its network prefix; default: 24, for 169.254.x.x 16, for IPv6 64.",
+    )
 
 
 class IdlePolicy(Spec):
@@ -69,6 +75,10 @@ class Host(Spec):
         default=(), description="What it is for; each role is also a pyinfra group."
     )
     ssh: Ssh | None = Field(default=None, description="How to log in, where it differs from the rack's.")
+    arch: Arch | None = Field(
+        default=None,
+        description="Its processor as `uname -m` prints it; default: x86_64, aarch64 with a GB10.",
+    )
     gpus: tuple[Gpu, ...] = Field(default=(), description="Its graphics cards.")
     cap_w: Watts | None = Field(
         default=None, description="Power cap in watts of each card that states none of its own."

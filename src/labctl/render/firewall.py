@@ -2,6 +2,8 @@
 
 A port is declared by the SSH settings or by ``open_ports``, never by a service alone: that a program listens
 to everybody does not mean that everybody should reach it, so it is said twice (`labctl validate` insists).
+What hosts that work together speak among themselves (Ray, rpc-server) is open to exactly those hosts, by
+their private interface, and follows from who works with whom; no setting opens it to more.
 Two rules keep a mistake from locking anybody out: every port on which the host's sshd really listens stays
 open (behind a port forward it is not the port in the inventory), and sshd is accepted before connection
 tracking, so that the session which loads the rules survives them. The rules live in one table of labctl's
@@ -13,10 +15,11 @@ whether a file lies on disk.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from labctl import render
 from labctl.inventory import Host
+from labctl.inventory.clusters import Opening
 from labctl.render.units import Unit
 
 TABLE = "labctl"
@@ -37,12 +40,13 @@ def declared_ports(host: Host) -> list[tuple[int, str]]:
     ]
 
 
-def rules(host: Host, ssh_ports: Iterable[int]) -> str:
+def rules(host: Host, ssh_ports: Iterable[int], openings: Sequence[Opening] = ()) -> str:
     """Return the file for ``nft -f``; it replaces labctl's table in one transaction.
 
     Args:
         host: whose ports are opened.
         ssh_ports: the port of the inventory and those on which sshd listens; at least one.
+        openings: what single other hosts may reach, see ``labctl.inventory.clusters.openings``.
 
     Raises:
         ValueError: ``ssh_ports`` is empty, which would lock everybody out.
@@ -60,10 +64,24 @@ def rules(host: Host, ssh_ports: Iterable[int]) -> str:
             marker=marker,
             ssh_ports=ports,
             open_ports=declared_ports(host),
+            openings=[_private(opening) for opening in openings],
             mdns=host.address.endswith(".local"),
         )
 
     return fill(_MARKER + hashlib.sha256(fill("").encode()).hexdigest()[:16])
+
+
+def _private(opening: Opening) -> dict[str, str]:
+    """Return the words of the rule for an opening; an IPv6 source makes it one for IPv6."""
+    spans = (f"{low}-{high}" if low < high else f"{low}" for low, high in opening.ports)
+    return {
+        # A device name may hold anything but space, "/" and ":", and nft knows no escapes in a string.
+        "interface": opening.interface.replace('"', ""),
+        "family": "ip6" if any(":" in source for source in opening.sources) else "ip",
+        "sources": ", ".join(opening.sources),
+        "ports": ", ".join(spans),
+        "why": opening.why,
+    }
 
 
 def marker(content: str) -> str:

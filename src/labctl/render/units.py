@@ -20,10 +20,14 @@ from importlib import import_module
 
 from labctl import render
 from labctl.domain.problem import LabctlError
-from labctl.inventory import Command, Host, LlamaServer, Model, Rack, Service
-from labctl.inventory.services import Program, models_of
+from labctl.inventory import Command, Host, Model, Ollama, Rack, Service, Sglang, TabbyApi, Vllm
+from labctl.inventory.clusters import models_on
+from labctl.inventory.services import Engine, Program
+from labctl.render.credentials import Credential
+from labctl.render.launch import ConfigFile, Launch, launch
 
 SERVICE_USER = "labctl-svc"
+DEFAULT_PORT = 11434  # of Ollama, the one engine that needs none in the inventory
 UNIT_DIR = "/etc/systemd/system"
 # Second line of a service's unit: units of other subjects lack it, so they are never taken for a service's.
 MARKER = "# labctl service:"
@@ -41,19 +45,35 @@ DEVICE_GROUPS = (
 # Who renders the unit of a kind of service: MODULE:FUNCTION of (rack, host, service), imported when asked.
 KINDS = {
     "command": "labctl.render.units:command",
-    "llama-server": "labctl.render.units:llama_server",
+    "llama-server": "labctl.render.units:engine",
+    "vllm": "labctl.render.cluster:vllm",
+    "sglang": "labctl.render.units:engine",
+    "tabbyapi": "labctl.render.units:engine",
+    "ollama": "labctl.render.units:engine",
+    "llama-swap": "labctl.render.llamaswap.unit:llama_swap",
+    "rpc-server": "labctl.render.cluster:rpc_server",
+    "bifrost": "labctl.render.gateways.units:gateway",
+    "litellm": "labctl.render.gateways.units:gateway",
+    "olla": "labctl.render.gateways.units:gateway",
+    "pgvector": "labctl.render.gateways.units:pgvector",
 }
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
+_LOCAL = (*_SYSTEM, "/opt/labctl/")
 _HOMES = ("/home/", "/root/", "/run/user/")
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit to install: its name as systemctl takes it, and the text of its file."""
+    """A unit to install: its name as systemctl takes it, the text of its file, and what its program reads.
+
+    ``secrets`` and ``files`` are written before it, and it is restarted when one of them changes.
+    """
 
     name: str
     content: str
+    secrets: tuple[Credential, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
 
     @property
     def path(self) -> str:
@@ -100,7 +120,7 @@ def fetched_models(rack: Rack, host: Host) -> list[Model]:
     Raises:
         LabctlError: a model is to be fetched but no sha256 says which file it is.
     """
-    models = {model.id: model for model in map(rack.model, dict.fromkeys(models_of(host.services)))}
+    models = {model.id: model for model in map(rack.model, dict.fromkeys(models_on(rack, host)))}
     fetched = [model for model in models.values() if not model.in_place]
     for model in fetched:
         if model.sha256 is None and not model.files:
@@ -124,31 +144,36 @@ def command(rack: Rack, host: Host, wanted: Command) -> Unit:
     return unit(wanted, f"Service {wanted.name} of the rack", wanted.argv, sandbox)
 
 
-def llama_server(rack: Rack, host: Host, wanted: LlamaServer) -> Unit:
-    """Return the unit of llama.cpp's server.
+def engine(rack: Rack, host: Host, wanted: Engine | Ollama) -> Unit:
+    """Return the unit of an engine that has one of its own.
 
     Raises:
-        LabctlError: a GPU is named by a slot whose UUID the inventory does not know.
+        LabctlError: no build fits, or a card is named whose UUID is not known.
     """
-    model = rack.model(wanted.model)
-    binary = wanted.binary or "/usr/bin/llama-server"
-    argv = [binary, "--model", model.main, "--host", wanted.listen, "--port", str(wanted.port)]
-    argv += ["--alias", ",".join((model.id, *model.aliases)), "--metrics"]
-    if wanted.ctx_size is not None:
-        argv += ["--ctx-size", str(wanted.ctx_size)]
-    if wanted.n_gpu_layers is not None:
-        argv += ["--n-gpu-layers", str(wanted.n_gpu_layers)]
-    argv += wanted.extra_args
-    sandbox = Sandbox(
-        paths=(binary, model.main, *wanted.extra_args),
+    start = launch(rack, host, wanted, port=str(wanted.port or DEFAULT_PORT))
+    return unit(wanted, purpose(wanted), start.argv, sandbox_of(host, wanted, start))
+
+
+def purpose(wanted: Engine | Ollama) -> str:
+    """Return what the unit of an engine says that it is for."""
+    served = f" with {wanted.model}" if isinstance(wanted, Engine) else ""
+    kind: str = getattr(wanted, "kind", "engine")
+    return f"{kind} {wanted.name}{served}"
+
+
+def sandbox_of(host: Host, wanted: Engine | Ollama, start: Launch) -> Sandbox:
+    """Return the sandbox of an engine that has a unit of its own."""
+    return Sandbox(
+        paths=start.reads,
         gpu=has_gpu(host),
-        jit=has_gpu(host),
+        jit=has_gpu(host) or isinstance(wanted, Vllm | Sglang | TabbyApi),
         lock_memory=True,
-        environment=_visible_gpus(host, wanted),
-        # A new file under the same path means another unit, hence exactly one restart.
-        model_sha256=model.sha256,
+        environment=start.env,
+        secrets=start.secrets,
+        files=start.files,
+        before=start.before,
+        marks=start.marks,
     )
-    return unit(wanted, f"llama-server {wanted.name} with {model.id}", tuple(argv), sandbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +181,12 @@ class Sandbox:
     """What a service may see and do beyond nothing.
 
     ``paths`` are those that it must be able to read, ``gpu`` shows it the cards, ``jit`` allows memory
-    that is writable and executable, ``environment`` yields to the inventory's own.
+    that is writable and executable, ``environment`` yields to the inventory's own. ``secrets`` reach it as
+    credentials or variables, ``files`` are its configuration, ``before`` are commands that come first.
+    ``marks`` are comments: another build or model file under the same path means another text, hence exactly
+    one restart. ``reloads``: it reads its configuration again on SIGHUP, ``stop_signal`` ends it where not
+    SIGTERM. ``relations`` and ``settings`` are further lines of the sections [Unit] and [Service],
+    ``device_groups`` is what ``gpu`` shows, and ``marker`` tells whose unit it is.
     """
 
     paths: tuple[str, ...]
@@ -165,29 +195,21 @@ class Sandbox:
     lock_memory: bool
     working_dir: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    model_sha256: str | None = None
+    secrets: tuple[Credential, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
+    before: tuple[tuple[str, ...], ...] = ()
+    marks: tuple[str, ...] = ()
+    reloads: bool = False
+    relations: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    device_groups: tuple[str, ...] = DEVICE_GROUPS
+    marker: str = MARKER
+    stop_signal: str | None = None
 
 
 def has_gpu(host: Host) -> bool:
     """Return whether services of ``host`` may find a GPU there."""
     return bool(host.gpus) or host.unified_memory_gib is not None
-
-
-def _visible_gpus(host: Host, wanted: LlamaServer) -> dict[str, str]:
-    if not wanted.gpus:
-        return {}
-    uuids = {gpu.slot: gpu.uuid for gpu in host.gpus if gpu.slot is not None}
-    found = []
-    for name in wanted.gpus:
-        uuid = uuids.get(name, name)
-        if uuid is None or not uuid.startswith("GPU-"):
-            raise LabctlError(
-                f"service {wanted.name} asks for GPU {name}, whose UUID is not known",
-                hint=f"add uuid= to that Gpu in the inventory; `nvidia-smi -L` on {host.name} prints it",
-                host=host.name,
-            )
-        found.append(uuid)
-    return {"CUDA_VISIBLE_DEVICES": ",".join(found)}
 
 
 def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sandbox) -> Unit:
@@ -197,7 +219,9 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
     writable = start_in if start_in and not f"{start_in}/".startswith(_SYSTEM) else None
     content = render.text(
         "service.service.j2",
-        marker=MARKER,
+        marker=sandbox.marker,
+        relations=sandbox.relations,
+        settings=sandbox.settings,
         name=wanted.name,
         description=description,
         user=wanted.user,
@@ -206,14 +230,25 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         working_dir=f"{start_in.replace('%', '%%')}/" if start_in else f"%S/labctl-{wanted.name}",
         writable=quoted(f"-{writable}") if writable else None,
         environment=_environment(wanted, sandbox.environment),
-        device_groups=DEVICE_GROUPS,
+        device_groups=sandbox.device_groups,
         protect_home="read-only" if in_home else "yes",
         gpu=sandbox.gpu,
         jit=sandbox.jit,
         lock_memory=sandbox.lock_memory,
-        model_sha256=sandbox.model_sha256,
+        marks=sandbox.marks,
+        mounts=" ".join(map(quoted, _mounts(sandbox.paths))),
+        before=[command_line(argv) for argv in sandbox.before],
+        credentials=[one for one in sandbox.secrets if not one.environment],
+        variables=[one.path for one in sandbox.secrets if one.environment],
+        reloads=sandbox.reloads,
+        stop_signal=sandbox.stop_signal,
     )
-    return Unit(unit_name(wanted), content)
+    return Unit(unit_name(wanted), content, sandbox.secrets, sandbox.files)
+
+
+def _mounts(paths: tuple[str, ...]) -> list[str]:
+    """Return the paths whose file systems must be there before the service: models above all."""
+    return sorted({path for path in paths if path.startswith("/") and not path.startswith(_LOCAL)})
 
 
 def _environment(wanted: Program, derived: Mapping[str, str]) -> list[str]:

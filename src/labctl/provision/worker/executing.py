@@ -22,6 +22,7 @@ from pyinfra.connectors.util import CommandOutput
 
 from labctl.domain import failures
 from labctl.domain.failures import Failure, HostError
+from labctl.domain.problem import LabctlError
 from labctl.provision.events import Event, Log, OpEnded, OpStarted, OpStatus
 from labctl.provision.worker.connector import RackConnector
 from labctl.provision.worker.planning import EvaluationError, HostPlan, LogTap, Op, evaluate
@@ -157,6 +158,8 @@ class Execution:
     def _broken(self, op: Op, error: EvaluationError) -> HostError:
         if isinstance(error.cause, HostError):
             return error.cause
+        if isinstance(error.cause, LabctlError):
+            return HostError(Failure("op-failed", "; ".join(str(one) for one in error.cause.problems)))
         return HostError(self._named(op, str(error.cause) or type(error.cause).__name__))
 
     def _named(self, op: Op, text: str) -> Failure:

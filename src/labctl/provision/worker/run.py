@@ -221,6 +221,8 @@ class Run:
             return Failure("connection-lost", str(connector.lost), "nothing was changed", unreachable=True)
         if isinstance(error.cause, HostError):
             return error.cause.failure
+        if isinstance(error.cause, LabctlError):
+            return Failure("deploy-error", "; ".join(str(problem) for problem in error.cause.problems))
         if known := failures.of_output(str(error.cause)):
             return known
         return Failure("deploy-error", f"{error.name}: {_where(error.cause, self._job)}")

@@ -1,26 +1,13 @@
-"""Run one command on a host over SSH, strictly, and be done with it.
+"""One connection to one host: dial, have the host prove a pinned key, log in.
 
-The rule: a host proves one of the keys that ``known_hosts`` pins for it, or nothing is sent, not even the
-user name. Only the key types that are pinned are offered, so a stranger's key of another type cannot slip
-in. One connection carries one session: no terminal, no SFTP, no forwarding, no second connection.
-
-One deadline bounds the whole of it, because a frozen sshd accepts connections and then says nothing, and a
-command may hang where the host does not. What a command prints is kept up to a bound. When a connection
-ends after the command was sent, nobody can know from here whether it was carried out, and that is what the
-failure says; before that, it says ``unreachable``, which means that nothing was done.
-
-There are many hosts and one Python: what is the same for all of them (pinned keys, the private key) is read
-once, and packets leave without Nagle's delay of 40 ms.
+One deadline bounds all of it; each step until the host has let us in has at most ``CONNECT_S`` of that.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import selectors
 import shlex
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,23 +17,16 @@ from typing import Any
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
-from labctl.domain import failures
 from labctl.domain.failures import Failure, HostError
-from labctl.inventory import known_hosts
 from labctl.inventory.connect import nodelay_transport
-from labctl.ports import Said
 
-MOST_STDOUT = 4 * 1024 * 1024
-MOST_STDERR = 64 * 1024
 CONNECT_S = 10.0
 """Most seconds for each step until the host has let us in; a longer deadline is for the command."""
 
-_LOG = "labctl.ssh"
-_CHUNK = 65536
+LOG = "labctl.ssh"
 _RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 # What commands say is read by us, so they shall say it in one language.
 _PLAIN = ("env", "-u", "LANGUAGE", "LC_ALL=C.UTF-8")
-_LOOK = "whether it was carried out is unknown; look with: labctl powercap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +45,13 @@ class Endpoint:
     def of(cls, name: str, data: Mapping[str, Any]) -> Endpoint:
         """Read the endpoint from a host's connection data; raise ``HostError`` unless they are strict."""
         if data.get("ssh_strict_host_key_checking") != "yes" or not data.get("ssh_known_hosts_file"):
-            raise _nothing_done(
+            raise nothing_done(
                 "host-key",
                 "its data does not ask for strict host key checking",
                 "describe the host with labctl.inventory.Host",
             )
         if not data.get("ssh_key"):
-            raise _nothing_done("auth", "no ssh_key is set for it", "set Ssh(key=...)")
+            raise nothing_done("auth", "no ssh_key is set for it", "set Ssh(key=...)")
         more = data.get("ssh_paramiko_connect_kwargs") or {}
         return cls(
             name=name,
@@ -84,102 +64,35 @@ class Endpoint:
         )
 
 
-class _StoppedError(Exception):
-    """The person stopped everything before this connection began."""
-
-
-class SshRemote:
-    """The port ``Remote`` over paramiko; may be used by many threads at once."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._stopped = False
-        self._open: set[socket.socket] = set()
-        self._pinned: dict[Path, tuple[known_hosts.KnownHost, ...]] = {}
-        self._keys: dict[Path, paramiko.PKey] = {}
-        # paramiko logs tracebacks; without a handler they would reach stderr.
-        logging.getLogger(_LOG).addHandler(logging.NullHandler())
-        logging.getLogger(_LOG).propagate = False
-
-    def run(
-        self,
-        host: str,
-        data: Mapping[str, Any],
-        argv: Sequence[str],
-        *,
-        root: bool,
-        stdin: bytes,
-        deadline_s: float,
-    ) -> Said:
-        """Run ``argv`` on a host and return what it said; see ``ports.Remote.run``."""
-        endpoint = Endpoint.of(host, data)
-        call = _Call(endpoint, deadline_s)
-        try:
-            with self._guard:
-                pinned = self._pinned_for(endpoint)
-                key = self._private_key(endpoint.key)
-            call.dial(self._hold)
-            call.enter(pinned, key)
-            return call.run(_command(argv, become=root and endpoint.user != "root"), stdin)
-        except (HostError, _StoppedError):
-            if self._stopped:
-                raise HostError(call.interrupted()) from None
-            raise
-        finally:
-            with self._guard:
-                self._open.difference_update(call.sockets)
-            call.close()
-
-    def _hold(self, sock: socket.socket) -> None:
-        """Take note of a socket before it connects; raise once everything is being stopped."""
-        with self._guard:
-            if self._stopped:
-                raise _StoppedError
-            self._open.add(sock)
-
-    def stop(self) -> None:
-        """Close every connection, and let no new one do anything."""
-        with self._guard:
-            self._stopped = True
-            for sock in self._open:
-                _shut(sock)
-
-    def _pinned_for(self, endpoint: Endpoint) -> Mapping[str, str]:
-        if endpoint.known_hosts not in self._pinned:
-            self._pinned[endpoint.known_hosts] = known_hosts.load(endpoint.known_hosts)
-        found = known_hosts.lookup(self._pinned[endpoint.known_hosts], endpoint.address, endpoint.port)
-        if not found:
-            raise _nothing_done(
-                "host-key", f"{endpoint.address} has no pinned host key", f"labctl enroll {endpoint.name}"
-            )
-        return {entry.keytype: entry.key_b64 for entry in found}
-
-    def _private_key(self, path: Path) -> paramiko.PKey:
-        if path not in self._keys:
-            self._keys[path] = _read_private_key(path)
-        return self._keys[path]
-
-
-class _Call:
-    """One command on one host, from the first packet to the last."""
+class Connection:
+    """The way to one host, from the first packet to the last."""
 
     def __init__(self, endpoint: Endpoint, deadline_s: float) -> None:
         self._endpoint = endpoint
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._until = time.monotonic() + deadline_s
         self.sockets: list[socket.socket] = []
         self._transport: paramiko.Transport | None = None
-        self._sent = False
 
-    def _left(self) -> float:
+    def left(self) -> float:
+        """Return how many seconds are left."""
         return max(0.001, self._until - time.monotonic())
 
-    def _patience(self) -> float:
-        return min(CONNECT_S, self._left())
+    def late(self) -> bool:
+        """Return whether no time is left."""
+        return time.monotonic() > self._until
+
+    def took(self) -> float:
+        """Return how many seconds have passed."""
+        return time.monotonic() - self._until + self.deadline_s
+
+    def patience(self) -> float:
+        """Return how many seconds the next step may take."""
+        return min(CONNECT_S, self.left())
 
     def dial(self, hold: Callable[[socket.socket], None]) -> None:
         """Connect; ``hold`` gets each socket before that, so that another thread can end the wait."""
-        patience = self._patience()
+        patience = self.patience()
         address, port = self._endpoint.address, self._endpoint.port
         try:
             for family, kind, protocol, _, place in socket.getaddrinfo(
@@ -189,7 +102,7 @@ class _Call:
                     sock = socket.socket(family, kind, protocol)
                     self.sockets.append(sock)
                     hold(sock)
-                    sock.settimeout(self._patience())
+                    sock.settimeout(self.patience())
                     sock.connect(place)
                     return
                 except OSError as error:
@@ -205,7 +118,7 @@ class _Call:
         except OSError as error:
             reason = f"cannot be reached: {error.strerror or error}"
             hint = "is it switched on, and does sshd run there?"
-        raise _nothing_done("timeout", f"{address}:{port} {reason}", hint)
+        raise nothing_done("timeout", f"{address}:{port} {reason}", hint)
 
     def enter(self, pinned: Mapping[str, str], key: paramiko.PKey) -> None:
         """Have the host prove its key, then log in."""
@@ -215,7 +128,7 @@ class _Call:
             )
         except OSError as error:
             raise HostError(self._no_ssh(error.strerror or "")) from None
-        self._transport.set_log_channel(_LOG)
+        self._transport.set_log_channel(LOG)
         self._handshake(self._transport, pinned)
         self._authenticate(self._transport, key)
 
@@ -229,7 +142,7 @@ class _Call:
         )
 
     def _handshake(self, transport: paramiko.Transport, pinned: Mapping[str, str]) -> None:
-        endpoint, patience = self._endpoint, self._patience()
+        endpoint, patience = self._endpoint, self.patience()
         transport.banner_timeout = transport.auth_timeout = patience
         offered: list[str] = []
         for keytype in pinned:
@@ -245,7 +158,7 @@ class _Call:
             if "host key" in str(error):
                 raise HostError(_changed(endpoint)) from None
             reason = f"{endpoint.address} and labctl have no algorithm in common ({error})"
-            raise _nothing_done("frozen", reason, "update the host's sshd") from None
+            raise nothing_done("frozen", reason, "update the host's sshd") from None
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise HostError(self._no_ssh(str(error))) from None
         if pinned.get(shown.get_name()) != shown.get_base64():
@@ -253,14 +166,14 @@ class _Call:
 
     def _authenticate(self, transport: paramiko.Transport, key: paramiko.PKey) -> None:
         endpoint = self._endpoint
-        transport.auth_timeout = self._patience()
+        transport.auth_timeout = self.patience()
         try:
             transport.auth_publickey(endpoint.user, key)
         except paramiko.AuthenticationException as error:
             if "timeout" in str(error).lower():
                 reason = f"{endpoint.address} did not finish the log-in within {transport.auth_timeout:.3g} s"
-                raise _nothing_done("frozen", reason) from None
-            raise _nothing_done(
+                raise nothing_done("frozen", reason) from None
+            raise nothing_done(
                 "auth",
                 f"{endpoint.address} refuses user {endpoint.user} with the key {endpoint.key}",
                 f"ssh-copy-id -i {endpoint.key}.pub {endpoint.user}@{endpoint.address},"
@@ -268,100 +181,47 @@ class _Call:
             ) from None
         except (paramiko.SSHException, EOFError, OSError) as error:
             reason = f"{endpoint.address} broke off the log-in: {error or 'it closed the connection'}"
-            raise _nothing_done("frozen", reason) from None
+            raise nothing_done("frozen", reason) from None
 
-    def run(self, command: str, stdin: bytes) -> Said:
-        """Run the command in the connection's only session."""
+    def session(self) -> paramiko.Channel:
+        """Return the connection's only session."""
         assert self._transport is not None
         try:
-            channel = self._transport.open_session(timeout=self._patience())
+            return self._transport.open_session(timeout=self.patience())
         except (paramiko.SSHException, EOFError, OSError) as error:
             reason = f"its sshd opens no session: {str(error) or 'it closed the connection'}"
-            raise _nothing_done("no-shell", reason, "what says journalctl -u ssh there?") from None
-        try:
-            channel.settimeout(self._left())
-            self._sent = True
-            channel.exec_command(command)
-            if stdin:
-                channel.sendall(stdin)
-            channel.shutdown_write()
-            said = self._listen(channel)
-        except TimeoutError:
-            raise HostError(self._late()) from None
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise HostError(self._lost(str(error))) from None
-        if said.status and (known := failures.of_output(said.stderr)) and known.code == "no-sudo":
-            raise HostError(known)
-        return said
-
-    def _listen(self, channel: paramiko.Channel) -> Said:
-        """Read both streams until they end, then the exit status."""
-        out, err = bytearray(), bytearray()
-        with selectors.DefaultSelector() as selector:
-            selector.register(channel, selectors.EVENT_READ)
-            while True:
-                if not selector.select(self._left()) or time.monotonic() > self._until:
-                    raise TimeoutError
-                while channel.recv_ready():
-                    out += channel.recv(_CHUNK)
-                while channel.recv_stderr_ready():
-                    err += channel.recv_stderr(_CHUNK)
-                    del err[MOST_STDERR:]
-                if len(out) > MOST_STDOUT:
-                    reason = f"it printed more than {MOST_STDOUT >> 20} MiB and was cut off"
-                    raise HostError(Failure("op-failed", reason))
-                more = channel.recv_ready() or channel.recv_stderr_ready()
-                if (channel.eof_received or channel.closed) and not more:
-                    break
-        if not channel.status_event.wait(self._left()):
-            raise TimeoutError
-        if not channel.exit_status_ready() or (channel.exit_status == -1 and not _ended(channel)):
-            raise EOFError
-        took = time.monotonic() - self._until + self._deadline_s
-        return Said(channel.exit_status, bytes(out), err.decode("utf-8", "replace"), took)
-
-    def _late(self) -> Failure:
-        reason = f"it did not answer within {self._deadline_s:.3g} s; {_LOOK}"
-        return Failure("timeout", reason, "does a card hang there?")
-
-    def _lost(self, why: str) -> Failure:
-        told = f" ({why})" if why else ""
-        return Failure("connection-lost", f"the connection ended before the answer{told}; {_LOOK}")
-
-    def interrupted(self) -> Failure:
-        """Return what to say of this host when the person stopped everything."""
-        if self._sent:
-            return Failure("interrupted", f"it was asked, and its answer not awaited; {_LOOK}")
-        return Failure("interrupted", "it was not asked any more", unreachable=True)
+            raise nothing_done("no-shell", reason, "what says journalctl -u ssh there?") from None
 
     def close(self) -> None:
         """End the connection at once; paramiko's own thread would otherwise look for it every 0.1 s."""
         for sock in self.sockets:
-            _shut(sock)
+            shut(sock)
         if self._transport is not None:
             self._transport.close()
         for sock in self.sockets:
             sock.close()
 
 
-def _nothing_done(code: str, reason: str, hint: str = "") -> HostError:
+def nothing_done(code: str, reason: str, hint: str = "") -> HostError:
+    """Return the failure of a host on which nothing was done."""
     return HostError(Failure(code, reason, hint, unreachable=True))
 
 
-def _shut(sock: socket.socket) -> None:
+def shut(sock: socket.socket) -> None:
+    """End a connection both ways."""
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # it is closed already
 
 
-def _ended(channel: paramiko.Channel) -> bool:
+def ended(channel: paramiko.Channel) -> bool:
     """Return whether the command ended (a signal ended it), rather than the connection to it."""
     transport = channel.get_transport()
     return transport is not None and transport.is_active()
 
 
-def _command(argv: Sequence[str], *, become: bool) -> str:
+def command(argv: Sequence[str], *, become: bool) -> str:
     """Return the words as sshd's shell reads them back."""
     words = (*_PLAIN, "sudo", "-H", "-n", "--", *argv) if become else (*_PLAIN, *argv)
     return shlex.join(words)
@@ -378,7 +238,8 @@ def _changed(endpoint: Endpoint) -> Failure:
     )
 
 
-def _read_private_key(path: Path) -> paramiko.PKey:
+def read_private_key(path: Path) -> paramiko.PKey:
+    """Return the private key; raise ``HostError`` if there is none that may be used."""
     reason, hint = "", ""
     try:
         status = path.stat()
@@ -397,4 +258,4 @@ def _read_private_key(path: Path) -> paramiko.PKey:
         else:
             reason = f"{path} is no private key that labctl can read"
             hint = "make one with: ssh-keygen -t ed25519, and name the file without .pub in Ssh(key=...)"
-    raise _nothing_done("auth", reason, hint)
+    raise nothing_done("auth", reason, hint)

@@ -1,0 +1,2 @@
+# engine-forget.sh FILE...: archives that are unpacked and no longer needed.
+rm -f -- "$@"

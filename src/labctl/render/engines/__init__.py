@@ -1,0 +1,1 @@
+"""Command lines, environment and files of each family of engines; ``render.launch`` chooses among them."""
