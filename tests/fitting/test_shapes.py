@@ -199,7 +199,7 @@ def test_a_model_that_nothing_pins_is_read_each_time(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"format": 0}', '{"format": 1, "shape": {"layers": 7}}', "[" * 9999]
+    "text", ["", "{", "[]", '{"format": 0}', '{"format": 1, "found": {"layers": 7}}', "[" * 9999]
 )
 def test_a_kept_shape_that_is_none_is_read_anew(world: World, text: str) -> None:
     model = Model(id="a", source=world.offer("a.gguf", made.llama()), sha256=SHA)
@@ -269,6 +269,9 @@ def test_a_projector_is_no_part_of_the_model_and_has_a_size_of_its_own(world: Wo
         mmproj="mmproj.gguf",
     )
     assert world.shapes().of(model, host="box") == expected(made.gemma3(), tmp_path)
+    for _ in range(2):  # the second time from what was kept
+        assert world.shapes().projector_bytes(model, host="box") == projector.weight_bytes
+    (world.hosts.root / "srv/models/v/mmproj.gguf").unlink()
     assert world.shapes().projector_bytes(model, host="box") == projector.weight_bytes
     plain = Model(id="a", source="/srv/models/v/model.gguf")
     assert world.shapes().projector_bytes(plain, host="box") == 0

@@ -20,6 +20,8 @@ import httpx
 from labctl.domain.problem import LabctlError
 
 TIMEOUT_S = 30.0
+CONNECT_S = 6.0
+"""Most seconds until a server takes the connection: racks without the internet shall not wait long."""
 PATIENCE = 4
 """How many times as long as for one step is waited for all of a piece."""
 MOST_REDIRECTS = 5
@@ -42,7 +44,8 @@ class HttpRanges:
         self._token = token
         self._patience_s = timeout_s * PATIENCE
         self._size: int | None = None
-        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False, trust_env=True)
+        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S))
+        self._client = httpx.Client(timeout=timeout, follow_redirects=False, trust_env=True)
 
     def __enter__(self) -> HttpRanges:
         """Keep the connection for several pieces."""
