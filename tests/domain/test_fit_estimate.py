@@ -12,7 +12,7 @@ from fit_shapes import CACHES, DEVICES, HOST, card, llama_uses, model, other_use
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from labctl.domain.fit import cache, ceiling, llamacpp, paged, split
+from labctl.domain.fit import cache, ceiling, graph, llamacpp, paged, split
 from labctl.domain.fit.arena import Step, peak
 from labctl.domain.fit.cache import BLOCKS, block, bytes_of, layer_bytes, paged_bytes
 from labctl.domain.fit.estimate import estimate
@@ -337,6 +337,20 @@ def test_twice_the_context_never_takes_less_on_any_device(
     after = estimate("m", shape, replace(use, context=use.context * (1 + factor)), devices)
     for share in before.shares:
         assert after.on(share.device) >= share.total * 0.98
+
+
+@settings(max_examples=60)
+@given(shapes(), llama_uses())
+def test_more_of_the_same_blocks_need_no_larger_buffer(shape: ModelShape, use: Use) -> None:
+    """So that it is enough to look at a few of each kind; a result that nobody frees would show here."""
+    few = replace(shape, layers=shape.layers * 2)
+    many = replace(shape, layers=shape.layers * 12)
+    looked_at = graph.compute_bytes(many, use, graph.Part(many.layers))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "_REPEATS", 10**6)
+        every = graph.compute_bytes(many, use, graph.Part(many.layers))
+        assert every <= graph.compute_bytes(few, use, graph.Part(few.layers)) * 1.1
+    assert looked_at == pytest.approx(every, rel=0.1)
 
 
 # --- the arena ---
