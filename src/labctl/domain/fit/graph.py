@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from labctl.domain.fit import arena
 from labctl.domain.fit.arena import Step
 from labctl.domain.fit.cache import cells, physical_batch, rounded, streams
-from labctl.domain.fit.terms import Layer, ModelShape, Use
+from labctl.domain.fit.terms import Cache, Layer, ModelShape, Use
 
 _FLOAT = 4
 _INDEX = 8
+_REPEATS = 4  # after so many equal blocks the buffer grows no more
 PIPELINE_COPIES = 4
 """How many batches are under way at once where layers are dealt out to several GPUs."""
 
@@ -74,9 +75,10 @@ def compute_bytes(shape: ModelShape, use: Use, part: Part) -> int:
         if not use.flash_attention:  # transposed values are stored one by one, each with its place
             graph.feed(f"places of {name}", tokens * widest_v * _INDEX, part.copies)
     state = _embed(graph) if part.embeds else _receive(graph, part.copies)
-    for number, layer in enumerate(part.layers):
+    blocks = _telling(part.layers)
+    for number, layer in enumerate(blocks):
         graph.block = number + 1
-        last = part.heads and number == len(part.layers) - 1
+        last = part.heads and number == len(blocks) - 1
         state = _mix(graph, layer, state, narrow=last)
         state = _feed_forward(graph, layer, state)
     if part.heads:
@@ -84,6 +86,18 @@ def compute_bytes(shape: ModelShape, use: Use, part: Part) -> int:
         norm = graph.add("norm", shape.width, state)
         graph.add("logits", shape.vocabulary, norm)
     return arena.peak(graph.inputs, graph.steps)
+
+
+def _telling(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the blocks that can make a difference: places repeat after the first few of a kind."""
+    seen: dict[tuple[Cache, bool], int] = {}
+    found = []
+    for number, layer in enumerate(layers):
+        kind = (layer.cache, layer.expert_bytes > 0)
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] <= _REPEATS or number == len(layers) - 1:
+            found.append(layer)
+    return found
 
 
 def mask_bytes(shape: ModelShape, use: Use) -> int:
@@ -124,14 +138,13 @@ def _receive(graph: _Graph, copies: int) -> str:
 def _mix(graph: _Graph, layer: Layer, state: str, *, narrow: bool) -> str:
     """Add attention, a recurrent layer, or both side by side; return what the feed-forward part gets."""
     width = graph.shape.width
-    outs = []
-    norm = graph.add("mix norm", width, state)
-    if layer.cache.growth in ("full", "window"):
-        outs.append(_attend(graph, layer, norm))
-    if layer.cache.inner_width:
-        outs.append(_recur(graph, layer, norm))
-    if not outs:
+    attends, recurs = layer.cache.growth in ("full", "window"), layer.cache.inner_width > 0
+    if not attends and not recurs:
         return state
+    norm = graph.add("mix norm", width, state)
+    outs = [_attend(graph, layer, norm)] if attends else []
+    if recurs:
+        outs.append(_recur(graph, layer, norm))
     out = outs[0] if len(outs) == 1 else graph.add("joined", width, *outs, over=outs[0])
     if narrow:  # only the last token of each sequence goes on
         graph.tokens = max(1, graph.use.sequences)
