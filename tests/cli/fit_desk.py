@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "fitting"))
+sys.path.append(str(Path(__file__).parents[1] / "fitting"))
 
 from made_gguf import llama
 

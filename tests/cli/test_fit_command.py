@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fit_desk import Shelf, rack_text, swapped
 
-from conftest import Desk
+from conftest import Desk  # isort: skip
 
 MATRIX = (
     '            LlamaSwap(name="swap", port=9000, binary="/usr/bin/llama-swap", models=[\n'

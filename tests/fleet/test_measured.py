@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from scripted import Scripted
 
+from fit_racks import engine, rack, shape, swap
 from labctl.domain.fit.terms import GIB, MIB
 from labctl.fitting import store
 from labctl.fleet import measured
@@ -18,9 +18,6 @@ from labctl.inventory import Gpu
 from labctl.inventory.fitting import Sizes, host_fit
 from labctl.inventory.served import loads
 from labctl.ports import Said
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fitting"))
-from fit_racks import engine, rack, shape, swap
 
 UUIDS = tuple(f"GPU-1111111{n}-2222-3333-4444-555555555555" for n in range(2))
 CARDS = tuple(Gpu(model="RTX 3090", slot=f"slot{n}", uuid=uuid) for n, uuid in enumerate(UUIDS))
