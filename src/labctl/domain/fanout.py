@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-State = Literal["checks", "wants", "gets", "has", "failed"]
+State = Literal["checks", "drops", "wants", "gets", "has", "failed"]
 WIDEST = 2
 """How many hosts at most take the same file from one host at the same time."""
 _WRONG_TWICE = 2
@@ -30,7 +30,7 @@ _WRONG_TWICE = 2
 class Copy:
     """One host's copy of one file.
 
-    ``checks``: it is busy with what lies there: hashes what nothing vouches for, or throws it away.
+    ``checks``: it hashes what lies there and nothing vouches for. ``drops``: it throws away what is wrong.
     ``there``: bytes of it that were checked. ``supplier``: the host that it comes from while it ``gets`` it;
     "" for a download. ``distrusted``: hosts that failed it. ``downloaded``: whether a download failed here.
     ``wrong``: how often all of it came and was another file.
@@ -79,13 +79,13 @@ class Board:
             host
             for copies in self.files.values()
             for host, copy in copies.items()
-            if copy.state in ("gets", "checks")
+            if copy.state in ("gets", "checks", "drops")
         }
 
     def over(self) -> bool:
         """Return whether no host that is left wants or gets anything."""
         return not any(
-            copy.state in ("checks", "wants", "gets") and host not in self.gone
+            copy.state in ("checks", "drops", "wants", "gets") and host not in self.gone
             for copies in self.files.values()
             for host, copy in copies.items()
         )
@@ -97,6 +97,12 @@ def orders(board: Board) -> Iterator[Order]:
     A host works on one file at a time, in the order of the files. Those that have most of a file go first,
     so that nobody waits for a host that has less.
     """
+    while given := list(_pass(board)):
+        yield from given
+
+
+def _pass(board: Board) -> Iterator[Order]:
+    """Yield what can be ordered now; an order may make another one possible."""
     for file, copies in board.files.items():
         idle = [h for h, copy in copies.items() if copy.state == "wants" and h not in board.gone]
         for host in sorted(idle, key=lambda name: -copies[name].there):
@@ -179,7 +185,7 @@ def wrong(board: Board, file: str, host: str, why: str) -> None:
     if not copy.supplier:
         board.note(file, host, state="failed", there=0, reason=why)
         for other, another in board.files[file].items():
-            if another.state in ("wants", "gets"):
+            if another.state in ("wants", "gets", "drops"):
                 board.note(file, other, state="failed", there=0, supplier="", reason=why)
         return
     again = copy.wrong + 1 < _WRONG_TWICE

@@ -361,7 +361,7 @@ class _Run:
             if other != host and copy.state in ("gets", "wants")
         ]
         for other in others:
-            self._board.note(path, other, state="checks", there=0, supplier="")
+            self._board.note(path, other, state="drops", there=0, supplier="")
         self._drop(path, others)
 
     def _drop(self, path: str, hosts: Sequence[str]) -> None:
@@ -370,7 +370,7 @@ class _Run:
             self._crew.tell(host, order)
 
     def _on_dropped(self, host: str, path: str, said: Mapping[str, Any]) -> None:
-        if self._board.files[path][host].state == "checks":
+        if self._board.files[path][host].state == "drops":
             self._board.note(path, host, state="wants", there=0)
 
     def _on_note(self, host: str, path: str, said: Mapping[str, Any]) -> None:

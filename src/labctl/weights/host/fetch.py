@@ -200,7 +200,8 @@ class Fetch:
                     return
                 refused = True
                 notes.append(f"refused: {url} is not what sha256 {self.incoming.sha256} says")
-                self._restart()
+                if not own:
+                    self._restart()
             except SourceError as error:
                 notes.append(str(error))
         if refused:
