@@ -6,6 +6,7 @@ import pytest
 
 from labctl.domain.unreferred import Found, judge
 
+BEGUN = (True, "begun download of a model that is no more")
 KNOWN, SHA, OTHER = "/srv/models/m/m.gguf", "ab" * 32, "cd" * 32
 
 
@@ -19,8 +20,8 @@ KNOWN, SHA, OTHER = "/srv/models/m/m.gguf", "ab" * 32, "cd" * 32
         ("/srv/models/m/notes.txt", False, (False, "labctl did not put it there")),
         (f"/srv/models/m/.labctl-get.{SHA[:32]}", False, (False, None)),
         (f"/srv/models/m/.labctl-get.{SHA[:32]}.parts", False, (False, None)),
-        (f"/srv/models/x/.labctl-get.{OTHER[:32]}", False, (True, "begun download of a model that is no more")),
-        (f"/srv/models/x/.labctl-get.{OTHER[:32]}.parts", False, (True, "begun download of a model that is no more")),
+        (f"/srv/models/x/.labctl-get.{OTHER[:32]}", False, BEGUN),
+        (f"/srv/models/x/.labctl-get.{OTHER[:32]}.parts", False, BEGUN),
         (f"/srv/models/x/.labctl-get.{OTHER}", False, (False, "labctl did not put it there")),
         (f"/srv/models/x/.labctl-get.{OTHER[:32]}.bak", False, (False, "labctl did not put it there")),
     ],
