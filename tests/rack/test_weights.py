@@ -1,4 +1,4 @@
-"""Files of models on real hosts: from one to all through their firewalls, cut, resumed, verified, collected."""
+"""Files of models on real hosts: from one to all through firewalls, cut, resumed, verified, collected."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class Weights:
         )
         self.file.write_text(
             "from labctl.inventory import Command, Host, Model, Rack, Ssh\n"
-            f'rack = Rack(name="test", ssh=Ssh(user="admin", key="keys/operator"), models=[{models}], hosts=[\n'
+            'rack = Rack(name="test", ssh=Ssh(user="admin", key="keys/operator"), '
+            f"models=[{models}], hosts=[\n"
             f"{hosts}])\nglobals().update(rack.groups())\n"
         )
 
