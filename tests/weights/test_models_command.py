@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -247,19 +248,22 @@ def test_in_a_terminal_each_host_has_a_bar_that_says_from_whom(
     hub.files["/tiny.gguf"], hub.hold_at = CONTENT, parts.MIB
     bench.declare(tiny(hub.url))
     monkeypatch.setattr(printer, "interactive", lambda: True)
-    monkeypatch.setattr(
-        printer, "console", lambda: Console(force_terminal=True, width=140, no_color=True, highlight=False)
-    )
-    behind: set[str] = set()
 
-    def on_event(host: str, said: dict[str, Any]) -> None:
-        if said["event"] == "progress" and said["there"] == parts.MIB:
-            behind.add(host)
-            if len(behind) == 2:
+    class Screen(io.StringIO):
+        """The source goes on once both bars were seen in the middle."""
+
+        def write(self, text: str) -> int:
+            done = super().write(text)
+            if self.getvalue().count("1.0/2.4 MiB") > 1 and "tiny from " in self.getvalue():
                 hub.go_on.set()
+            return done
 
-    bench.lan.on_event = on_event
+    screen = Screen()
+    drawn = {"force_terminal": True, "width": 140, "no_color": True, "highlight": False}
+    monkeypatch.setattr(printer, "console", lambda: Console(file=screen, **drawn))  # type: ignore[arg-type]
     code, out, _ = bench.run("pull")
     assert code == 0 and "rig: has  tiny (2.4 MiB)" in out
-    assert "tiny from rig" in out or "tiny from hub" in out
-    assert "1.0/2.4 MiB" in out and "/s" in out
+    assert hub.go_on.is_set()
+    shown = screen.getvalue()
+    assert "tiny from rig" in shown or "tiny from hub" in shown
+    assert "MB/s" in shown or "kB/s" in shown
