@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from local_hosts import Hub, LocalHosts, sha256
 from rich.console import Console
 
 from labctl import wiring
-from labctl.cli import main, printer
+from labctl.cli import main, models_view, printer
 from labctl.domain import parts
+from labctl.weights.news import Moved
 
 CONTENT = bytes(range(256)) * 10_000
 PATH = "/srv/models/tiny/tiny.gguf"
@@ -266,4 +268,19 @@ def test_in_a_terminal_each_host_has_a_bar_that_says_from_whom(
     assert hub.go_on.is_set()
     shown = screen.getvalue()
     assert "tiny from rig" in shown or "tiny from hub" in shown
-    assert "MB/s" in shown or "kB/s" in shown
+
+
+def test_a_bar_tells_rate_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    drawn = {"force_terminal": True, "width": 140, "no_color": True, "highlight": False}
+    monkeypatch.setattr(printer, "interactive", lambda: True)
+    monkeypatch.setattr(printer, "console", lambda: Console(file=screen, **drawn))  # type: ignore[arg-type]
+    with models_view.Transfers((), quiet=False) as view:
+        for there in (0, 30 * parts.MIB, 60 * parts.MIB):
+            view.on_news(Moved("rig", PATH, there, 10**12, "hub"))
+        assert view._bars is not None
+        view._bars.refresh()
+    assert re.search(r"rig .* 60\.0 MiB/931\.3 GiB|rig .* 0\.1/931\.3 GiB", screen.getvalue())
+    assert re.search(
+        r"[\d.]+ [kMGTP]?B/s \d+:\d\d:\d\d /srv/models/tiny/tiny.gguf from hub", screen.getvalue()
+    )
