@@ -3,18 +3,27 @@
 A service that left the inventory is stopped and its unit removed; drop-ins beside a unit
 (``NAME.service.d/``) belong to whoever wrote them and are never touched. A unit whose text changed is
 restarted once. Model files come before the units that read them, checked against their sha256 before they
-take their place.
+take their place. So do secrets: files that only root may read, written only when they changed, which systemd
+hands to the unit that they are for.
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 from deploys.models import model_files
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, Rack
-from labctl.ops import leftovers, systemd, users
-from labctl.render import units
+from labctl.inventory import Host, LlamaSwap, PgVector, Rack
+from labctl.inventory.secrets import value_of
+from labctl.ops import backend, engines, files, leftovers, systemd, users
+from labctl.render import credentials, gateways, places, units
+from labctl.render.engines.ollama import CONFIGS as OLLAMA
+from labctl.render.engines.torch import CONFIGS as TABBYAPI
+
+CONFIG_FOLDERS = (OLLAMA, TABBYAPI, *gateways.FOLDERS)
 
 
 @deploy("Services")
@@ -33,7 +42,15 @@ def services() -> None:
     if wanted:
         accounts(spec)
     model_files(rack, spec)
+    surroundings([unit for _, unit in wanted])
+    tried = places.tried_units(rack, spec)
+    if tried:
+        engines.proved(
+            name="backend that was proved", path=places.AUTO, choice=backend.ENVIRONMENT, units=tried
+        )
     for service, unit in wanted:
+        if isinstance(service, LlamaSwap | PgVector):
+            continue  # started by deploys/llamaswap.py and deploys/gateways.py, after its configuration
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
 
 
@@ -50,6 +67,41 @@ def accounts(spec: Host) -> None:
             create_home=False,
             shell="/usr/sbin/nologin",
         )
+
+
+def surroundings(wanted: list[units.Unit]) -> None:
+    """Write the secrets and the configuration of the services; each is restarted once if one changed."""
+    # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
+    folder = Path(host.data.ssh_known_hosts_file).parent
+    secrets = [(unit, one) for unit in wanted for one in unit.secrets]
+    leftovers.within(
+        name="secrets that nobody reads",
+        folder=credentials.FOLDER,
+        keep=tuple(one.path for _, one in secrets),
+    )
+    if secrets:
+        files.directory(name="folder of the secrets", path=credentials.FOLDER, mode="700")
+    for unit, one in secrets:
+        value = value_of(one.secret, folder, os.environ)
+        files.put(
+            name=f"secret {one.name} of {one.service}",
+            dest=one.path,
+            content=one.content(value),
+            mode="600",
+            secret=True,
+            restarts=unit.name,
+        )
+    configs = [(unit, one) for unit in wanted for one in unit.files]
+    for place in CONFIG_FOLDERS:
+        leftovers.files(
+            name=f"configurations in {place} that nobody reads",
+            pattern=f"{place}/*",
+            keep=tuple(one.path for _, one in configs),
+        )
+    for place in sorted({str(Path(one.path).parent) for _, one in configs}):
+        files.directory(name=f"folder {place}", path=place)
+    for unit, one in configs:
+        files.put(name=f"configuration {one.path}", dest=one.path, content=one.content, restarts=unit.name)
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

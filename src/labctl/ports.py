@@ -121,3 +121,25 @@ class Talker(Protocol):
     def stop(self) -> None:
         """Close every connection, now and later."""
         ...
+
+
+class Ranges(Protocol):
+    """A file of which single pieces can be read, wherever it lies."""
+
+    @property
+    def name(self) -> str:
+        """Return what to call it in errors; no secret is in it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Return its length in bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset``; fewer only at the end of the file.
+
+        Raises:
+            LabctlError: it cannot be read; says why.
+        """
+        ...

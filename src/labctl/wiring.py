@@ -17,7 +17,8 @@ from labctl.domain.problem import LabctlError
 from labctl.ports import Clock, Remote, Talker
 
 if TYPE_CHECKING:
-    from labctl.inventory import Secret
+    from labctl.fitting.gate import Headers
+    from labctl.inventory import LoadedRack, Secret
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -138,6 +139,16 @@ def remote() -> Remote:
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()
+
+
+def shapes(loaded: LoadedRack, *, keep: bool = True) -> Headers:
+    """Return the way to read the headers of a rack's models; with ``keep``, each is read once and kept."""
+    from labctl.adapters.ssh import SshRemote
+    from labctl.fitting.shapes import Shapes, readers
+
+    cache = private_dir(cache_home() / "shapes") if keep else None
+    ways = readers(SshRemote(), loaded.host_data)
+    return Shapes(loaded.rack, ways, cache, lambda reference: secret(reference, loaded.folder))
 
 
 def secret(reference: Secret, folder: Path) -> str:

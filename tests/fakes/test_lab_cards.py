@@ -134,6 +134,11 @@ def test_cards_have_the_address_and_identity_that_they_are_given() -> None:
     assert two.uuid != boards.cards(("RTX 3090", "RTX 3090"), "other")[1].uuid
 
 
+def test_a_card_is_the_same_model_with_and_without_its_address_and_identity() -> None:
+    for more in ("", " @0000:3b:00.0", " =GPU-3090", " @0000:3b:00.0 =GPU-3090"):
+        assert boards.require(f"RTX 3090{more}").model == "RTX 3090"
+
+
 def test_a_model_without_a_fake_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(LabctlError, match="Voodoo 2"):
         boards.cards(("Voodoo 2",))

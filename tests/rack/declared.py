@@ -17,7 +17,10 @@ from labctl.lab import Lab, LabHost
 from labctl.lab.processes import wait_until
 
 PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
-NAMES = "Amd, Circuit, Command, Gpu, Host, LlamaServer, Model, Nvidia, Psu, Rack, Ssh, WakeOnLan"
+NAMES = (
+    "Amd, Artifact, Circuit, Command, Gpu, Host, LlamaCpp, LlamaServer, Model, Nvidia, Psu, PythonEnv, Rack, "
+    "Secret, Ssh, Vllm, WakeOnLan"
+)
 
 
 class DeclaredHost:

@@ -1,9 +1,10 @@
 """``report``: what this host is and how it is, as one JSON document.
 
 Each key but ``agent``, ``errors`` and ``findings`` is a section, null when it could not be had; then
-``errors`` says under the same name what is wrong and what to do. (``caps`` without an error is null where no
-cap was ever set.) ``findings`` lists all that is wrong and has a name: errors with a ``code``, and single
-cards, each with its section. Fields may be added; none changes its meaning without ``format``.
+``errors`` says under the same name what is wrong and what to do. (Without an error, ``caps`` is null where no
+cap was ever set, ``forced`` where nothing was forced.) ``findings`` lists all that is wrong and has a name:
+errors with a ``code``, and single cards, each with its section. Fields may be added; none changes its meaning
+without ``format``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from . import amd, host, kernel, nics, nvidia, nvml
+from . import amd, engines, host, kernel, nics, nvidia, nvml
 from .host import ROOT
 from .sections import Findings, gather
 
@@ -33,6 +34,8 @@ SECTIONS: dict[str, Callable[[Path], Any]] = {
     "caps": host.caps,
     "upkeep": host.upkeep,
     "clock": lambda root: host.clock(),
+    "forced": engines.forced,
+    "engines": engines.engines,
 }
 
 

@@ -110,6 +110,41 @@ def written_cards(source: str) -> list[str]:
     ]
 
 
+def written_models(source: str) -> list[str]:
+    """Return the ids of models that are written out in the text of a rack file, without running it.
+
+    Raises:
+        SyntaxError: the text is not Python.
+        ValueError: the text holds a null byte.
+    """
+    import ast
+
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [
+        keyword.value.value
+        for call in calls
+        if ast.unparse(call.func).rpartition(".")[2] == "Model"
+        for keyword in call.keywords
+        if keyword.arg == "id" and isinstance(keyword.value, ast.Constant)
+        if isinstance(keyword.value.value, str)
+    ]
+
+
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Suggest the ids of the rack's models, once."""
+    from click.shell_completion import CompletionItem
+
+    if ctx.params.get("words"):
+        return []
+    given = ctx.params.get("inventory")
+    try:
+        rack = wiring.find_inventory(given if isinstance(given, str) else None)
+        names = sorted(set(written_models(rack.read_text(encoding="utf-8"))))
+    except (LabctlError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 def _known_names(rack: Path) -> Names:
     source = rack.read_text(encoding="utf-8")
     hosts, groups = written_names(source)

@@ -126,6 +126,26 @@ def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: 
 
 
 @lab.command()
+@click.argument("module", required=False, type=click.Path(path_type=Path))
+def engines(module: Path | None) -> None:
+    """Make engines and tiny models for virtual hosts, and write their pins to MODULE.
+
+    MODULE is a Python file that a rack file imports (by default inventory/lab_engines.py). Hosts that boot
+    after this find the files at /opt/lab/mirror: the real llama-server, a double of llama-swap, and models
+    whose answers are noise.
+    """
+    from labctl.lab import mirror
+
+    written = module or Path("inventory/lab_engines.py")
+    if written.suffix != ".py" or not written.stem.isidentifier():
+        raise LabctlError(f"{written.name} cannot be imported", hint="name it like lab_engines.py")
+    made = mirror.make(wiring.cache_home() / "lab", printer.err)
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(mirror.recipe(made, written.stem))
+    printer.out(f"{written} names them with their pins; inventory/serving.py shows a rack that uses it")
+
+
+@lab.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(*, as_json: bool) -> None:
     """List the labs of this machine and the state of their hosts."""

@@ -37,7 +37,7 @@ class Entry:
 
 
 _RACK, _HOSTS, _TRY, _SHELL = "Describe your rack", "Provision it", "Try it", "Your shell"
-_WATTS, _MODELS = "Watts", "Models"
+_WATTS, _MODELS, _USE = "Watts", "Models", "Use it"
 
 COMMANDS: dict[str, Entry] = {
     "init": Entry("labctl.cli.inventory:init", _RACK, "Start a new rack in a directory."),
@@ -46,6 +46,11 @@ COMMANDS: dict[str, Entry] = {
     "enroll": Entry("labctl.cli.enroll:enroll", _HOSTS, "Pin the SSH host keys of new hosts."),
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
+    "fit": Entry(
+        "labctl.cli.fit:fit",
+        _MODELS,
+        "Show whether models fit, and how fast they can be.",
+    ),
     "models": Entry(
         "labctl.cli.models:models", _MODELS, "Bring models to hosts, check them, remove what is left over."
     ),
@@ -55,6 +60,7 @@ COMMANDS: dict[str, Entry] = {
     "powercap": Entry(
         "labctl.cli.powercap:powercap", _WATTS, "Show or set the power caps of graphics cards."
     ),
+    "clients": Entry("labctl.cli.clients:clients", _USE, "Print what a client needs to use the models."),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
     "completion": Entry(
         "labctl.cli.completion:completion", _SHELL, "Print the completion script of a shell."

@@ -46,6 +46,7 @@ class Options:
     yes: bool = False
     check: bool = False
     exit_code: bool = False
+    force: str | None = None
 
 
 _COMMON: tuple[Callable[[_F], _F], ...] = (
@@ -127,6 +128,11 @@ def plan(**given: Any) -> int:
     help="Start nothing more when more than P percent of the hosts have failed.",
 )
 @click.option(
+    "--force",
+    metavar="WORDS",
+    help="Go on although models do not fit; the words are kept on the hosts, and shown by labctl status.",
+)
+@click.option(
     "--allow-reboot",
     is_flag=True,
     help="Reboot hosts that need it and that nobody uses, one at a time on each circuit.",
@@ -160,6 +166,10 @@ def _provision(command: str, options: Options, *, execute: bool) -> int:
         target = aim(rack, options.deploys, limit=options.limit, only=options.only)
         completion.remember(rack, target.known_names)
         request = _request(options, target, execute=execute)
+        if any(host.services for host in target.loaded.rack.hosts):
+            from labctl.cli.fit_gate import gated
+
+            request = gated(request, target.loaded, force=options.force)
         if options.as_json:
             result = engine.run(request, _quiet, _yes, crew=crew, clock=clock)
         else:

@@ -52,6 +52,9 @@ class Gpu(Spec):
     clocks_mhz: ClocksMhz | None = Field(
         default=None, description="Lowest and highest graphics clock in MHz that the card is locked to."
     )
+    display: Flag = Field(
+        default=False, description="Whether a monitor hangs on it; a part of its memory is kept for that."
+    )
     vendor: Vendor | None = Field(default=None, description="Only for a card that labctl does not know.")
     tdp_w: Watts | None = Field(
         default=None,

@@ -40,7 +40,7 @@ BUILDS = {
     "litellm": "litellm",
 }
 # Debian has these; of the others there is none on a host unless somebody brought it.
-SYSTEM_PROGRAMS = {"llama-server": "/usr/bin/llama-server", "rpc-server": "/usr/bin/rpc-server"}
+SYSTEM_PROGRAMS = {"llama-server": "/usr/bin/llama-server", "rpc-server": "/usr/bin/ggml-rpc-server"}
 _LEAST_COMPUTE_OF_CUDA_13 = (7, 5)
 _LEAST_DRIVER_OF_CUDA_13 = 580
 _BLACKWELL = (10, 0)

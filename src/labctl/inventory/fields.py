@@ -152,6 +152,12 @@ def _source(text: str) -> str:
     return text
 
 
+def _base(text: str) -> str:
+    """Accept a server's address without a path too, since names are put behind it."""
+    _source(text if text.startswith("file:") else f"{text.rstrip('/')}/x")
+    return text
+
+
 def source_or_path(text: str) -> str:
     """Return an address as it is, and an absolute path on a host too; raise ``ValueError`` for others."""
     return _remote_path(text) if text.startswith("/") else _source(text)
@@ -227,6 +233,7 @@ Mac = Annotated[str, Field(strict=True), AfterValidator(_mac)]
 PciAddress = Annotated[str, Field(strict=True), AfterValidator(_pci)]
 GpuRef = Annotated[str, Field(strict=True), AfterValidator(_gpu_ref)]
 Source = Annotated[Text, AfterValidator(_source)]
+BaseAddress = Annotated[Text, AfterValidator(_base)]
 TimeZone = Annotated[Text, AfterValidator(_timezone)]
 Argument = Annotated[str, Field(strict=True, max_length=4096), AfterValidator(_one_line)]
 Sha256 = Annotated[str, Field(strict=True), AfterValidator(_sha256)]

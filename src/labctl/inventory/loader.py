@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from labctl.domain.problem import LabctlError, Problem
+from labctl.inventory import requirements
 from labctl.inventory.checks import check
 from labctl.inventory.explain import field_text, shown
 from labctl.inventory.groups import Groups, misread, read_groups
@@ -107,7 +108,7 @@ def load_rack(path: Path | str) -> LoadedRack:
     except (OSError, RuntimeError, ValueError) as error:
         raise LabctlError([Problem(f"cannot be read: {error}", file=str(path))]) from None
     text = read_text(file)
-    with collecting() as ledger:
+    with collecting(str(file)) as ledger:
         ran = run(text, file)
     extra, more = _group_data(file)
     report = Report(file, text, ledger)
@@ -120,6 +121,7 @@ def load_rack(path: Path | str) -> LoadedRack:
         problems += bypassed or _disagreements(rack, ledger, report)
     if not problems and not ledger.mistakes and isinstance(rack, Rack):
         problems += _ungrouped(rack, ran.namespace, report)
+        problems += requirements.refusals(rack, file.parent, in_short(file.parent))
         if not problems:
             groups: Groups = read_groups(ran.namespace, file, extra)
             return LoadedRack(
@@ -191,11 +193,11 @@ def _disagreements(rack: Rack, ledger: Ledger, report: Report) -> Iterator[Probl
     for finding in check(checked):
         if finding.unknown and (nameless or finding.unknown in names):
             continue
-        file, line = report.line_in(checked, finding.path)
+        file, line, reached = report.place_in(checked, finding.path)
         path, host = finding.path, ""
         if path[0] == "hosts" and isinstance(path[1], int):
             host, path = name_of(checked.hosts[path[1]]), path[2:]
-        yield Problem(finding.reason, finding.hint, file, line, host, field_text(path))
+        yield Problem(finding.reason + reached, finding.hint, file, line, host, field_text(path))
 
 
 def _bypassed(rack: Rack, report: Report) -> Iterator[Problem]:

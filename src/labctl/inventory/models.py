@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from labctl.inventory.fields import (
+    BaseAddress,
     Bytes,
     FileName,
     Flag,
@@ -25,7 +26,6 @@ from labctl.inventory.fields import (
     ModelId,
     RemotePath,
     Sha256,
-    Source,
     Text,
     source_or_path,
 )
@@ -42,7 +42,7 @@ class HuggingFace(Spec):
 
     repo: HubRepo = Field(description="Owner and name, such as Qwen/Qwen3-8B-GGUF.")
     revision: HubRevision = Field(description="Commit, tag or branch; a commit never moves.")
-    endpoint: Source = Field(
+    endpoint: BaseAddress = Field(
         default="https://huggingface.co/",
         description="Address of the hub, or of a mirror that speaks like it.",
     )

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from labctl.inventory.connect import nodelay_transport
 from labctl.inventory.engines import EngineBuild
-from labctl.inventory.fields import Address, Label, PackageName, Source, TimeZone
+from labctl.inventory.fields import Address, BaseAddress, Label, PackageName, TimeZone
 from labctl.inventory.hosts import Host, Ssh
 from labctl.inventory.models import Model
 from labctl.inventory.power import Circuit
@@ -46,7 +46,7 @@ class Rack(Spec):
         default=(), description="Builds of engines that labctl installs where services need them."
     )
     clusters: tuple[RayCluster, ...] = Field(default=(), description="Hosts joined for one large model.")
-    mirror: Source | None = Field(
+    mirror: BaseAddress | None = Field(
         default=None,
         description="Folder with copies of models (ID/FILE) and engines (FILE), asked before their own "
         "addresses: file:///... on the host, or http.",

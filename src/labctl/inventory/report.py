@@ -103,15 +103,21 @@ class Report:
         return self._owners.get(id(spec))
 
     def _in_file(self, sites: Sequence[CallSite]) -> tuple[CallSite | None, str]:
-        """Return the call to blame, and where it was reached from if that is in another function."""
+        """Return the call to blame, and the rack file's line that led to it where that is another call."""
         own = [site for site in sites if is_own(site.code.co_filename, self._roots)]
         if not own:
             return None, ""
         blamed = own[0]
-        if blamed.code.co_name.startswith("<"):
+        top = [site for site in own if site.code.co_name.startswith("<")]
+        main = [site for site in top if site.code.co_filename == str(self.file)]
+        if blamed in top and (not main or blamed.code.co_filename == str(self.file)):
             return blamed, ""
-        caller = next((site for site in own[1:] if site.code.co_name.startswith("<")), None)
-        return blamed, f" (called from {in_short(caller.code.co_filename)}:{caller.line})" if caller else ""
+        caller = next(iter(main or top), None)
+        if caller is None:
+            return blamed, ""
+        # What stands on the top level of a recipe is run by whoever imports that recipe.
+        how = "imported" if blamed in top else "called"
+        return blamed, f" ({how} from {in_short(caller.code.co_filename)}:{caller.line})"
 
     def mistakes(self) -> Iterator[Problem]:
         """Yield what constructors refused."""
@@ -195,18 +201,24 @@ class Report:
 
     def line_in(self, rack: Rack, path: Path_) -> tuple[str, int | None]:
         """Return the file and line of a field of a valid rack, as exactly as they are known."""
+        return self.place_in(rack, path)[:2]
+
+    def place_in(self, rack: Rack, path: Path_) -> tuple[str, int | None, str]:
+        """Return the same, and in words the rack file's line that led there, where that is another one."""
         value: Any = rack
-        site, rest = self._ledger.site(rack), path
+        calls, rest = self._ledger.calls(rack), path
         for index, part in enumerate(path):
             try:
                 value = value[part] if isinstance(part, int) else getattr(value, part)
             except (AttributeError, IndexError):
                 break
-            if found := self._ledger.site(value):
-                site, rest = found, path[index + 1 :]
-        if site is None or not is_own(site.code.co_filename, self._roots):
-            return in_short(self.file), None
-        return in_short(site.code.co_filename), self.sources.line(site, rest)
+            if found := self._ledger.calls(value):
+                calls, rest = found, path[index + 1 :]
+        if not calls or not is_own(calls[0].code.co_filename, self._roots):
+            return in_short(self.file), None, ""
+        site, reached = self._in_file(calls)
+        assert site is not None
+        return in_short(site.code.co_filename), self.sources.line(site, rest), reached
 
 
 def explain_exception(error: BaseException, namespace: dict[str, Any]) -> tuple[str, str]:

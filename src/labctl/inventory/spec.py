@@ -45,24 +45,32 @@ class Mistake:
 
 @dataclass(slots=True)
 class Ledger:
-    """What was built while a rack file ran, by identity, and what went wrong."""
+    """What was built while a rack file ran, by identity, and what went wrong.
 
-    built: dict[int, tuple[Spec, CallSite | None]] = field(default_factory=dict)
+    Beside each object stand the calls to its constructor, innermost first, up to the one in ``main``, which
+    is the rack file; just the innermost where no rack file is named.
+    """
+
+    main: str = ""
+    built: dict[int, tuple[Spec, tuple[CallSite, ...]]] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
-    def site(self, spec: object) -> CallSite | None:
-        """Return where that very object was constructed, if it was constructed under this ledger."""
+    def calls(self, spec: object) -> tuple[CallSite, ...]:
+        """Return the calls to the constructor of that very object, if it ran under this ledger."""
         entry = self.built.get(id(spec))
-        return entry[1] if entry else None
+        return entry[1] if entry else ()
 
 
 _LEDGER: ContextVar[Ledger | None] = ContextVar("labctl_inventory_ledger", default=None)
 
 
 @contextmanager
-def collecting() -> Iterator[Ledger]:
-    """Collect the errors of constructors instead of raising them; yield the ledger they are written to."""
-    ledger = Ledger()
+def collecting(main: str = "") -> Iterator[Ledger]:
+    """Collect the errors of constructors instead of raising them; yield the ledger they are written to.
+
+    ``main`` is the rack file, by its absolute path.
+    """
+    ledger = Ledger(main)
     token = _LEDGER.set(ledger)
     try:
         yield ledger
@@ -70,12 +78,18 @@ def collecting() -> Iterator[Ledger]:
         _LEDGER.reset(token)
 
 
-def calls_from(frame: FrameType | None, most: int = _DEEPEST) -> tuple[CallSite, ...]:
-    """Return the calls on the stack that stand in code which is not this package's, innermost first."""
+def calls_from(frame: FrameType | None, most: int = _DEEPEST, main: str = "") -> tuple[CallSite, ...]:
+    """Return the calls on the stack that stand in code which is not this package's, innermost first.
+
+    Ends with the first one on the top level of the file ``main``.
+    """
     found: list[CallSite] = []
     while frame is not None and len(found) < most:
-        if not frame.f_code.co_filename.startswith(_HERE):
-            found.append(CallSite(frame.f_code, frame.f_lasti, frame.f_lineno))
+        code = frame.f_code
+        if not code.co_filename.startswith(_HERE):
+            found.append(CallSite(code, frame.f_lasti, frame.f_lineno))
+            if code.co_filename == main and code.co_name == "<module>":
+                break
         frame = frame.f_back
     return tuple(found)
 
@@ -103,8 +117,8 @@ class Spec(BaseModel):
             self._stand_in(data)
             ledger.mistakes.append(Mistake(error, self, calls))
         else:
-            calls = calls_from(sys._getframe(1), most=1)
-        ledger.built[id(self)] = (self, calls[0] if calls else None)
+            calls = calls_from(sys._getframe(1), _DEEPEST if ledger.main else 1, ledger.main)
+        ledger.built[id(self)] = (self, calls)
 
     # Marks the constructor as pydantic's own, so that nested dicts are validated without calling it.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

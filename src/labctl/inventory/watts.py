@@ -21,12 +21,9 @@ from labctl.domain.problem import Problem
 from labctl.inventory import profiles
 from labctl.inventory.accelerators import Gpu
 from labctl.inventory.hosts import Host
-from labctl.inventory.loader import LoadedRack, read_text
+from labctl.inventory.loader import LoadedRack
 from labctl.inventory.power import Psu
 from labctl.inventory.rack import Rack
-from labctl.inventory.report import Report, in_short
-from labctl.inventory.running import run
-from labctl.inventory.spec import collecting
 
 _REAL_MINIMUM = 0.1  # of full load; a lowest cap below that says only that nobody knows it
 _PROPOSED_MINIMUM = 0.5
@@ -125,43 +122,23 @@ def uncounted(rack: Rack) -> tuple[str, ...]:
 
 
 def refusals(loaded: LoadedRack) -> list[Problem]:
-    """Return a problem, with the cheapest change, for each power supply and circuit that is over.
-
-    The rack file is run once more, to find the lines.
-    """
+    """Return a problem, with the cheapest change, for each power supply and circuit that is over."""
     over = rack_budget(loaded.rack).over
     if not over:
         return []
     power = power_of(loaded.rack)
-    change, table, lines = cheapest_change(power), budget.budget_of(power), _Lines(loaded)
-    return [_problem(loaded.rack, line, change.at(line.meter, table), lines) for line in over]
+    change, table = cheapest_change(power), budget.budget_of(power)
+    return [_problem(loaded, line, change.at(line.meter, table)) for line in over]
 
 
-def _problem(rack: Rack, line: budget.Line, change: Change, lines: _Lines) -> Problem:
-    meter = line.meter
+def _problem(loaded: LoadedRack, line: budget.Line, change: Change) -> Problem:
+    rack, meter = loaded.rack, line.meter
     hint = f"cheapest change that fits: {change.text}" if not change.shortages else change.text
     if meter.kind == "circuit":
         place = next(n for n, circuit in enumerate(rack.circuits) if circuit.name == meter.name)
-        file, number = lines.of(("circuits", place))
+        file, number = loaded.place(("circuits", place))
         return Problem(f"circuit {meter.name} {line.because}", hint, file, number, "", f"circuits[{place}]")
     index = next(n for n, host in enumerate(rack.hosts) if host.name == meter.host)
     place = next(n for n, psu in enumerate(rack.hosts[index].psus) if psu.name == meter.name)
-    file, number = lines.of(("hosts", index, "psus", place))
+    file, number = loaded.place(("hosts", index, "psus", place))
     return Problem(f"{meter.name} {line.because}", hint, file, number, meter.host, f"psus[{place}]")
-
-
-class _Lines:
-    """Where the parts of a rack stand in its file, found by running it once more as the loader does."""
-
-    def __init__(self, loaded: LoadedRack) -> None:
-        self._short = in_short(loaded.path)
-        with collecting() as ledger:
-            text = read_text(loaded.path)
-            rack = run(text, loaded.path).namespace.get("rack")
-        self._report = Report(loaded.path, text, ledger)
-        # A file that says something else the second time has no lines to be trusted.
-        self._rack = rack if isinstance(rack, Rack) and rack == loaded.rack else None
-
-    def of(self, path: tuple[str | int, ...]) -> tuple[str, int | None]:
-        """Return the file and line of a part of the rack, as exactly as they are known."""
-        return self._report.line_in(self._rack, path) if self._rack is not None else (self._short, None)

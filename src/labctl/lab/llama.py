@@ -24,6 +24,8 @@ HOME = "/opt/llama"
 BINARY = f"{HOME}/llama-server"
 PACKAGES = (
     "llama.cpp-tools",
+    "llama.cpp-tools-extra",
+    "libggml0-backend-rpc",
     "libllama0",
     "libggml0",
     "libc6",
@@ -34,7 +36,7 @@ PACKAGES = (
     "libzstd1",
     "zlib1g",
 )
-PROGRAMS = ("llama-server", "llama-bench")
+PROGRAMS = ("llama-server", "llama-bench", "ggml-rpc-server")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LAUNCHER = """\
 #!/bin/sh
@@ -53,11 +55,11 @@ class NoLlama(Exception):
 def tree(cache: Path) -> Path:
     """Return a folder to be copied to ``/opt/llama`` of a host, making it first where it is missing."""
     cache.mkdir(parents=True, exist_ok=True)
-    done = cache / "llama-2"
-    with (cache / "llama-2.lock").open("w") as lock:
+    done = cache / "llama-3"
+    with (cache / "llama-3.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.is_dir():
-            work = cache / "llama-2.new"
+            work = cache / "llama-3.new"
             shutil.rmtree(work, ignore_errors=True)
             _make(work)
             (work / "tree").rename(done)
@@ -127,9 +129,14 @@ def _lay_out(usr: Path, made: Path) -> None:
             name for name in names if (name.startswith("libggml-cpu-") and name != backend) or name == "gconv"
         ],
     )
+    # llama.cpp takes the loader for its own program, and finds backends that lie beside it.
+    shutil.copy2(loader.parent / "ggml/backends0/libggml-rpc.so", made / "lib")
     (made / "bin").mkdir()
+    (inner,) = usr.glob("libexec/*/llama/bin")
     for name in PROGRAMS:
-        shutil.copy2(usr / "bin" / name, made / "bin")
+        shutil.copy2(
+            next(place / name for place in (usr / "bin", inner) if (place / name).exists()), made / "bin"
+        )
         launcher = made / name
         launcher.write_text(LAUNCHER.format(backend=backend, loader=loader.name))
         launcher.chmod(0o755)

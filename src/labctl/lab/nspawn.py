@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labctl.domain.problem import LabctlError
+from labctl.lab import mirror
 from labctl.lab.cgroups import Groups
 from labctl.lab.commands import attempt, run
 from labctl.lab.furnish import furnish, furnish_gpus, host_directory
@@ -241,6 +242,7 @@ class NspawnHost:
             *("SYSTEMD_NSPAWN_API_VFS_WRITABLE=network", "systemd-nspawn", f"--directory={self._root}"),
             *(f"--machine={self.host.name}", f"--hostname={self.host.name}", f"--uuid={identity}"),
             *self._cards_shown(),
+            *mirror.show(self.place.spec.cache_dir),
             *("--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+4", "--quiet"),
             *(f"--network-namespace-path={self.cable.namespace}", "--capability=CAP_NET_ADMIN"),
             *(

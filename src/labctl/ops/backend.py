@@ -35,8 +35,8 @@ ENVIRONMENT = "/etc/labctl/backend.env"
 RUN_S = 120
 # Where engines for a backend are looked for, in this order; a service's own program comes after them.
 PLACES = (
-    "/opt/labctl/llama.cpp/{backend}/bin/llama-bench",
-    "/opt/labctl/llama.cpp/{backend}/bin/llama-server",
+    "/opt/labctl/llama.cpp/{backend}/current/llama-bench",
+    "/opt/labctl/llama.cpp/{backend}/current/llama-server",
 )
 NO_ENGINE = "no backend is proved yet: there is no llama.cpp on this host to try one with"
 

@@ -33,7 +33,7 @@ from labctl.domain.problem import LabctlError, Problem
 from labctl.ops import diff, download
 from labctl.ops.command import Commands, Script, content_on_stdin, operation, text
 from labctl.ops.facts import Look, look
-from labctl.ops.files import absolute, full_unit_name
+from labctl.ops.files import absolute, restart_note
 
 DOWNLOADS = "/var/cache/labctl/engines"
 HELPS = "/var/cache/labctl/help"
@@ -119,8 +119,8 @@ def _missing(place: Place, source: str) -> bool:
     return True
 
 
-def _units(units: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(full_unit_name, units))
+def _notes(units: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(restart_note, units))
 
 
 @operation
@@ -130,7 +130,7 @@ def archive(place: Place, archives: tuple[Download, ...], *, timeout_s: int = _I
         return
     for one in archives:
         yield from download.file._inner(url=one.urls, dest=one.dest, sha256=one.sha256, mode="600")
-    argv = (place.target, place.digest, place.program, " ".join(_units(place.units)))
+    argv = (place.target, place.digest, place.program, " ".join(_notes(place.units)))
     yield Script("engine-unpack", *argv, *(one.dest for one in archives), timeout_s=timeout_s)
     yield Script("engine-forget", *(one.dest for one in archives))
 
@@ -159,7 +159,7 @@ def python_env(  # noqa: PLR0913
     """
     if not _missing(place, "its requirements"):
         return
-    argv = (place.target, place.digest, place.program, " ".join(_units(place.units)), uv, python, UV_CACHE)
+    argv = (place.target, place.digest, place.program, " ".join(_notes(place.units)), uv, python, UV_CACHE)
     stdin = content_on_stdin(requirements)
     yield Script("engine-venv", *argv, source, *options, stdin=stdin, timeout_s=timeout_s)
 
@@ -173,7 +173,7 @@ def link(path: str, build: str, *, keep: str = "previous", units: tuple[str, ...
         return
     was = info.target if info.kind == "link" else "nothing" if info.kind == "absent" else f"a {info.kind}"
     diff.show(path, b"", b"", notes=[f"{was} -> {build}"])
-    yield Script("engine-link", path, build, keep, *_units(units))
+    yield Script("engine-link", path, build, keep, *_notes(units))
 
 
 @operation
@@ -188,7 +188,7 @@ def proved(path: str, choice: str, *, units: tuple[str, ...] = ()) -> Commands:
     if info.kind == "link" and info.target == name:
         return
     diff.show(path, b"", b"", notes=[f"{info.target or 'nothing'} -> {name}"])
-    yield Script("engine-link", path, name, "", *_units(units))
+    yield Script("engine-link", path, name, "", *_notes(units))
 
 
 class Backend(FactBase[str]):

@@ -62,6 +62,36 @@ def units(pattern: str, keep: tuple[str, ...], second_line: str = "") -> Command
     yield Script("remove-units", HEADER, *gone)
 
 
+class Within(FactBase[tuple[str, ...]]):
+    """Paths of the files that lie directly in a folder of labctl's own."""
+
+    def command(self, folder: str) -> StringCommand:
+        """Return the command that lists them."""
+        arguments = ("-mindepth", "1", "-maxdepth", "1", "-type", "f", "2>/dev/null || true")
+        return StringCommand("find", QuoteString(folder), *arguments)
+
+    @override
+    @staticmethod
+    def default() -> tuple[str, ...]:
+        """Return the files of a folder that is not there."""
+        return ()
+
+    @override
+    def process(self, output: list[str]) -> tuple[str, ...]:
+        """Read one path a line."""
+        return tuple(sorted(line for line in output if line.startswith("/")))
+
+
+@operation
+def within(folder: str, keep: tuple[str, ...]) -> Commands:
+    """Remove every file in ``folder`` that is not in ``keep``; meant for a folder of labctl's own."""
+    gone = [path for path in host.get_fact(Within, folder=folder) if path not in keep]
+    if not gone:
+        host.noop("every file is in the inventory")
+        return
+    yield Script("remove-within", folder, *gone)
+
+
 @operation
 def files(pattern: str, keep: tuple[str, ...]) -> Commands:
     """Remove labctl's own files that match the shell ``pattern`` and are not in ``keep``."""

@@ -24,7 +24,7 @@ from labctl.ops.files import Wanted, attribute_notes, full_unit_name
 
 # A simple service counts as started before it has run a single instruction, so its first moments are watched.
 WATCH_S = 0.3
-_DIRECTORY = "/etc/systemd/system"
+DIRECTORY = "/etc/systemd/system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def unit(
     after, in case it dies; 0 where something later looks.
     """
     goal = _Goal(full_unit_name(unit), enabled, running, timeout_s, watch_s)
-    wanted = Wanted(f"{_DIRECTORY}/{goal.unit}", content.encode())
+    wanted = Wanted(f"{DIRECTORY}/{goal.unit}", content.encode())
     against = wanted.question().against
     seen: UnitInfo = host.get_fact(Unit, unit=goal.unit, path=wanted.dest, against=against)
     yield from _commands(goal, seen, wanted)

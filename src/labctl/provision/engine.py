@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from labctl.domain import shards
@@ -37,7 +37,10 @@ _TICK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What shall be done, in the words of the person; paths are absolute, times in seconds."""
+    """What shall be done, in the words of the person; paths are absolute, times in seconds.
+
+    ``forced``: by host, what was let through although it does not fit, as JSON.
+    """
 
     rack: Path
     deploys: tuple[Path, ...]
@@ -53,6 +56,7 @@ class Request:
     allow_reboot: bool = False
     forks_per_core: int = 1
     connect_timeout_s: float = 10.0
+    forced: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ def _jobs(request: Request) -> tuple[Job, ...]:
             allow_reboot=request.allow_reboot,
             connect_timeout_s=request.connect_timeout_s,
             owner=request.owner,
+            forced={host: request.forced[host] for host in shard.hosts if host in request.forced},
         )
         for shard in shards.split(request.hosts, workers, request.parallel)
     )

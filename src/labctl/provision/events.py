@@ -18,7 +18,10 @@ HostStatus = Literal["ok", "failed", "unreachable", "not-run", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one worker process shall do; paths are absolute, times in seconds."""
+    """What one worker process shall do; paths are absolute, times in seconds.
+
+    ``forced``: by host, what a person let through although it does not fit, as JSON.
+    """
 
     rack: str
     deploys: tuple[str, ...]
@@ -32,6 +35,7 @@ class Job:
     allow_reboot: bool = False
     connect_timeout_s: float = 10.0
     owner: str = ""
+    forced: dict[str, str] = field(default_factory=dict)
     do: Literal["job"] = "job"
 
 

@@ -24,10 +24,15 @@ class Target:
     """A validated rack file, and what of it a run is about."""
 
     rack: Path
-    name: str
+    loaded: LoadedRack
     hosts: tuple[str, ...]
     deploys: tuple[Path, ...]
     known_names: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the rack."""
+        return self.loaded.rack.name
 
 
 def aim(rack: Path, files: str | None, *, limit: Sequence[str] = (), only: Sequence[str] = ()) -> Target:
@@ -46,7 +51,7 @@ def aim(rack: Path, files: str | None, *, limit: Sequence[str] = (), only: Seque
         raise LabctlError(f"{rack} has no hosts", hint="add a Host(...) to it")
     chosen = deploys.resolve(Path(files) if files else content.deploys_dir(), only)
     _require_enrolled(loaded, hosts)
-    return Target(rack, loaded.rack.name, hosts, chosen, (*names, *loaded.groups))
+    return Target(rack, loaded, hosts, chosen, (*names, *loaded.groups))
 
 
 def _require_enrolled(loaded: LoadedRack, hosts: Sequence[str]) -> None:

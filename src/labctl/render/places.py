@@ -26,7 +26,7 @@ AUTO = f"{ROOT}/llama.cpp/auto"
 # What a kind of service runs, below the folder of its build.
 PROGRAMS = {
     "llama-server": "llama-server",
-    "rpc-server": "rpc-server",
+    "rpc-server": "ggml-rpc-server",  # called rpc-server before 2026
     "llama-swap": "llama-swap",
     "vllm": "bin/vllm",
     "sglang": "bin/python",
@@ -155,6 +155,17 @@ def units_of(rack: Rack, host: Host, build: EngineBuild, *, by_link: bool = Fals
             if chosen is None or build not in chosen.builds:
                 continue
             if not by_link or (base(rack, host, wanted) or "").endswith(f"/{CURRENT}"):
+                found.append(f"labctl-{service.name}.service")
+    return tuple(dict.fromkeys(found))
+
+
+def tried_units(rack: Rack, host: Host) -> tuple[str, ...]:
+    """Return the units whose engine runs from the backend that was proved."""
+    found = []
+    for service in host.services:
+        for wanted in (service, *(engine for below, engine in each_engine(service) if below)):
+            chosen = choice(rack, host, wanted)
+            if chosen is not None and chosen.tried:
                 found.append(f"labctl-{service.name}.service")
     return tuple(dict.fromkeys(found))
 

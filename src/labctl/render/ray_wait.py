@@ -35,8 +35,8 @@ def main() -> int:
             said = lacking
         if time.monotonic() >= until:
             say(
-                f"Ray cluster {asked.cluster} lacks {lacking} after {asked.timeout:g} s: is it awake, and what "
-                "does `systemctl status labctl-ray` say there?"
+                f"Ray cluster {asked.cluster} lacks {lacking} after {asked.timeout:g} s: is it awake, and "
+                "what does `systemctl status labctl-ray` say there?"
             )
             return 1
         time.sleep(1)

@@ -24,7 +24,7 @@ from labctl.inventory import Command, Host, Model, Ollama, Rack, Service, Sglang
 from labctl.inventory.clusters import models_on
 from labctl.inventory.services import Engine, Program
 from labctl.render.credentials import Credential
-from labctl.render.launch import Launch, launch
+from labctl.render.launch import ConfigFile, Launch, launch
 
 SERVICE_USER = "labctl-svc"
 DEFAULT_PORT = 11434  # of Ollama, the one engine that needs none in the inventory
@@ -50,7 +50,12 @@ KINDS = {
     "sglang": "labctl.render.units:engine",
     "tabbyapi": "labctl.render.units:engine",
     "ollama": "labctl.render.units:engine",
+    "llama-swap": "labctl.render.llamaswap.unit:llama_swap",
     "rpc-server": "labctl.render.cluster:rpc_server",
+    "bifrost": "labctl.render.gateways.units:gateway",
+    "litellm": "labctl.render.gateways.units:gateway",
+    "olla": "labctl.render.gateways.units:gateway",
+    "pgvector": "labctl.render.gateways.units:pgvector",
 }
 # A service may start in these but write there only if a drop-in says so.
 _SYSTEM = ("/usr/", "/etc/", "/boot/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/", "//")
@@ -60,10 +65,15 @@ _HOMES = ("/home/", "/root/", "/run/user/")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit to install: its name as systemctl takes it, and the text of its file."""
+    """A unit to install: its name as systemctl takes it, the text of its file, and what its program reads.
+
+    ``secrets`` and ``files`` are written before it, and it is restarted when one of them changes.
+    """
 
     name: str
     content: str
+    secrets: tuple[Credential, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
 
     @property
     def path(self) -> str:
@@ -160,6 +170,7 @@ def sandbox_of(host: Host, wanted: Engine | Ollama, start: Launch) -> Sandbox:
         lock_memory=True,
         environment=start.env,
         secrets=start.secrets,
+        files=start.files,
         before=start.before,
         marks=start.marks,
     )
@@ -170,11 +181,12 @@ class Sandbox:
     """What a service may see and do beyond nothing.
 
     ``paths`` are those that it must be able to read, ``gpu`` shows it the cards, ``jit`` allows memory
-    that is writable and executable, ``environment`` yields to the inventory's own.
-    ``secrets`` reach it as credentials or variables, ``before`` are commands that come first. ``marks`` are
-    comments: another build or model file under the same path means another text, hence exactly one restart.
-    ``relations`` and ``settings`` are further lines of the sections [Unit] and [Service], ``device_groups``
-    is what ``gpu`` shows, and ``marker`` tells whose unit it is.
+    that is writable and executable, ``environment`` yields to the inventory's own. ``secrets`` reach it as
+    credentials or variables, ``files`` are its configuration, ``before`` are commands that come first.
+    ``marks`` are comments: another build or model file under the same path means another text, hence exactly
+    one restart. ``reloads``: it reads its configuration again on SIGHUP, ``stop_signal`` ends it where not
+    SIGTERM. ``relations`` and ``settings`` are further lines of the sections [Unit] and [Service],
+    ``device_groups`` is what ``gpu`` shows, and ``marker`` tells whose unit it is.
     """
 
     paths: tuple[str, ...]
@@ -184,12 +196,15 @@ class Sandbox:
     working_dir: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[Credential, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
     before: tuple[tuple[str, ...], ...] = ()
     marks: tuple[str, ...] = ()
+    reloads: bool = False
     relations: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     device_groups: tuple[str, ...] = DEVICE_GROUPS
     marker: str = MARKER
+    stop_signal: str | None = None
 
 
 def has_gpu(host: Host) -> bool:
@@ -225,8 +240,10 @@ def unit(wanted: Program, description: str, argv: tuple[str, ...], sandbox: Sand
         before=[command_line(argv) for argv in sandbox.before],
         credentials=[one for one in sandbox.secrets if not one.environment],
         variables=[one.path for one in sandbox.secrets if one.environment],
+        reloads=sandbox.reloads,
+        stop_signal=sandbox.stop_signal,
     )
-    return Unit(unit_name(wanted), content)
+    return Unit(unit_name(wanted), content, sandbox.secrets, sandbox.files)
 
 
 def _mounts(paths: tuple[str, ...]) -> list[str]:

@@ -23,7 +23,8 @@ class Cache:
 
     ``full`` grows with the context, ``window`` up to ``window`` tokens, ``recurrent`` not at all: it keeps
     ``state_bytes``. ``k_width`` and ``v_width`` are elements per token: key-value heads times head size (for
-    multi-head latent attention, the compressed width).
+    multi-head latent attention, the compressed width). ``inner_width`` is what a recurrent layer computes
+    with, in elements per token.
     """
 
     growth: Growth
@@ -31,6 +32,7 @@ class Cache:
     v_width: int = 0
     window: int | None = None
     state_bytes: int = 0
+    inner_width: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Device:
 class Use:
     """How an engine runs a model. ``context`` is tokens of one sequence, ``sequences`` how many run at once.
 
+    With ``unified_cache`` there is one cache of ``context`` tokens, which all sequences share.
     ``gpu_layers`` None: as many as the model has. ``cpu_expert_layers``: blocks whose experts stay in main
     memory. ``memory_share``: of each card, for engines that take a share and fill it with cache.
     """
@@ -152,6 +155,7 @@ class Estimate:
 
     ``ceiling_tok_s``: tokens per second that the memory's bandwidth allows for one sequence (None: unknown).
     ``load_s``: seconds that loading takes from the host's disk (None: rate unknown). ``notes`` are sentences.
+    ``refused`` says why the engine would not start, however much memory is free ("": it would).
     """
 
     model: str
@@ -159,6 +163,7 @@ class Estimate:
     ceiling_tok_s: float | None = None
     load_s: float | None = None
     notes: tuple[str, ...] = ()
+    refused: str = ""
 
     def on(self, device: str) -> int:
         """Return the bytes that it takes of a device."""

@@ -1,8 +1,9 @@
 """Checks across a rack: each object is valid by itself, but do they agree?
 
 Decided from the rack alone, without files, network or clock, subject by subject: what must be unique and
-what is referred to (``names``), services and their ports (``services``), builds of engines, keys and options
-(``engines``), hosts that work together (``clusters``), cards and their caps (``cards``), drivers and backends
+what is referred to (``names``), services and their ports (``services``), builds of engines, keys and
+options (``engines``), llama-swap and its peers (``llamaswap``), hosts that work together (``clusters``),
+gateways and vector stores (``gateways``), cards and their caps (``cards``), drivers and backends
 (``drivers``), circuits and power supplies (``power``), sleeping and waking (``sleep``).
 """
 
@@ -10,7 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from labctl.inventory.checks import cards, clusters, drivers, engines, names, power, services, sleep
+from labctl.inventory.checks import (
+    cards,
+    clusters,
+    drivers,
+    engines,
+    gateways,
+    llamaswap,
+    names,
+    power,
+    services,
+    sleep,
+)
 from labctl.inventory.checks.finding import Finding
 from labctl.inventory.rack import Rack
 
@@ -37,11 +49,13 @@ CHECKS: tuple[Callable[[Rack], Iterator[Finding]], ...] = (
     clusters.ports,
     clusters.lenders,
     clusters.borrowers,
+    gateways.gateways,
     engines.builds,
     engines.choices,
     engines.keys,
     engines.arguments,
     engines.options,
+    llamaswap.llama_swaps,
     names.models,
     sleep.references,
     sleep.idle,

@@ -21,6 +21,7 @@ from labctl.inventory.services import (
     Engine,
     Keyed,
     LlamaServer,
+    Olla,
     Ollama,
     Program,
     Sglang,
@@ -125,14 +126,15 @@ def _is_open(wanted: Program) -> bool:
 def _open(at: Where, service: Program) -> Iterator[Finding]:
     if not isinstance(service, Keyed):
         return
-    if isinstance(service, Ollama):
+    if isinstance(service, Ollama | Olla):
+        name = type(service).__name__
         if _is_open(service):
-            reason = f"listens on {service.listen}, but Ollama asks nobody for a key"
+            reason = f"listens on {service.listen}, but {name} asks nobody for a key"
             yield Finding(
                 (*at, "listen"), reason, "leave it on loopback and put a llama-swap or a gateway before it"
             )
         if service.api_key is not None:
-            yield Finding((*at, "api_key"), "Ollama asks nobody for a key", "remove it")
+            yield Finding((*at, "api_key"), f"{name} asks nobody for a key", "remove it")
     elif _is_open(service) and service.api_key is None:
         yield Finding(
             (*at, "listen"),

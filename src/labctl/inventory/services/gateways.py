@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from labctl.inventory.fields import Label, Port, RemotePath, Version
+from labctl.inventory.fields import Label, Port, RemotePath, UserName, Version
 from labctl.inventory.secrets import Secret
 from labctl.inventory.services.program import Keyed, Program
 
@@ -46,6 +46,9 @@ class PgVector(Program):
     """PostgreSQL with pgvector from the distribution, for whoever stores embeddings."""
 
     kind: Literal["pgvector"] = Field(default="pgvector", description="Always ``pgvector``.")
+    user: UserName = Field(
+        default="labctl-pg", description="User that it runs as and that nothing else runs as."
+    )
     port: Port = Field(default=5432, description="TCP port that it listens on.")
     database: Label = Field(default="rag", description="Name of the database.")
     password: Secret = Field(description="Password of the database's owner, who is called like it.")

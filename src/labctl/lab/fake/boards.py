@@ -200,8 +200,8 @@ def find(model: str) -> Board | None:
 
 
 def _plain(name: str) -> str:
-    """Return a name without makers, brands, spaces and capitals."""
-    words = [word for word in name.lower().split() if word not in _NOISE]
+    """Return a name without makers, brands, address, identity, spaces and capitals."""
+    words = [word for word in name.lower().split() if word not in _NOISE and word[0] not in "@="]
     return "".join(words)
 
 
@@ -235,7 +235,7 @@ def cards(models: tuple[str, ...], salt: str = "") -> tuple[Card, ...]:
     made = []
     for place, model in enumerate(models):
         words = model.split()
-        board = require(" ".join(word for word in words if word[0] not in "@="))
+        board = require(model)
         given = {word[0]: word[1:] for word in words}
         index = counts[type(board)]
         counts[type(board)] += 1

@@ -1,5 +1,5 @@
-# engine-link.sh LINK NAME KEEP [UNIT...]: lead LINK to NAME beside it; the old one is kept as the link KEEP, "" for
-# none. UNITs run what LINK leads to and are owed a restart.
+# engine-link.sh LINK NAME KEEP [NOTE...]: lead LINK to NAME beside it; the old one is kept as the link KEEP, "" for
+# none. NOTEs say who runs what LINK leads to and is owed a restart.
 link=$1 name=$2 keep=$3
 shift 3
 shelf=${link%/*}
@@ -15,7 +15,7 @@ lead() {
   tmp=
 }
 sweep "$shelf"
-for unit in "$@"; do note_stale "/run/labctl/restart/$unit"; done
+for note in "$@"; do note_stale "$note"; done
 was=$(readlink -- "$link" || true)
 if [ -n "$keep" ] && [ -n "$was" ] && [ "$was" != "$name" ] && [ -d "$shelf/$was" ]; then
   lead "$shelf/$keep" "$was"

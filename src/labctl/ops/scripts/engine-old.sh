@@ -26,6 +26,8 @@ for mark in "$root"/*/*/.labctl-build "$root"/*/*/*/.labctl-build \
   "$root"/*/.labctl-old.*/.labctl-build "$root"/*/*/.labctl-old.*/.labctl-build; do
   [ -f "$mark" ] || continue
   folder=${mark%/*}
+  # The same build is found again behind the links that lead to it.
+  if [ -L "$folder" ] || [ -L "${folder%/*}" ]; then continue; fi
   ! wanted "$folder" "$@" || continue
   ! used "$folder" || continue
   if [ "$what" = remove ]; then

@@ -1,6 +1,6 @@
-# engine-unpack.sh TARGET DIGEST PROGRAM UNITS ARCHIVE...: unpack verified archives beside TARGET, then take its place.
-# The first archive must hold PROGRAM; further ones bring what lies beside it. UNITS run it and are owed a restart.
-target=$1 digest=$2 program=$3 units=$4
+# engine-unpack.sh TARGET DIGEST PROGRAM NOTES ARCHIVE...: unpack verified archives beside TARGET, then take its place.
+# The first archive must hold PROGRAM; further ones bring what lies beside it. NOTES say who runs it and is owed a restart.
+target=$1 digest=$2 program=$3 notes=$4
 shift 4
 umask 022
 shelf=${target%/*}
@@ -115,7 +115,7 @@ chmod -R u+rwX,go+rX,go-w,u-s,g-s -- "$tree"
 chmod 755 -- "$tree/$program"
 printf '%s\n' "$digest" >"$tree/.labctl-build"
 sync -f -- "$tree" 2>/dev/null || sync
-for unit in $units; do note_stale "/run/labctl/restart/$unit"; done
+for note in $notes; do note_stale "$note"; done
 if [ -e "$target" ]; then
   # It may be in use: it goes when nobody uses it any more.
   mv -T -- "$target" "$(mktemp -u -- "$shelf/.labctl-old.XXXXXXXX")"

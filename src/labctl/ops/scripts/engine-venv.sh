@@ -1,6 +1,6 @@
-# engine-venv.sh TARGET DIGEST PROGRAM UNITS UV PYTHON CACHE SOURCE [OPTION...]; the requirements come on stdin.
+# engine-venv.sh TARGET DIGEST PROGRAM NOTES UV PYTHON CACHE SOURCE [OPTION...]; the requirements come on stdin.
 # SOURCE is a folder that becomes TARGET/src, "" for none; OPTIONs go to uv and say where packages come from.
-target=$1 digest=$2 program=$3 units=$4 uv=$5 python=$6 cache=$7 source=$8
+target=$1 digest=$2 program=$3 notes=$4 uv=$5 python=$6 cache=$7 source=$8
 shift 8
 shelf=${target%/*}
 (umask 022 && mkdir -p -- "$shelf" "$cache")
@@ -32,7 +32,7 @@ chmod -R u+rwX,go+rX,go-w -- "$work/env"
 chmod 755 -- "$work"
 printf '%s\n' "$digest" >"$work/env/.labctl-build"
 sync -f -- "$work/env" 2>/dev/null || sync
-for unit in $units; do note_stale "/run/labctl/restart/$unit"; done
+for note in $notes; do note_stale "$note"; done
 if [ -e "$target" ]; then
   mv -T -- "$target" "$(mktemp -u -- "$shelf/.labctl-old.XXXXXXXX")"
 fi

@@ -82,8 +82,9 @@ def _prepare(job: Job, emit: Callable[[Event], None]) -> Run:
     log.addHandler(tap)
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     loaded = load_rack(Path(job.rack))
-    for data in loaded.host_data.values():
+    for name, data in loaded.host_data.items():
         data["allow_reboot"] = job.allow_reboot
+        data["forced"] = job.forced.get(name, "")
         data["places"] = loaded.place
     state = build(loaded, job.hosts, diff=job.diff, timeout_s=job.connect_timeout_s)
     ctx_state.set(state)

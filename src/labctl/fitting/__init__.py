@@ -1,0 +1,1 @@
+"""Fit planning with its effects: headers are read, measurements kept, and what does not fit is refused."""

@@ -1,0 +1,174 @@
+"""What a virtual rack's hosts find at /opt/lab/mirror: engines and models to install, with their pins.
+
+The hosts have no way out, so engines come to them as they come to an air-gapped rack: from a mirror. It is
+made once on this machine and shown, read-only, to every host that boots after. In it are
+
+- llama.cpp as one of its releases is packed: the real llama-server, from Debian's unstable archive. It
+  computes on the processor, also where it is declared as a build for cards, which are imitated here anyway;
+- a double of llama-swap, which does what was recorded of the real one;
+- three tiny models. What they say is noise, but they load, count and stream like any other.
+
+Debian's package changes with time, so the pins are written when the mirror is made: as a module that a rack
+file imports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl.domain.problem import LabctlError
+from labctl.lab import llama
+from labctl.lab.fake import llama_swap
+
+INSIDE = "/opt/lab/mirror"
+MODELS = ("tiny-chat", "tiny-coder", "tiny-writer")
+_RECIPE = '''\
+"""Engines and models of the virtual rack, with their pins; written by `labctl lab engines`.
+
+Import it in a rack file: `from inventory.{module} import engines, mirror, models`.
+"""
+
+from labctl.inventory import Artifact, LlamaCpp, LlamaSwapBuild, Model
+
+mirror = "file://{inside}"
+engines = [
+    LlamaCpp(version="{tag}", backend="cpu", archive=Artifact(url="{llama_url}", sha256="{llama}")),
+    # The same program: the lab's cards are imitated, and nothing computes on them.
+    LlamaCpp(
+        version="{tag}", backend="cuda", cuda="12.8", archive=Artifact(url="{llama_url}", sha256="{llama}")
+    ),
+    LlamaCpp(version="{tag}", backend="vulkan", archive=Artifact(url="{llama_url}", sha256="{llama}")),
+    LlamaSwapBuild(version="{swap_version}", archive=Artifact(url="{swap_url}", sha256="{swap}")),
+]
+models = [
+{models}]
+'''
+_MODEL = '    Model(id="{id}", source="file://{inside}/{id}/{id}.gguf", sha256="{sha256}"),\n'
+_TAG = "b9999"
+
+
+@dataclass(frozen=True, slots=True)
+class Wares:
+    """What the mirror holds: the archives and the models, each a file and its sha256."""
+
+    llama: tuple[Path, str]
+    swap: tuple[Path, str]
+    models: dict[str, str]
+
+
+def folder(cache: Path) -> Path:
+    """Return where the mirror lies on this machine, whether it is there or not."""
+    return cache / "mirror"
+
+
+def make(cache: Path, progress: Callable[[str], None]) -> Wares:
+    """Make the mirror where it is missing, and return what is in it.
+
+    Raises:
+        LabctlError: llama-server cannot be had from Debian's archive.
+    """
+    place = folder(cache)
+    place.mkdir(parents=True, exist_ok=True)
+    progress("engines for virtual hosts: llama-server from Debian's archive, a double of llama-swap")
+    try:
+        packed = llama.archive(cache, place, _TAG)
+    except llama.NoLlama as reason:
+        raise LabctlError(
+            f"llama-server cannot be had: {reason}", hint="a Debian mirror that has unstable is needed"
+        ) from None
+    swap = llama_swap.archive(place)
+    models = {}
+    for seed, name in enumerate(MODELS):
+        path = place / name / f"{name}.gguf"
+        path.parent.mkdir(exist_ok=True)
+        write_tiny(path, seed)
+        models[name] = _sha256(path)
+    return Wares(packed, (swap, _sha256(swap)), models)
+
+
+def recipe(wares: Wares, module: str) -> str:
+    """Return the text of a Python module that names everything in the mirror with its pin."""
+    rows = "".join(
+        _MODEL.format(id=name, inside=INSIDE, sha256=sha256) for name, sha256 in wares.models.items()
+    )
+    return _RECIPE.format(
+        module=module,
+        inside=INSIDE,
+        tag=_TAG,
+        llama_url=f"file://{INSIDE}/{wares.llama[0].name}",
+        llama=wares.llama[1],
+        swap_url=f"file://{INSIDE}/{wares.swap[0].name}",
+        swap=wares.swap[1],
+        swap_version=llama_swap.NAME.split("_")[1],
+        models=rows,
+    )
+
+
+def show(cache: Path) -> tuple[str, ...]:
+    """Return the option by which nspawn shows the mirror to a host; none while there is no mirror."""
+    place = folder(cache)
+    return (f"--bind-ro={place}:{INSIDE}",) if place.is_dir() else ()
+
+
+def write_tiny(path: Path, seed: int) -> None:
+    """Write a model of random weights that llama.cpp loads, about 1 MB; equal seeds give equal bytes."""
+    import gguf
+    import numpy as np
+
+    width, heads, hidden, layers, context = 128, 4, 256, 2, 4096
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    kinds = [gguf.TokenType.UNKNOWN, *[gguf.TokenType.CONTROL] * 2, *[gguf.TokenType.BYTE] * 256]
+    rng = np.random.default_rng(seed)
+    partial = path.with_name(f".{path.name}")
+    writer = gguf.GGUFWriter(partial, "llama")
+    writer.add_name(path.stem)
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(rank) for rank in range(len(tokens))])
+    writer.add_token_types(kinds)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_chat_template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:")
+    for name, shape in _tensors(width, hidden, layers, len(tokens)):
+        one = len(shape) == 1
+        weights = np.ones(shape) if one else rng.standard_normal(shape) * 0.05
+        writer.add_tensor(name, weights.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    shutil.move(partial, path)
+
+
+def _tensors(width: int, hidden: int, layers: int, vocabulary: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Return name and shape (outermost first) of every tensor."""
+    found: list[tuple[str, tuple[int, ...]]] = [
+        ("token_embd.weight", (vocabulary, width)),
+        ("output_norm.weight", (width,)),
+        ("output.weight", (vocabulary, width)),
+    ]
+    for layer in range(layers):
+        block = f"blk.{layer}"
+        found += [(f"{block}.attn_{part}.weight", (width, width)) for part in ("q", "k", "v", "output")]
+        found += [(f"{block}.{part}_norm.weight", (width,)) for part in ("attn", "ffn")]
+        found += [(f"{block}.ffn_{part}.weight", (hidden, width)) for part in ("gate", "up")]
+        found.append((f"{block}.ffn_down.weight", (width, hidden)))
+    return found
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
