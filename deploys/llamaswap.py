@@ -18,7 +18,7 @@ from pyinfra.context import host
 
 from labctl.inventory import Host, LlamaSwap, Rack
 from labctl.inventory.secrets import value_of
-from labctl.ops import files, llamaswap, systemd
+from labctl.ops import files, leftovers, llamaswap, systemd
 from labctl.render import places, units
 from labctl.render.llamaswap import FOLDER, Config, config
 
@@ -29,6 +29,11 @@ def llama_swap() -> None:
     rack: Rack = host.data.rack
     spec: Host = host.data.spec
     wanted = [service for service in spec.services if isinstance(service, LlamaSwap)]
+    leftovers.files(
+        name="configurations of llama-swaps that left",
+        pattern=f"{FOLDER}/*.yaml",
+        keep=tuple(f"{FOLDER}/{swap.name}.yaml" for swap in wanted),
+    )
     if not wanted:
         return
     files.directory(name="folder of llama-swap's configurations", path=FOLDER)
