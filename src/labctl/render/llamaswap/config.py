@@ -21,6 +21,7 @@ from typing import Any
 from labctl.inventory import Host, LlamaSwap, Rack, Vllm
 from labctl.inventory.checks.llamaswap import WRAPPER
 from labctl.inventory.checks.swap_settings import MARK
+from labctl.inventory.remembered import remembered
 from labctl.inventory.services import Command, Swappable, Swapped
 from labctl.inventory.swapping import (
     WAKE_S,
@@ -75,6 +76,7 @@ class Config:
         return tuple(file for one in self.launches for file in one.files)
 
 
+@remembered(4)
 def config(rack: Rack, host: Host, swap: LlamaSwap) -> Config:
     """Return the configuration of a llama-swap of ``host``.
 
