@@ -1,4 +1,4 @@
-"""A rack of three hosts around llama-swap: two that serve, by groups and by a matrix, and one that asks both."""
+"""A rack of three hosts around llama-swap: two that serve, by groups and by a matrix, one that asks both."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from labctl.domain.problem import LabctlError
 from labctl.inventory import Host, Rack
 from labctl.inventory.builds import SYSTEM_PROGRAMS, Choice, Unfit, choose, programs
 from labctl.inventory.engines import Artifact, EngineBuild, LlamaCpp, OllamaBuild, PythonEnv
+from labctl.inventory.remembered import remembered
 from labctl.inventory.services import Program, each_engine
 
 ROOT = "/opt/labctl"
@@ -82,6 +83,7 @@ def choice(rack: Rack, host: Host, wanted: Program) -> Choice | None:
     return found
 
 
+@remembered(4)
 def current(rack: Rack, host: Host) -> dict[str, EngineBuild]:
     """Return the build to which ``current`` leads, by shelf.
 
