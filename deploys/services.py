@@ -16,11 +16,12 @@ from deploys.models import model_files
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, LlamaSwap, PgVector, Rack
+from labctl.inventory import Host, LlamaSwap, Ollama, PgVector, Rack
 from labctl.inventory.secrets import value_of
-from labctl.ops import backend, engines, files, leftovers, systemd, users
+from labctl.ops import backend, engines, files, leftovers, ollama, systemd, users
 from labctl.render import cluster, credentials, gateways, places, units
 from labctl.render.engines.ollama import CONFIGS as OLLAMA
+from labctl.render.engines.ollama import PORT, address
 from labctl.render.engines.torch import CONFIGS as TABBYAPI
 
 CONFIG_FOLDERS = (OLLAMA, TABBYAPI, *gateways.FOLDERS)
@@ -53,6 +54,22 @@ def services() -> None:
         if isinstance(service, LlamaSwap | PgVector):
             continue  # started by deploys/llamaswap.py and deploys/gateways.py, after its configuration
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
+        if isinstance(service, Ollama) and service.models:
+            known_to_ollama(rack, spec, service, unit)
+
+
+def known_to_ollama(rack: Rack, spec: Host, service: Ollama, unit: units.Unit) -> None:
+    """Make the rack's models known to an Ollama that runs."""
+    marks = {model: rack.model(model) for model in service.models}
+    ollama.models(
+        name=f"models of {service.name}",
+        program=places.program(rack, spec, service),
+        address=address(service, str(service.port or PORT)),
+        served=tuple(
+            ollama.Served(model.id, config.path, f"{config.content.splitlines()[-1]} {model.sha256}")
+            for model, config in zip(marks.values(), unit.files, strict=True)
+        ),
+    )
 
 
 def accounts(spec: Host) -> None:

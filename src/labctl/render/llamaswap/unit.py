@@ -31,6 +31,7 @@ def llama_swap(rack: Rack, host: Host, wanted: LlamaSwap) -> units.Unit:
         jit=True,
         lock_memory=True,
         secrets=made.secrets,
+        files=made.files,
         before=tuple(dict.fromkeys(step for start in made.launches for step in start.before)),
         marks=places.marks(rack, host, wanted),
         reloads=True,
