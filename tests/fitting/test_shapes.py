@@ -391,9 +391,10 @@ def test_safetensors_without_their_configuration_say_what_to_add(world: World) -
     assert 'name="config.json"' in str(refused.value)
 
 
-def test_an_index_that_leads_elsewhere_is_refused(world: World) -> None:
+@pytest.mark.parametrize("name", ["../../etc/shadow", "/etc/shadow", "", "..", "-x", 7, ["a"], {"a": 1}])
+def test_an_index_that_leads_elsewhere_is_refused(world: World, name: object) -> None:
     folder = _folder(world)
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../etc/shadow"}}')
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(LabctlError, match="names files that cannot be"):
         world.shapes().of(Model(id="hf", source="/srv/models/hf"), host="box")
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -41,6 +42,7 @@ FORMAT = 1
 """Changes with what a shape holds or how it is read, so that nothing older is believed."""
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 _MOST_PARTS = 1024
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _T = TypeVar("_T")
 _Open = Callable[[], AbstractContextManager[Ranges]]
 
@@ -220,10 +222,10 @@ class _Folder:
         except LabctlError:
             return [SINGLE]
         weights = index.get("weight_map")
-        names = set(weights.values()) if isinstance(weights, dict) else set()
-        if not all(isinstance(name, str) and "/" not in name and name not in ("", "..") for name in names):
+        names = list(weights.values()) if isinstance(weights, dict) else []
+        if not all(isinstance(name, str) and _PLAIN_NAME.fullmatch(name) for name in names):
             raise LabctlError(f"{INDEX} names files that cannot be")
-        return sorted(names)
+        return sorted(set(names))
 
     def read(self, name: str, read: Callable[[Ranges], _T]) -> _T:
         """Read one of them."""
