@@ -369,8 +369,8 @@ CASES = {
         13,
         "one",
         "services[0].models[0].engine.listen",
-        "only llama-swap asks it, on loopback",
-        "`listen` of the LlamaSwap",
+        "listens on 10.0.0.1, past its llama-swap",
+        "llama-swap reaches engines on loopback",
     ),
     "an engine with a key": (
         E1,
@@ -378,8 +378,8 @@ CASES = {
         13,
         "one",
         "services[0].models[0].engine.api_key",
-        "clients show llama-swap's key",
-        "`api_key` of the LlamaSwap",
+        "is asked for by nobody",
+        "give it to the LlamaSwap(...)",
     ),
     "an engine of another user": (
         E1,
@@ -541,7 +541,7 @@ def test_a_llama_swap_that_listens_outside_needs_a_key(tmp_path: Path) -> None:
         ',\n                models=[Swapped(engine=LlamaServer(name="e3"',
     )
     (found,) = {(p.host, p.field): p for p in problems(write(tmp_path, text))}.values()
-    assert (found.host, found.field, found.line) == ("two", "services[0].api_key", 22)
+    assert (found.host, found.field, found.line) == ("two", "services[0].listen", 22)
 
 
 def test_the_stated_time_for_loading_counts_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -309,3 +310,25 @@ def test_the_token_reaches_the_own_address_and_neither_mirror_nor_redirection_no
 def test_a_plan_never_shows_the_token(here: Here, models: Path, url: str, diffs: Diffs) -> None:
     (command,) = here.plan(download.file, **_wanted(models, url), token="hf_abc123")
     assert "hf_abc123" not in f"{command}{diffs.texts}{command.get_raw_value()}"
+
+
+# --- beside labctl models pull ---
+
+
+def test_a_folder_in_which_a_pull_is_at_work_is_left_alone(here: Here, models: Path, url: str) -> None:
+    folder = os.open(models, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        assert "another labctl fetches into" in _refused(here, models, url).stderr
+        assert Server.seen == []
+    finally:
+        os.close(folder)
+    here.must(download.file, **_wanted(models, url))
+
+
+def test_what_a_pull_began_is_finished_and_its_list_of_parts_goes(here: Here, models: Path, url: str) -> None:
+    (models / f".labctl-get.{SHA256[:32]}").write_bytes(CONTENT[:100_000])
+    (models / f".labctl-get.{SHA256[:32]}.parts").write_text("labctl-parts 1 300000 1048576\n")
+    here.must(download.file, **_wanted(models, url))
+    assert Server.seen == ["bytes=100000-"]
+    assert os.listdir(models) == ["m.gguf"]

@@ -42,7 +42,8 @@ class LocalConversation:
         if data == program.preamble():
             data = at_home(data, self.root)
         else:
-            data = data.replace(b'"/srv', f'"{self.root}/srv'.encode())
+            for word in (b'"/srv', b'"file:///srv'):
+                data = data.replace(word, word[:-4] + f"{self.root}/srv".encode())
         try:
             assert self.process.stdin is not None
             self.process.stdin.write(data)
@@ -142,6 +143,8 @@ class Hub(ThreadingHTTPServer):
         self.ranges = True
         self.lengths = True
         self.cut_after: list[int] = []
+        self.hold_at: int | None = None
+        self.go_on = threading.Event()
         self.redirect: dict[str, str] = {}
         self.sent = 0
         self.asked: list[tuple[str, str, str]] = []
@@ -159,6 +162,7 @@ class Hub(ThreadingHTTPServer):
             self.sent += sent
 
     def end(self) -> None:
+        self.go_on.set()
         self.shutdown()
         self._thread.join()
         self.server_close()
@@ -193,6 +197,9 @@ class _Answer(BaseHTTPRequestHandler):
         self.close_connection = True
         try:
             for at in range(0, len(body), 65536):
+                if hub.hold_at is not None and start + at >= hub.hold_at:
+                    self.wfile.flush()
+                    hub.go_on.wait(30)
                 self.wfile.write(body[at : at + 65536])
                 hub.count(len(body[at : at + 65536]))
         except OSError:

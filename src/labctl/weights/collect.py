@@ -20,7 +20,7 @@ from labctl.weights.crew import Crew
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What became of the files of one host: bytes by path that were removed, and reasons why others stayed."""
+    """What became of files of one host: bytes by path that were removed, and why others stayed."""
 
     host: str
     removed: Mapping[str, int]

@@ -46,6 +46,7 @@ class Crew:
         self._news: queue.SimpleQueue[Heard | BaseException] = queue.SimpleQueue()
         self._over = threading.Event()
         self._guard = threading.Lock()
+        self._ended: set[str] = set()
         self.peers: dict[str, str] = {}
 
     def __enter__(self) -> Crew:
@@ -76,11 +77,16 @@ class Crew:
             for line in talk.lines():
                 if line.strip():
                     self._news.put(Heard(host, self._understood(line)))
-            self._news.put(Heard(host, failure=Failure("ended", "it ended")))
+            self._end(host, Failure("ended", "it ended"))
         except HostError as error:
-            self._news.put(Heard(host, failure=error.failure))
+            self._end(host, error.failure)
         except BaseException as bug:
             self._news.put(bug)
+
+    def _end(self, host: str, failure: Failure) -> None:
+        with self._guard:
+            self._ended.add(host)
+        self._news.put(Heard(host, failure=failure))
 
     def _understood(self, line: bytes) -> Mapping[str, Any]:
         try:
@@ -113,10 +119,10 @@ class Crew:
     def dismiss(self, within_s: float = 10.0) -> list[Heard]:
         """Let every program end in good order, and return what they still had to say."""
         with self._guard:
-            left = set(self._talks)
+            left = set(self._talks) - self._ended
         for host in left:
             self.tell(host, {"do": "end"})
-        found = []
+        found: list[Heard] = []
         until = threading.Event()
         clock = threading.Timer(within_s, until.set)
         clock.daemon = True

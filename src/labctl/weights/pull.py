@@ -78,6 +78,7 @@ class _Run:
         self._keys = {host: secrets.token_hex(32) for host in self._all}
         self._places: dict[str, list[list[Any]]] = {}
         self._awaited: set[tuple[str, str]] = set()
+        self._orders: dict[tuple[str, str], int] = {}
 
     # --- before ---
 
@@ -198,7 +199,7 @@ class _Run:
             if not self._awaited:
                 for order in fanout.orders(self._board):
                     self._order(order)
-                if not self._board.busy() - self._board.gone:
+                if fanout.stands_still(self._board):
                     self._give_up()
                     continue
             heard = self._crew.hear()
@@ -215,6 +216,7 @@ class _Run:
         file = self._files[order.file]
         told: dict[str, Any] = {
             "do": "fetch",
+            "order": self._next_order(order.host, order.file),
             "file": order.file,
             "path": file.path,
             "sha256": file.placed.sha256,
@@ -232,6 +234,11 @@ class _Run:
             if token:
                 told["token"] = token
         self._crew.tell(order.host, told)
+
+    def _next_order(self, host: str, path: str) -> int:
+        """Return the number of a new order; what a host says of an older one does not count any more."""
+        self._orders[host, path] = self._orders.get((host, path), 0) + 1
+        return self._orders[host, path]
 
     def _nearest(self, host: str, supplier: str) -> list[list[Any]]:
         """Return where a host reaches its supplier: over a network of their own first, where there is one."""
@@ -271,7 +278,8 @@ class _Run:
         said = heard.said or {}
         path = str(said.get("file") or said.get("path") or "")
         react = getattr(self, f"_on_{heard.event}", None)
-        if react is not None and (path in self._files or not path):
+        stale = "order" in said and said["order"] != self._orders.get((heard.host, path))
+        if react is not None and not stale and (path in self._files or not path):
             react(heard.host, path, said)
 
     def _lost(self, host: str, failure: Failure) -> None:
@@ -361,16 +369,17 @@ class _Run:
             if other != host and copy.state in ("gets", "wants")
         ]
         for other in others:
-            self._board.note(path, other, state="checks", there=0, supplier="")
+            self._board.note(path, other, state="drops", there=0, supplier="")
         self._drop(path, others)
 
     def _drop(self, path: str, hosts: Sequence[str]) -> None:
         for host in hosts:
+            self._next_order(host, path)
             order = {"do": "drop", "file": path, "path": path, "sha256": self._files[path].placed.sha256}
             self._crew.tell(host, order)
 
     def _on_dropped(self, host: str, path: str, said: Mapping[str, Any]) -> None:
-        if self._board.files[path][host].state == "checks":
+        if self._board.files[path][host].state == "drops":
             self._board.note(path, host, state="wants", there=0)
 
     def _on_note(self, host: str, path: str, said: Mapping[str, Any]) -> None:

@@ -13,6 +13,12 @@ if [ -n "$token_for" ]; then
   IFS= read -r token || fail "no token arrived for $token_for; nothing was changed"
 fi
 
+# A pull of labctl's may be at work in the same folder.
+exec 9<"$dir"
+if command -v flock >/dev/null; then
+  flock -n 9 || fail "another labctl fetches into $dir now; wait for it, then run it again; $dest was not changed"
+fi
+
 # The name says what it will be, so that the next run goes on where this one was cut. Only root writes here.
 part=$dir/.labctl-get.$(printf '%.32s' "$want")
 [ ! -L "$part" ] || rm -f -- "$part"
@@ -125,6 +131,7 @@ chmod -- "$mode" "$part"
 sync -- "$part"
 mv -f -T -- "$part" "$dest"
 sync -- "$dir"
+rm -f -- "$part.parts"
 # Proof for later runs that this very file was verified; any change to it moves its ctime.
 (umask 022 && mkdir -p -- "${stamp%/*}")
 printf '%s %s\n' "$(stat -c '%d:%i:%s:%.9Y:%.9Z' -- "$dest")" "$want" >"$stamp"

@@ -47,6 +47,7 @@ class Fetch:
     cancelled: threading.Event = field(default_factory=threading.Event)
     part: Part | None = None
     checking: int = 0
+    order: int = 0
 
     @property
     def there(self) -> int:
@@ -56,6 +57,7 @@ class Fetch:
 
     def run(self, order: dict[str, Any]) -> None:
         """Get the file as ordered, and say how that ended."""
+        self.order = order["order"]
         try:
             if self.incoming.fileno() < 0:
                 self.incoming.open(self._checked)
@@ -72,7 +74,7 @@ class Fetch:
             self._end()
             self.say("failed", file=self.file, code=fault.code, reason=str(fault))
         except StuckError as error:
-            self.say("stuck", file=self.file, reason=str(error), there=self.incoming.there)
+            self.say("stuck", file=self.file, order=self.order, reason=str(error), there=self.incoming.there)
         except OSError as error:
             self._end()
             self.say("failed", file=self.file, code="op-failed", reason=str(error))
@@ -91,7 +93,7 @@ class Fetch:
         assert size is not None
         descriptor = os.dup(self.incoming.fileno())
         self.shelf.put(self.incoming.sha256, Held(descriptor, size, self.incoming.digests, whole=False))
-        self.say("begun", file=self.file, size=size, there=self.incoming.there)
+        self.say("begun", file=self.file, order=self.order, size=size, there=self.incoming.there)
 
     def drop(self) -> None:
         """Throw away what came."""
@@ -182,7 +184,7 @@ class Fetch:
 
     def _wrong(self, reason: str) -> None:
         self.drop()
-        self.say("wrong", file=self.file, reason=reason)
+        self.say("wrong", file=self.file, order=self.order, reason=reason)
 
     # --- from an address ---
 
@@ -200,7 +202,8 @@ class Fetch:
                     return
                 refused = True
                 notes.append(f"refused: {url} is not what sha256 {self.incoming.sha256} says")
-                self._restart()
+                if not own:
+                    self._restart()
             except SourceError as error:
                 notes.append(str(error))
         if refused:
@@ -212,7 +215,7 @@ class Fetch:
         """Begin anew; whoever got parts from here has to throw them away."""
         self.incoming.restart()
         self.shelf.take_away(self.incoming.sha256)
-        self.say("restarted", file=self.file)
+        self.say("restarted", file=self.file, order=self.order)
 
     def _download(self, url: str, token: str) -> bool:
         """Return whether the address gave the right file; raise ``SourceError`` if it gave none."""

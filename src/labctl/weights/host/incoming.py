@@ -213,6 +213,7 @@ class Incoming:
     def commit(self) -> None:
         """Put the file in its place, durably, and vouch for it."""
         assert self.size is not None
+        os.ftruncate(self._fd, self.size)
         if os.geteuid() == 0:
             os.fchown(self._fd, 0, 0)
         os.fchmod(self._fd, 0o644)

@@ -139,12 +139,16 @@ class Program:
         self.say("served", file=order["file"], size=status.st_size)
 
     def _fetch(self, order: dict[str, Any]) -> None:
+        """Get a file; a fetch of it that is going on gives way, and goes on as ordered now."""
+        if self._current is not None:
+            self._current.cancelled.set()
         self._wait_for_work()
         fetch = self._fetches.get(order["file"])
-        if fetch is None or fetch.cancelled.is_set() or fetch.incoming.fileno() < 0:
+        if fetch is None or fetch.incoming.fileno() < 0:
             incoming = Incoming(order["path"], order["sha256"], order["size"])
             fetch = Fetch(order["file"], incoming, self._shelf, self.say)
             self._fetches[order["file"]] = fetch
+        fetch.cancelled.clear()
         self._current = fetch
         self._work(lambda: fetch.run(order))
 

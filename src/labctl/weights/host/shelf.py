@@ -69,9 +69,11 @@ class Shelf:
         """Return the file once that part is there; None where it did not come in time.
 
         Raises:
-            KeyError: this host does not hand on that file, or no more.
+            KeyError: this host does not hand on that file, or no more, or it has no such part.
         """
         with self._news:
+            if not 0 <= index < parts.count(self._held[sha256].size):
+                raise KeyError(index)
             self._news.wait_for(
                 lambda: sha256 not in self._held or self._held[sha256].there > index, timeout=patience_s
             )
@@ -109,11 +111,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if held is None:
             self._say(503)
             return
-        try:
-            start, length = parts.bounds(held.size, index)
-        except IndexError:
-            self._say(404)
-            return
+        start, length = parts.bounds(held.size, index)
         self.send_response(200)
         self.send_header("Content-Length", str(length + DIGEST_BYTES))
         self.end_headers()
