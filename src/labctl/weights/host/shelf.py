@@ -68,16 +68,21 @@ class Shelf:
     def wait_for(self, sha256: str, index: int, patience_s: float) -> Held | None:
         """Return the file once that part is there; None where it did not come in time.
 
+        A file that is not here yet is waited for as well: its host may be about to begin.
+
         Raises:
-            KeyError: this host does not hand on that file, or no more, or it has no such part.
+            KeyError: this host does not hand on that file, or it has no such part.
         """
+
+        def decided() -> bool:
+            held = self._held.get(sha256)
+            return held is not None and not held.there <= index < parts.count(held.size)
+
         with self._news:
-            if not 0 <= index < parts.count(self._held[sha256].size):
-                raise KeyError(index)
-            self._news.wait_for(
-                lambda: sha256 not in self._held or self._held[sha256].there > index, timeout=patience_s
-            )
+            self._news.wait_for(decided, timeout=patience_s)
             held = self._held[sha256]
+            if not 0 <= index < parts.count(held.size):
+                raise KeyError(index)
             return held if held.there > index else None
 
     def count(self, sent: int) -> None:
