@@ -329,14 +329,17 @@ def test_cutting_conserves_bytes(size: int, weights: list[float]) -> None:
 
 @settings(max_examples=60)
 @given(shapes(), llama_uses(), DEVICES, st.integers(1, 4))
-def test_twice_the_context_never_takes_less_on_any_device(
+def test_a_longer_context_never_keeps_less_on_any_device(
     shape: ModelShape, use: Use, devices: tuple[Device, ...], factor: int
 ) -> None:
-    """Gaps can make a buffer a little smaller by chance; never the whole."""
+    """What is kept never shrinks; buffers may by chance, where results happen to fit into gaps."""
     before = estimate("m", shape, use, devices)
     after = estimate("m", shape, replace(use, context=use.context * (1 + factor)), devices)
+    then = {share.device: share for share in after.shares}
     for share in before.shares:
-        assert after.on(share.device) >= share.total * 0.98
+        assert then[share.device].weights == share.weights
+        assert then[share.device].cache >= share.cache
+        assert then[share.device].compute >= share.compute * 0.75
 
 
 @settings(max_examples=60)
