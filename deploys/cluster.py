@@ -6,6 +6,7 @@ are other deploys' part and come before.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pyinfra import logger
@@ -13,9 +14,10 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from labctl.inventory import Host, Rack
+from labctl.inventory.secrets import value_of
 from labctl.ops import files, leftovers, systemd, users
 from labctl.render import cluster as nodes
-from labctl.render import units
+from labctl.render import credentials, units
 
 
 @deploy("Cluster")
@@ -38,6 +40,18 @@ def cluster() -> None:
     account(spec)
     files.directory(name="Ray: folder of labctl's programs", path=str(Path(nodes.WAIT_PROGRAM).parent))
     files.put(name="Ray: wait for all nodes", dest=nodes.WAIT_PROGRAM, content=nodes.wait_program())
+    for one in unit.secrets:
+        # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
+        value = value_of(one.secret, Path(host.data.ssh_known_hosts_file).parent, os.environ)
+        files.directory(name="folder of the secrets", path=credentials.FOLDER, mode="700")
+        files.put(
+            name="Ray: token",
+            dest=one.path,
+            content=one.content(value),
+            mode="600",
+            secret=True,
+            restarts=unit.name,
+        )
     systemd.unit(name="Ray node", unit=unit.name, content=unit.content)
 
 

@@ -15,7 +15,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from labctl.inventory import Host, Rack, mirrors
-from labctl.inventory.builds import needed, requirements_of
+from labctl.inventory.builds import least_driver, needed, requirements_of
 from labctl.inventory.engines import Artifact, EngineBuild, PythonEnv
 from labctl.ops import apt, files
 from labctl.ops import engines as builds
@@ -71,6 +71,7 @@ def archive(rack: Rack, spec: Host, build: EngineBuild) -> None:
             places.digest(build),
             build.arch,
             places.units_of(rack, spec, build),
+            least_driver(build),
         ),
         archives=tuple(download(rack, one) for one in places.artifacts(build)),
     )

@@ -1,5 +1,6 @@
-"""llama-swap: the keys, the configuration that it really took, its unit, and what it serves afterwards.
+"""llama-swap: the configuration that it really took, its unit, and what it serves afterwards.
 
+User, models, keys and the files of its engines come before it, by deploys/services.py.
 The configuration comes before the unit, since llama-swap does not start without it, and is looked at after
 the unit, which may have been started for the first time. A change of the configuration alone is a reload.
 Either stops every loaded model, so the plan says which those are; an unchanged one stops none.
@@ -17,9 +18,9 @@ from pyinfra.context import host
 
 from labctl.inventory import Host, LlamaSwap, Rack
 from labctl.inventory.secrets import value_of
-from labctl.ops import files, llamaswap, systemd
-from labctl.render import credentials, places, units
-from labctl.render.llamaswap import FOLDER, config
+from labctl.ops import files, leftovers, llamaswap, systemd
+from labctl.render import places, units
+from labctl.render.llamaswap import FOLDER, Config, config
 
 
 @deploy("llama-swap")
@@ -28,11 +29,14 @@ def llama_swap() -> None:
     rack: Rack = host.data.rack
     spec: Host = host.data.spec
     wanted = [service for service in spec.services if isinstance(service, LlamaSwap)]
+    leftovers.files(
+        name="configurations of llama-swaps that left",
+        pattern=f"{FOLDER}/*.yaml",
+        keep=tuple(f"{FOLDER}/{swap.name}.yaml" for swap in wanted),
+    )
     if not wanted:
         return
     files.directory(name="folder of llama-swap's configurations", path=FOLDER)
-    if any(config(rack, spec, swap).secrets for swap in wanted):
-        files.directory(name="folder of secrets", path=credentials.FOLDER, mode="700")
     for swap in wanted:
         one(rack, spec, swap)
 
@@ -41,9 +45,6 @@ def one(rack: Rack, spec: Host, swap: LlamaSwap) -> None:
     """Bring one llama-swap in line."""
     made = config(rack, spec, swap)
     unit = units.service(rack, spec, swap)
-    keys = tuple(key(unit.name, credential) for credential in made.secrets)
-    for file in made.files:
-        files.put(name=f"{swap.name}: {Path(file.path).name}", dest=file.path, content=file.content)
     goal = llamaswap.Swap(
         unit=unit.name,
         unit_content=unit.content,
@@ -55,28 +56,22 @@ def one(rack: Rack, spec: Host, swap: LlamaSwap) -> None:
         digest=made.digest,
         listed=made.listed,
         commands=made.commands,
-        keys=keys,
+        keys=keys(made),
         env=swap.env,
         keyed=swap.api_key is not None,
+        sleeps=made.sleeps,
     )
     llamaswap.configured(name=f"configuration of {swap.name}", swap=goal)
     systemd.unit(name=f"service {swap.name}", unit=unit.name, content=unit.content)
     llamaswap.serving(name=f"{swap.name} serves its configuration", swap=goal)
 
 
-def key(unit: str, credential: credentials.Credential) -> tuple[str, str]:
-    """Put a key where the unit reads it; return the path and the sha256 of the file."""
+def keys(made: Config) -> tuple[tuple[str, str], ...]:
+    """Return the path and the sha256 of each key's file, which deploys/services.py writes."""
+    # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
     folder = Path(host.data.ssh_known_hosts_file).parent
-    content = credential.content(value_of(credential.secret, folder, os.environ)).encode()
-    files.put(
-        name=f"{credential.service}: {credential.name}",
-        dest=credential.path,
-        content=content,
-        mode="600",
-        secret=True,
-        restarts=unit,
-    )
-    return credential.path, hashlib.sha256(content).hexdigest()
+    contents = [(one.path, one.content(value_of(one.secret, folder, os.environ))) for one in made.secrets]
+    return tuple((path, hashlib.sha256(content.encode()).hexdigest()) for path, content in contents)
 
 
 def url(swap: LlamaSwap) -> str:

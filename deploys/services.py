@@ -16,11 +16,12 @@ from deploys.models import model_files
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
-from labctl.inventory import Host, LlamaSwap, PgVector, Rack
+from labctl.inventory import Host, LlamaSwap, Ollama, PgVector, Rack
 from labctl.inventory.secrets import value_of
-from labctl.ops import backend, engines, files, leftovers, systemd, users
-from labctl.render import credentials, gateways, places, units
+from labctl.ops import backend, engines, files, leftovers, ollama, systemd, users
+from labctl.render import cluster, credentials, gateways, places, units
 from labctl.render.engines.ollama import CONFIGS as OLLAMA
+from labctl.render.engines.ollama import PORT, address
 from labctl.render.engines.torch import CONFIGS as TABBYAPI
 
 CONFIG_FOLDERS = (OLLAMA, TABBYAPI, *gateways.FOLDERS)
@@ -42,7 +43,8 @@ def services() -> None:
     if wanted:
         accounts(spec)
     model_files(rack, spec)
-    surroundings([unit for _, unit in wanted])
+    node = cluster.node(rack, spec)
+    surroundings([unit for _, unit in wanted], () if node is None else node.secrets)
     tried = places.tried_units(rack, spec)
     if tried:
         engines.proved(
@@ -52,6 +54,22 @@ def services() -> None:
         if isinstance(service, LlamaSwap | PgVector):
             continue  # started by deploys/llamaswap.py and deploys/gateways.py, after its configuration
         systemd.unit(name=f"service {service.name}", unit=unit.name, content=unit.content)
+        if isinstance(service, Ollama) and service.models:
+            known_to_ollama(rack, spec, service, unit)
+
+
+def known_to_ollama(rack: Rack, spec: Host, service: Ollama, unit: units.Unit) -> None:
+    """Make the rack's models known to an Ollama that runs."""
+    marks = {model: rack.model(model) for model in service.models}
+    ollama.models(
+        name=f"models of {service.name}",
+        program=places.program(rack, spec, service),
+        address=address(service, str(service.port or PORT)),
+        served=tuple(
+            ollama.Served(model.id, config.path, f"{config.content.splitlines()[-1]} {model.sha256}")
+            for model, config in zip(marks.values(), unit.files, strict=True)
+        ),
+    )
 
 
 def accounts(spec: Host) -> None:
@@ -69,15 +87,18 @@ def accounts(spec: Host) -> None:
         )
 
 
-def surroundings(wanted: list[units.Unit]) -> None:
-    """Write the secrets and the configuration of the services; each is restarted once if one changed."""
+def surroundings(wanted: list[units.Unit], others: tuple[credentials.Credential, ...]) -> None:
+    """Write the secrets and the configuration of the services; each is restarted once if one changed.
+
+    ``others`` are secrets that another deploy has written.
+    """
     # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
     folder = Path(host.data.ssh_known_hosts_file).parent
     secrets = [(unit, one) for unit in wanted for one in unit.secrets]
     leftovers.within(
         name="secrets that nobody reads",
         folder=credentials.FOLDER,
-        keep=tuple(one.path for _, one in secrets),
+        keep=(*(one.path for _, one in secrets), *(one.path for one in others)),
     )
     if secrets:
         files.directory(name="folder of the secrets", path=credentials.FOLDER, mode="700")

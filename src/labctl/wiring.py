@@ -10,8 +10,10 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from labctl.domain.problem import LabctlError
 from labctl.ports import Clock, Remote, Talker
@@ -141,13 +143,27 @@ def remote() -> Remote:
     return SshRemote()
 
 
+class _Late:
+    """Becomes what ``make`` makes when it is first used: paramiko takes 0.2 s that few need."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: object | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+        return getattr(self._made, name)
+
+
 def shapes(loaded: LoadedRack, *, keep: bool = True) -> Headers:
     """Return the way to read the headers of a rack's models; with ``keep``, each is read once and kept."""
-    from labctl.adapters.ssh import SshRemote
     from labctl.fitting.shapes import Shapes, readers
 
     cache = private_dir(cache_home() / "shapes") if keep else None
-    ways = readers(SshRemote(), loaded.host_data)
+    ways = readers(cast(Remote, _Late(remote)), loaded.host_data)
     return Shapes(loaded.rack, ways, cache, lambda reference: secret(reference, loaded.folder))
 
 

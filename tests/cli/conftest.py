@@ -107,6 +107,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.entry = _ENTRY
         self.record = folder / "record"
         self.terminals: list[Terminal] = []
         names = {"gpu-box": "10.0.0.1", "nas": "10.0.0.2", "mini": "10.0.0.3"}
@@ -140,7 +141,7 @@ class Desk:
 
     def _argv(self, args: tuple[str, ...]) -> list[str]:
         worker = "\n".join((sys.executable, "-P", str(FAKE), str(self.folder / "scenario.json")))
-        return [sys.executable, "-c", _ENTRY, worker, *args]
+        return [sys.executable, "-c", self.entry, worker, *args]
 
     def _env(self, more: dict[str, str]) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if not key.startswith(("LABCTL_", "XDG_"))}

@@ -33,7 +33,7 @@ RIG = """\
 _rig = Host(name="rig", address="10.0.0.1", open_ports=[8080, 8001], ssh=Ssh(user="me", port=2222),
     idle=IdlePolicy(suspend=True), wake=WakeOnLan(mac="52:54:00:00:00:01"),
     services=[
-        LlamaSwap(name="swap", port=8080, LISTEN, models=[
+        LlamaSwap(name="swap", port=8080, binary="/usr/bin/llama-swap", LISTEN, models=[
             Swapped(engine=LlamaServer(name="c", model="coder", ctx_size=65536, parallel=2,
                                        load_timeout="200s")),
             Swapped(engine=LlamaServer(name="e", model="embed", load_timeout="20s")),
@@ -44,7 +44,8 @@ _rig = Host(name="rig", address="10.0.0.1", open_ports=[8080, 8001], ssh=Ssh(use
 """
 HUB = """\
 _hub = Host(name="hub", address="10.0.0.2", roles=["always-on"], open_ports=[8080], services=[
-    LlamaSwap(name="swap", port=8080, listen="0.0.0.0", api_key=Secret(file="keys/hub"), peers="rack")])
+    LlamaSwap(name="swap", port=8080, binary="/usr/bin/llama-swap", listen="0.0.0.0",
+              api_key=Secret(file="keys/hub"), peers="rack")])
 """
 OPEN = 'listen="0.0.0.0", api_key=Secret(env="RIG_KEY")'
 SHUT = 'listen="127.0.0.1"'

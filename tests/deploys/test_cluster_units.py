@@ -17,12 +17,15 @@ from labctl.inventory import (
     Gpu,
     Host,
     LlamaServer,
+    LlamaSwap,
     Model,
     PrivateNet,
     PythonEnv,
     Rack,
     RayCluster,
     RpcServer,
+    Secret,
+    Swapped,
     Vllm,
     clusters,
 )
@@ -149,6 +152,35 @@ def test_what_waits_for_another_host_never_meets_the_limit_of_starts() -> None:
         found = settings(unit.content)
         pause, burst = int(found["RestartSec"][-1]), int(found["StartLimitBurst"][0])
         assert pause * burst > int(found["StartLimitIntervalSec"][0])
+
+
+def test_a_token_reaches_nodes_and_vllm_past_every_command_line_and_none_is_said_outright() -> None:
+    secret = Secret(file=Path("keys/ray"))
+    guarded = RACK.clusters[0].model_copy(update={"token": secret})
+    rack = RACK.model_copy(update={"clusters": (guarded,)})
+    for unit, service, name in (
+        (cluster.node(rack, HEAD), "ray", "labctl-ray"),
+        (cluster.node(rack, WORKER), "ray", "labctl-ray"),
+        (units.service(rack, HEAD, CHAT), "chat", "labctl-chat"),
+    ):
+        assert unit is not None
+        (held,) = unit.secrets
+        assert held.secret == secret
+        loaded = f"ray-token:/etc/labctl/secrets/{service}.ray-token"
+        assert settings(unit.content)["LoadCredential"] == [loaded]
+        found = environment_of(unit)
+        assert found["RAY_AUTH_MODE"] == "token"
+        assert found["RAY_AUTH_TOKEN_PATH"] == f"/run/credentials/{name}.service/ray-token"
+    for unit in (UNITS["head"], UNITS["worker"], UNITS["vllm"]):
+        assert environment_of(unit)["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_a_llama_swap_shares_the_nodes_folder_only_if_it_starts_engines_on_a_cluster() -> None:
+    swapped = CHAT.model_copy(update={"port": None})
+    swap = LlamaSwap(name="swap", port=8080, binary="/bin/true", models=(Swapped(engine=swapped),))
+    assert cluster.shared(swap) == ("ReadWritePaths=-/var/lib/labctl-ray",)
+    alone = swapped.model_copy(update={"cluster": None})
+    assert cluster.shared(swap.model_copy(update={"models": (Swapped(engine=alone),)})) == ()
 
 
 def test_unified_memory_is_not_taken_for_a_leak() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labctl.domain.problem import LabctlError
-from labctl.inventory import Command, Gpu, Host, LlamaServer, Model, Rack
+from labctl.inventory import (
+    Command,
+    Gpu,
+    Host,
+    LlamaServer,
+    Model,
+    Ollama,
+    Rack,
+    Secret,
+    Sglang,
+    TabbyApi,
+    Vllm,
+)
 from labctl.render import HEADER, units
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
@@ -21,12 +34,20 @@ CHAT = LlamaServer(name="chat", binary="/bin/true", model="tiny", port=8081)
 WEB = Command(name="web", argv=("/bin/true", "--port", "8000"), port=8000)
 ODD = Command(name="odd", argv=("/bin/true", "50% of $HOME", 'a "b" \\ c', "'"), env={"A": "%n \\ $X"})
 PLACED = Command(name="placed", argv=("/bin/true",), working_dir="/srv/a b%c\\", user="root")
+KEY = Secret(file="keys/any")
+FOLDER = Model(id="folder", source="/srv/models/folder")
+VLLM = Vllm(name="vllm", binary="/bin/true", model="folder", port=8001, api_key=KEY)
+SGLANG = Sglang(name="sglang", binary="/bin/true", model="folder", port=8002, api_key=KEY)
+TABBY = TabbyApi(name="tabby", binary="/bin/true", model="folder", port=8003, api_key=KEY)
+OLLAMA = Ollama(name="ollama", binary="/bin/true", models=("tiny",))
+KEYED = CHAT.model_copy(update={"name": "keyed", "api_key": KEY})
+PYTHONS = (VLLM, SGLANG, TABBY)
 WITHOUT_GPU = Host(name="mini", address="10.0.0.1")
 WITH_GPU = Host(name="rig", address="10.0.0.2", gpus=(Gpu(model="RTX 3090", slot="slot0", uuid=UUID),))
 WITH_SHARED_MEMORY = Host(name="strix", address="10.0.0.3", unified_memory_gib=128)
 HOSTS = (WITHOUT_GPU, WITH_GPU, WITH_SHARED_MEMORY)
-SERVICES = (CHAT, WEB, ODD, PLACED)
-RACK = Rack(name="rack", hosts=HOSTS, models=(MODEL,))
+SERVICES = (CHAT, WEB, ODD, PLACED, KEYED, *PYTHONS, OLLAMA)
+RACK = Rack(name="rack", hosts=HOSTS, models=(MODEL, FOLDER))
 
 needs_systemd = pytest.mark.skipif(
     not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed"
@@ -93,7 +114,8 @@ def test_a_host_with_gpus_names_their_devices_and_never_hides_all() -> None:
     for service in SERVICES:
         found = settings(units.service(RACK, WITHOUT_GPU, service).content)
         assert found["PrivateDevices"] == ["yes"]
-        assert not {"DeviceAllow", "SupplementaryGroups", "ExecStartPre"} & set(found)
+        assert not {"DeviceAllow", "SupplementaryGroups"} & set(found)
+        assert not any("nvidia-modprobe" in line for line in found.get("ExecStartPre", ()))
         assert found["After"] == ["network-online.target"]
 
 
@@ -112,6 +134,7 @@ def test_only_programs_that_may_compile_get_writable_code() -> None:
     assert forbids(WITHOUT_GPU, CHAT)
     assert not forbids(WITH_GPU, CHAT)
     assert not forbids(WITHOUT_GPU, WEB)
+    assert not any(forbids(host, service) for host in HOSTS for service in PYTHONS), "Triton compiles"
 
 
 def test_a_crash_loop_ends() -> None:
@@ -187,3 +210,45 @@ def test_homes_are_hidden_unless_the_service_reads_there() -> None:
 def test_units_are_known_by_their_first_two_lines() -> None:
     first, second, *_ = units.service(RACK, WITH_GPU, WEB).content.splitlines()
     assert (first, second) == (HEADER, f"{units.MARKER} web")
+
+
+def test_engines_that_talk_among_their_cards_may_look_at_the_networks_interfaces() -> None:
+    for service in PYTHONS:
+        families = settings(units.service(RACK, WITH_GPU, service).content)["RestrictAddressFamilies"]
+        assert "AF_NETLINK" in families[0].split()
+
+
+@pytest.mark.parametrize("service", [KEYED, SGLANG, TABBY], ids=lambda service: service.kind)
+def test_a_key_comes_as_a_credential_of_the_unit(service: units.Service) -> None:
+    unit = units.service(RACK, WITH_GPU, service)
+    (secret,) = unit.secrets
+    assert settings(unit.content)["LoadCredential"] == [
+        f"{secret.name}:/etc/labctl/secrets/{service.name}.{secret.name}"
+    ]
+
+
+def test_vllms_key_comes_by_a_file_of_variables_since_it_takes_it_no_other_way() -> None:
+    unit = units.service(RACK, WITH_GPU, VLLM)
+    assert settings(unit.content)["EnvironmentFile"] == ["/etc/labctl/secrets/vllm.env"]
+    assert "LoadCredential" not in settings(unit.content)
+
+
+def test_tabbyapi_finds_its_keys_and_templates_in_its_folder() -> None:
+    before = [
+        words_as_systemd_reads_them(line)
+        for line in settings(units.service(RACK, WITHOUT_GPU, TABBY).content)["ExecStartPre"]
+    ]
+    assert before[1] == [
+        *("/bin/ln", "-sfnT", "--", "/run/credentials/labctl-tabby.service/api_tokens.yml", "api_tokens.yml")
+    ]
+
+
+def test_a_unit_waits_for_the_file_systems_of_its_models() -> None:
+    assert settings(units.service(RACK, WITH_GPU, CHAT).content)["RequiresMountsFor"] == ['"/srv/tiny.gguf"']
+    assert "RequiresMountsFor" not in settings(units.service(RACK, WITH_GPU, WEB).content)
+
+
+def test_every_kind_that_is_rendered_has_a_renderer() -> None:
+    for where in units.KINDS.values():
+        module, _, function = where.partition(":")
+        assert callable(getattr(import_module(module), function))

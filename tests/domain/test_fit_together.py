@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from labctl.domain.fit.cure import Part, cures
-from labctl.domain.fit.measured import Measured, corrected, error_percent
+from labctl.domain.fit.measured import Measured, compared, corrected, error_percent
 from labctl.domain.fit.terms import GIB, Device, Estimate, Share, Use
 from labctl.domain.fit.together import judge
 
@@ -133,16 +133,22 @@ def test_what_is_proposed_was_tried(parts: list[Part], words: str) -> None:
     assert cures(parts, [CARD]) == words
 
 
-def test_what_was_measured_takes_the_place_of_what_was_estimated() -> None:
+def test_what_an_engine_said_takes_the_place_of_what_was_estimated() -> None:
     guess = Estimate("a", (Share("slot0", 100, 20, 10, projector=5, draft=5, overhead=7), Share("ram", 3)))
-    seen = Measured(
-        "2026-01-02T03:04:05+00:00", "rig", "a", {"slot0": {"weights": 110, "cache": 20, "compute": 30}}
-    )
-    fixed = corrected(guess, seen)
+    parts = {"weights": 110, "cache": 20, "compute": 30}
+    fixed = corrected(guess, Measured("2026-01-02", "rig", "a", {"slot0": parts}))
     assert fixed.on("slot0") == 110 + 20 + 30 + 7
     assert fixed.on("ram") == 3
-    assert fixed.notes == ("as measured on rig at 2026-01-02T03:04:05+00:00",)
-    assert error_percent(guess, seen) == pytest.approx((143 - 160) / 160 * 100)
+    assert fixed.notes == ("as measured on rig at 2026-01-02",)
+    assert compared(guess, Measured("now", "rig", "a", {"slot0": parts})) == (140, 160)
+
+
+@pytest.mark.parametrize("whole", [200, 137, 131, 125, 90])
+def test_what_a_process_holds_is_what_its_parts_add_up_to(whole: int) -> None:
+    guess = Estimate("a", (Share("slot0", 100, 20, 10, overhead=7),))
+    seen = Measured("now", "rig", "a", {"slot0": {"process": whole}})
+    assert corrected(guess, seen).on("slot0") == max(whole, 100)
+    assert error_percent(guess, seen) == pytest.approx((137 - whole) / whole * 100)
 
 
 def test_a_measurement_without_sizes_corrects_nothing() -> None:

@@ -123,7 +123,9 @@ def numbers(heads: int, kv_heads: int | list[int], ff: int, **more: Any) -> dict
     }
 
 
-def ends(vocabulary: int = VOCABULARY, *, tied: bool = False, norm: str = "output_norm") -> dict[str, Dimensions]:
+def ends(
+    vocabulary: int = VOCABULARY, *, tied: bool = False, norm: str = "output_norm"
+) -> dict[str, Dimensions]:
     """Return the tensors outside of the blocks."""
     found: dict[str, Dimensions] = {"token_embd.weight": (vocabulary, WIDTH), f"{norm}.weight": (WIDTH,)}
     return found if tied else {**found, "output.weight": (vocabulary, WIDTH)}
@@ -172,7 +174,9 @@ def _all(*parts: dict[str, Dimensions]) -> dict[str, Dimensions]:
     return {name: shape for part in parts for name, shape in part.items()}
 
 
-def llama(*, heads: int = 16, kv_heads: int = 16, ff: int = 2816, kind: Any = F16, layers: int = LAYERS) -> Made:
+def llama(
+    *, heads: int = 16, kv_heads: int = 16, ff: int = 2816, kind: Any = F16, layers: int = LAYERS
+) -> Made:
     """Llama: every head its own keys and values, or groups of heads that share them."""
     blocks = [_all(attention(i, heads, kv_heads), dense(i, ff)) for i in range(layers)]
     more = {"rope.dimension_count": HEAD, "block_count": layers}
@@ -230,9 +234,7 @@ def gpt_oss(*, experts: int = 8, used: int = 4, ff: int = 1024, window: int = 12
             f"{block}.ffn_up_exps.bias": (experts, ff),
             f"{block}.ffn_down_exps.bias": (experts, WIDTH),
         }
-        parts.append(
-            _all(attention(i, 16, 4), routed(i, experts, ff, norm="post_attention_norm"), biases)
-        )
+        parts.append(_all(attention(i, 16, 4), routed(i, experts, ff, norm="post_attention_norm"), biases))
     more = {
         "attention.key_length": HEAD,
         "attention.value_length": HEAD,
@@ -292,6 +294,84 @@ def lfm2(*, kernel: int = 3, ff: int = 2816) -> Made:
     return Made("lfm2", {**numbers(16, kv_heads, ff), **more}, _all(ends_, *parts))
 
 
+def falcon_h1(*, inner: int = 2048, state: int = 64, kernel: int = 4, ff: int = 2816) -> Made:
+    """Falcon H1: attention and a state space side by side in every layer."""
+    groups, heads = 1, 32
+    parts: list[dict[str, Dimensions]] = []
+    for i in range(LAYERS):
+        block = f"blk.{i}"
+        mixer: dict[str, Dimensions] = {
+            f"{block}.ssm_in.weight": (2 * inner + 2 * groups * state + heads, WIDTH),
+            f"{block}.ssm_conv1d.weight": (inner + 2 * groups * state, kernel),
+            f"{block}.ssm_conv1d.bias": (inner + 2 * groups * state,),
+            f"{block}.ssm_dt.bias": (heads,),
+            f"{block}.ssm_a": (heads, 1),
+            f"{block}.ssm_d": (heads, 1),
+            f"{block}.ssm_norm.weight": (groups, inner // groups),
+            f"{block}.ssm_out.weight": (WIDTH, inner),
+        }
+        ff_part = dense(i, ff)
+        ff_part[f"{block}.ffn_norm"] = ff_part.pop(f"{block}.ffn_norm.weight")  # its own spelling
+        parts.append(_all(attention(i, 16, 4), mixer, ff_part))
+    more = {
+        "rope.dimension_count": HEAD,
+        "attention.key_length": HEAD,
+        "attention.value_length": HEAD,
+        "ssm.conv_kernel": kernel,
+        "ssm.inner_size": inner,
+        "ssm.state_size": state,
+        "ssm.time_step_rank": heads,
+        "ssm.group_count": groups,
+    }
+    return Made("falcon-h1", {**numbers(16, 4, ff), **more}, _all(ends(), *parts))
+
+
+def qwen3next(
+    *, heads_k: int = 8, heads_v: int = 16, size: int = 128, experts: int = 16, used: int = 4
+) -> Made:
+    """Qwen 3 Next: a delta network on three layers of four, attention on the fourth, and experts."""
+    key, value, ff, shared = heads_k * size, heads_v * size, 512, 512
+    parts: list[dict[str, Dimensions]] = []
+    for i in range(LAYERS):
+        block = f"blk.{i}"
+        mixer: dict[str, Dimensions] = {
+            f"{block}.attn_norm.weight": (WIDTH,),
+            f"{block}.attn_qkv.weight": (2 * key + value, WIDTH),
+            f"{block}.attn_gate.weight": (value, WIDTH),
+            f"{block}.ssm_conv1d.weight": (2 * key + value, 4),
+            f"{block}.ssm_dt.bias": (heads_v,),
+            f"{block}.ssm_a": (heads_v,),
+            f"{block}.ssm_ba.weight": (2 * heads_v, WIDTH),
+            f"{block}.ssm_norm.weight": (size,),
+            f"{block}.ssm_out.weight": (WIDTH, value),
+        }
+        if (i + 1) % 4 == 0:
+            mixer = _all(attention(i, 8, 2, 256), _norms(i, attn_q_norm=256, attn_k_norm=256))
+            mixer[f"{block}.attn_q.weight"] = (2 * 8 * 256, WIDTH)  # queries, and what gates the result
+        expert: dict[str, Dimensions] = {
+            f"{block}.ffn_gate_inp_shexp.weight": (WIDTH,),
+            f"{block}.ffn_gate_shexp.weight": (shared, WIDTH),
+            f"{block}.ffn_up_shexp.weight": (shared, WIDTH),
+            f"{block}.ffn_down_shexp.weight": (WIDTH, shared),
+        }
+        parts.append(_all(mixer, routed(i, experts, ff, norm="post_attention_norm"), expert))
+    more = {
+        "attention.key_length": 256,
+        "attention.value_length": 256,
+        "rope.dimension_count": 64,
+        "expert_count": experts,
+        "expert_used_count": used,
+        "expert_feed_forward_length": ff,
+        "expert_shared_feed_forward_length": shared,
+        "ssm.conv_kernel": 4,
+        "ssm.inner_size": value,
+        "ssm.state_size": size,
+        "ssm.time_step_rank": heads_v,
+        "ssm.group_count": heads_k,
+    }
+    return Made("qwen3next", {**numbers(8, 2, 2048), **more}, _all(ends(), *parts))
+
+
 def deepseek2(*, rank: int = 512, rope: int = 64, nope: int = 64, value: int = 64, heads: int = 16) -> Made:
     """DeepSeek 2: keys and values are kept compressed, and there is no cache of values beside."""
     parts: list[dict[str, Dimensions]] = []
@@ -299,7 +379,9 @@ def deepseek2(*, rank: int = 512, rope: int = 64, nope: int = 64, value: int = 6
         block = f"blk.{i}"
         latent: dict[str, Dimensions] = {
             f"{block}.attn_norm.weight": (WIDTH,),
-            f"{block}.attn_q.weight": (heads * (nope + rope), WIDTH),
+            f"{block}.attn_q_a.weight": (256, WIDTH),
+            f"{block}.attn_q_a_norm.weight": (256,),
+            f"{block}.attn_q_b.weight": (heads * (nope + rope), 256),
             f"{block}.attn_kv_a_mqa.weight": (rank + rope, WIDTH),
             f"{block}.attn_kv_a_norm.weight": (rank,),
             f"{block}.attn_k_b.weight": (heads, rank, nope),
@@ -318,6 +400,7 @@ def deepseek2(*, rank: int = 512, rope: int = 64, nope: int = 64, value: int = 6
         "attention.key_length_mla": nope + rope,
         "attention.value_length_mla": value,
         "attention.kv_lora_rank": rank,
+        "attention.q_lora_rank": 256,
         "rope.dimension_count": rope,
         "leading_dense_block_count": 1,
         "expert_count": 8,

@@ -243,6 +243,24 @@ def test_a_build_for_another_processor_is_refused_before_anything_is_fetched(
         here.apply(engines.archive, place=foreign, archives=(one,))
 
 
+def test_a_build_that_needs_a_newer_driver_than_runs_is_refused(canned: Callable[..., Any]) -> None:
+    wanted = Place("/opt/labctl/llama.cpp/cuda/b1", "llama-server", "0" * 64, "x86_64", least_driver=580)
+    arguments = {"place": wanted, "archives": (Download(("file:///x.tar.gz",), "0" * 64),)}
+    for driver, words in (
+        ("570.195.03", "needs NVIDIA's driver 580, and 570.195.03 runs on this host"),
+        ("580.95", ""),
+    ):
+        said = {"Installed": ["arch x86_64", "kind absent", f"driver {driver}"], "Verified": ["absent"]}
+        if words:
+            with pytest.raises(OperationValueError, match=words):
+                canned(said, engines.archive, arguments)
+        else:
+            assert [one.name for one in canned(said, engines.archive, arguments)][-2:] == [
+                "engine-unpack",
+                "engine-forget",
+            ]
+
+
 def test_a_plan_says_what_comes_from_where(here: Here, pack: Pack, shelf: Path, diffs: Diffs) -> None:
     one = pack(**{"llama-server": SERVER})
     here.must(engines.archive, place=place(shelf, one), archives=(one,))

@@ -66,7 +66,7 @@ def amd(
 
 def engine(amd: DeclaredHost, backend: str, script: str) -> None:
     """Put a double of llama-bench where the backend's engine is looked for."""
-    folder = amd.rack.root(amd.host.name) / f"{ENGINES[1:]}/{backend}/bin"
+    folder = amd.rack.root(amd.host.name) / f"{ENGINES[1:]}/{backend}/current"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "llama-bench").write_text(f"#!/bin/sh\n{script}")
     (folder / "llama-bench").chmod(0o755)
@@ -220,7 +220,7 @@ def test_a_real_llama_cpp_without_a_card_is_known_to_compute_on_the_processor(am
     except llama.NoLlama as reason:
         pytest.skip(f"no llama-server: {reason}")
     amd.declare(fields=DISCRETE)
-    amd.run(f"mkdir -p {ENGINES}/vulkan && ln -s {llama.HOME} {ENGINES}/vulkan/bin")
+    amd.run(f"mkdir -p {ENGINES}/vulkan && ln -s {llama.HOME} {ENGINES}/vulkan/current")
     assert amd.apply("backend") > 0
     (run,) = record(amd)["runs"]
     assert (run["backend"], run["outcome"], record(amd)["backend"]) == ("vulkan", "cpu", "none"), run

@@ -66,7 +66,17 @@ def test_a_bare_host_is_planned_wholly_then_changed_once_and_pyinfra_agrees(bare
     declare_all(bare)
     bare_state = digest(bare)
     planned = bare.plan()
-    deploys = {"Base", "Agent", "Services", "Wake-on-LAN", "Unified memory", "NVIDIA", "ROCm", "Vulkan"}
+    deploys = {
+        "Base",
+        "Agent",
+        "Engines",
+        "Services",
+        "Wake-on-LAN",
+        "Unified memory",
+        "NVIDIA",
+        "ROCm",
+        "Vulkan",
+    }
     assert {name.partition(" | ")[0] for name in planned} == {*deploys, "Restart", "Power caps", "Backend"}
     assert planned["Base | firewall rules"] == planned["Services | service docs"] == "change"
     assert_same_plans(bare)

@@ -268,3 +268,40 @@ def test_a_python_engine_is_made_by_uv_from_locked_wheels_and_gets_its_key_past_
     key.chmod(0o644)
     assert "others may read the secret" in flat(served.fails("services"))
     assert served.run(STARTED) == "2"
+
+
+# --- a host that chooses its backend by trying ---
+
+
+def test_a_host_with_amd_graphics_runs_the_build_of_the_backend_that_was_proved(
+    gpu_host: Callable[[str], DeclaredHost], tmp_path: Path
+) -> None:
+    box = gpu_host("rocm")
+    served = Served(box.rack, box.host, box.file)
+    served.prepare(tmp_path)
+    sha256 = served.packed("b1")
+    builds = "".join(
+        f'LlamaCpp(version="b1", backend="{backend}", archive=Artifact('
+        f'url="https://releases.example.invalid/llama-b1-bin-ubuntu-x64.tar.gz", sha256="{sha256}")),'
+        for backend in ("rocm", "vulkan")
+    )
+    served.declare(
+        chat(),
+        'Model(id="tiny", source="/srv/tiny.gguf")',
+        fields=f"gpus=[{served.gpus()}], ",
+        rack=f'mirror="file:///srv/mirror", engines=[{builds}], ',
+    )
+    assert served.apply("engines", "backend", "services") > 0
+    served.fetch(SERVES)
+    # The real engine finds no card here, so nothing is proved, and Vulkan's build computes on the processor.
+    assert served.run("sed -n s/LABCTL_BACKEND=//p /etc/labctl/backend.env") == "none"
+    assert served.run("readlink /opt/labctl/llama.cpp/auto") == "vulkan"
+    assert served.run(f"readlink /proc/{served.main_pid()}/exe").startswith(
+        "/opt/labctl/llama.cpp/vulkan/b1/"
+    )
+    assert served.apply("engines", "backend", "services") == 0
+
+    served.run("sed -i s/=none/=rocm/ /etc/labctl/backend.env")
+    assert served.apply("services") == 2, "the link, and the unit that runs by it"
+    assert served.run(f"readlink /proc/{served.main_pid()}/exe").startswith("/opt/labctl/llama.cpp/rocm/b1/")
+    assert served.run(STARTED) == "2"

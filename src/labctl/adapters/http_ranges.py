@@ -1,8 +1,8 @@
 """Read pieces of a file over HTTP, so that its header can be looked at without fetching 40 GB.
 
 Each piece is one request with a ``Range``. A server that does not know ranges answers with the whole file;
-its answer is closed after the first bytes of the status, and refused. What comes is counted, and more than
-was asked for is refused as well.
+its answer is closed before it has come, and refused. What comes is counted, and more than was asked for is
+refused as well; so is a server that keeps the connection busy without getting anywhere.
 
 A token goes to the host that was named, over https or to this machine, and to nobody else: hubs redirect to
 other hosts for the bytes, and those links carry their own permission.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -19,6 +20,10 @@ import httpx
 from labctl.domain.problem import LabctlError
 
 TIMEOUT_S = 30.0
+CONNECT_S = 6.0
+"""Most seconds until a server takes the connection: racks without the internet shall not wait long."""
+PATIENCE = 4
+"""How many times as long as for one step is waited for all of a piece."""
 MOST_REDIRECTS = 5
 _MOVED = (301, 302, 303, 307, 308)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
@@ -37,8 +42,10 @@ class HttpRanges:
         self._origin = url
         self._url = url
         self._token = token
+        self._patience_s = timeout_s * PATIENCE
         self._size: int | None = None
-        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False, trust_env=True)
+        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S))
+        self._client = httpx.Client(timeout=timeout, follow_redirects=False, trust_env=True)
 
     def __enter__(self) -> HttpRanges:
         """Keep the connection for several pieces."""
@@ -109,8 +116,14 @@ class HttpRanges:
             raise LabctlError(f"{self.name}: it changed while it was read", hint="try again")
         self._size = size
         data = bytearray()
+        until = time.monotonic() + self._patience_s
         for piece in answer.iter_raw():
             data += piece
+            if time.monotonic() > until:
+                raise LabctlError(
+                    f"{self.name}: its server sent {len(data)} of {length} bytes in {self._patience_s:g} s",
+                    hint="try again when the network is less busy",
+                )
             if len(data) > length:
                 raise LabctlError(f"{self.name}: its server sent more than was asked for")
         if len(data) != min(length, size - offset):

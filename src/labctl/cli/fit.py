@@ -99,6 +99,10 @@ def fit(**given: object) -> int:
     if stranger and options.what_if is None:
         raise LabctlError(f"{model} is a file, so on which cards?", hint='add --what-if "RTX 3090"')
     loaded = _no_rack() if stranger and inventory is None else _rack(inventory)
+    if options.measure:
+        from labctl.cli.fit_measure import measure
+
+        measure(loaded, options.host)
     fits = _verdicts(loaded, model, options)
     from labctl.cli import fit_view
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labctl.cli import printer
-from labctl.domain.fit.measured import error_percent, measured_total, total
+from labctl.domain.fit.measured import compared, error_percent
 from labctl.domain.fit.terms import GIB
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _sentences(row: Row) -> Iterator[str]:
     for note in row.estimate.notes:
         yield f"{name}: {note}"
     if row.measured is not None and (off := error_percent(row.plain, row.measured)) is not None:
-        told, real = _gib(total(row.plain)), _gib(measured_total(row.measured))
+        told, real = map(_gib, compared(row.plain, row.measured))
         yield f"{name}: estimated {told} GiB, measured {real} GiB ({off:+.1f} %)"
 
 
@@ -157,8 +157,8 @@ def _row(row: Row) -> dict[str, Any]:
         "ceiling_tok_s": row.estimate.ceiling_tok_s,
         "load_s": row.estimate.load_s,
         "notes": list(row.estimate.notes),
-        "estimated_bytes": total(row.plain),
-        "measured_bytes": None if row.measured is None else measured_total(row.measured),
+        "estimated_bytes": sum(share.total for share in row.plain.shares),
+        "measured_bytes": None if row.measured is None else compared(row.plain, row.measured)[1],
         "error_percent": None if row.measured is None else error_percent(row.plain, row.measured),
     }
     return found

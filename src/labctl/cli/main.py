@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "enroll": Entry("labctl.cli.enroll:enroll", _HOSTS, "Pin the SSH host keys of new hosts."),
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
+    "status": Entry("labctl.cli.status:status", _HOSTS, "Show which hosts answer, and what runs on them."),
     "fit": Entry(
         "labctl.cli.fit:fit",
         _MODELS,

@@ -60,11 +60,16 @@ def sizes(
     hosts: Iterable[Loads],
     read: Read,
     measured: Mapping[str, Measured],
+    *,
+    everything: bool = False,
 ) -> Sizes:
-    """Read the headers that those hosts' models need, and gather what is known of their disks."""
+    """Read the headers that those hosts' models need, and gather what is known of their disks.
+
+    With ``everything``, also for hosts of which no memory is known.
+    """
     wanted: dict[str, tuple[Model, str | None]] = {}
     for one in hosts:
-        for served in one.served if fitting.can_be_judged(one) else ():
+        for served in one.served if everything or fitting.can_be_judged(one) else ():
             # A host that is made up has no files: what lies nowhere else is a file of this machine.
             host = served.host if served.host in loaded.host_data else None
             wanted.setdefault(served.model.id, (served.model, host))

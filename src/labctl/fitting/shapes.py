@@ -16,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ FORMAT = 1
 """Changes with what a shape holds or how it is read, so that nothing older is believed."""
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 _MOST_PARTS = 1024
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _T = TypeVar("_T")
 _Open = Callable[[], AbstractContextManager[Ranges]]
 
@@ -86,25 +88,21 @@ class Shapes:
         Raises:
             LabctlError: it cannot be read, or is none that labctl can plan with; says why.
         """
-        key = _key(model)
-        if (kept := self._kept(key)) is not None:
-            return kept
-        try:
-            found = self._gguf(model, host) if model.format == "gguf" else self._safetensors(model, host)
-        except LabctlError as error:
-            raise LabctlError(_named(model, error), code=error.code) from error
-        self._keep(key, found)
-        return found
+        key = _key(model.format, [one for one in model.layout() if one.name != model.mmproj])
+        read = self._gguf if model.format == "gguf" else self._safetensors
+        return self._once(model, key, _shape, lambda: read(model, host))
 
     def projector_bytes(self, model: Model, *, host: str | None) -> int:
         """Return the bytes of the weights of a model's projector, 0 where it has none; raises as ``of``."""
         projector = next((one for one in model.layout() if one.name == model.mmproj), None)
         if projector is None:
             return 0
-        try:
-            return self._try(model, projector, host, read_header).tensor_bytes
-        except LabctlError as error:
-            raise LabctlError(_named(model, error), code=error.code) from error
+        return self._once(
+            model,
+            _key("projector", [projector]),
+            int,
+            lambda: self._try(model, projector, host, read_header).tensor_bytes,
+        )
 
     def _gguf(self, model: Model, host: str | None) -> ModelShape:
         parts = [one for one in model.layout() if one.name != model.mmproj and _is_gguf(one, model)]
@@ -160,20 +158,33 @@ class Shapes:
         with self._ways.web(url, token) as source:
             yield source
 
-    def _kept(self, key: str | None) -> ModelShape | None:
+    def _once(
+        self, model: Model, key: str | None, rebuild: Callable[[Any], _T], read: Callable[[], _T]
+    ) -> _T:
+        """Return what was kept, or read it and keep it."""
+        if (kept := self._kept(key, rebuild)) is not None:
+            return kept
+        try:
+            found = read()
+        except LabctlError as error:
+            raise LabctlError(_named(model, error), code=error.code) from error
+        self._keep(key, asdict(found) if isinstance(found, ModelShape) else found)
+        return found
+
+    def _kept(self, key: str | None, rebuild: Callable[[Any], _T]) -> _T | None:
         """Return what was kept; a file that is none of ours is read anew and replaced."""
         if key is None or self._cache is None:
             return None
         try:
             document = json.loads((self._cache / f"{key}.json").read_text(encoding="utf-8"))
-            return _shape(document["shape"]) if document["format"] == FORMAT else None
+            return rebuild(document["found"]) if document["format"] == FORMAT else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
-    def _keep(self, key: str | None, shape: ModelShape) -> None:
+    def _keep(self, key: str | None, found: object) -> None:
         if key is None or self._cache is None:
             return
-        text = json.dumps({"format": FORMAT, "shape": asdict(shape)})
+        text = json.dumps({"format": FORMAT, "found": found})
         try:
             descriptor, name = tempfile.mkstemp(prefix=f".{key}-", dir=self._cache)
         except OSError:
@@ -211,10 +222,10 @@ class _Folder:
         except LabctlError:
             return [SINGLE]
         weights = index.get("weight_map")
-        names = set(weights.values()) if isinstance(weights, dict) else set()
-        if not all(isinstance(name, str) and "/" not in name and name not in ("", "..") for name in names):
+        names = list(weights.values()) if isinstance(weights, dict) else []
+        if not all(isinstance(name, str) and _PLAIN_NAME.fullmatch(name) for name in names):
             raise LabctlError(f"{INDEX} names files that cannot be")
-        return sorted(names)
+        return sorted(set(names))
 
     def read(self, name: str, read: Callable[[Ranges], _T]) -> _T:
         """Read one of them."""
@@ -235,12 +246,11 @@ def _named(model: Model, error: LabctlError) -> tuple[Problem, ...]:
     )
 
 
-def _key(model: Model) -> str | None:
-    """Return the name under which a model's shape is kept, None where nothing pins its files."""
-    layout = [one for one in model.layout() if one.name != model.mmproj]
-    if any(one.sha256 is None for one in layout):
+def _key(kind: str, files: Sequence[Placed]) -> str | None:
+    """Return the name under which something is kept, None where nothing pins the files it comes from."""
+    if any(one.sha256 is None for one in files):
         return None
-    words = json.dumps([FORMAT, model.format, [[one.name, one.sha256] for one in layout]])
+    words = json.dumps([FORMAT, kind, [[one.name, one.sha256] for one in files]])
     return hashlib.sha256(words.encode()).hexdigest()
 
 

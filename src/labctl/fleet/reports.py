@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labctl.agent.access import AGENT_PATH
@@ -49,10 +49,16 @@ def ask(
     deadline_s: float,
     remote: Remote,
     on_answer: Callable[[Answer], None] | None = None,
+    *,
+    root: bool = False,
 ) -> dict[str, Report | Unreachable]:
-    """Ask those hosts of the rack for a report, at once, each within ``deadline_s`` seconds."""
+    """Ask those hosts of the rack for a report, at once, each within ``deadline_s`` seconds.
+
+    As ``root`` the agent also sees what only root may read: the keys by which engines answer.
+    """
     chosen = {name: loaded.host_data[name] for name in hosts}
-    answers = sessions.ask(chosen, _REPORT, remote, deadline_s=deadline_s, on_answer=on_answer)
+    question = replace(_REPORT, root=root)
+    answers = sessions.ask(chosen, question, remote, deadline_s=deadline_s, on_answer=on_answer)
     return {name: _report(answer) for name, answer in answers.items()}
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from labctl.domain.problem import LabctlError
@@ -125,9 +126,12 @@ def arch_of(host: Host) -> Arch:
 
 
 def cards_of(host: Host, wanted: Program) -> tuple[Gpu, ...]:
-    """Return the cards that a service may use, in the host's order."""
+    """Return the cards that a service may use, in the order in which it names them, else the host's."""
     refs: tuple[str, ...] = getattr(wanted, "gpus", ())
-    return tuple(gpu for gpu in host.gpus if not refs or not set(refs).isdisjoint(gpu.refs))
+    if not refs:
+        return host.gpus
+    by_name = {name: gpu for gpu in host.gpus for name in gpu.refs}
+    return tuple(dict.fromkeys(by_name[name] for name in refs if name in by_name))
 
 
 def vendor_of(gpu: Gpu) -> str | None:
@@ -151,24 +155,31 @@ def backends(host: Host, cards: Sequence[Gpu]) -> tuple[str, ...]:
 def _of_backend(host: Host, wanted: Program, here: Sequence[EngineBuild]) -> Choice | Unfit:
     cards = cards_of(host, wanted)
     able = backends(host, cards)
-    builds = [build for build in here if isinstance(build, LlamaCpp)]
-    reasons = {build.backend: _misfit(host, cards, build) for build in builds if build.backend in able}
-    fitting = [build for build in builds if build.backend in able and not _misfit(host, cards, build)]
+    fitting: list[LlamaCpp] = []
+    why: list[str] = []
+    for build in here:
+        if isinstance(build, LlamaCpp) and build.backend in able:
+            reason = _misfit(host, cards, build)
+            if reason:
+                why.append(reason)
+            else:
+                fitting.append(build)
     if not fitting:
-        why = [reason for reason in reasons.values() if reason]
         words = why[0] if why else f"none of the builds of llama.cpp computes with {' or '.join(able)}"
         also = "" if "cpu" in able else '; or say backend="none" of the host, to compute on the processor'
         return Unfit(words, f"add a build for {able[0]} that fits to `engines` of the rack{also}")
     versions = {build.version for build in fitting}
     if len(versions) > 1:
         return Choice(tuple(fitting))
-    fitting.sort(key=lambda build: (able.index(build.backend), [-part for part in _numbers(build.cuda)]))
+    if len(fitting) > 1:
+        fitting.sort(key=lambda build: (able.index(build.backend), [-part for part in _numbers(build.cuda)]))
     first = fitting[0]
     if first.backend == "rocm" and host.backend == "auto":
         return Choice((first, *[build for build in fitting if build.backend == "vulkan"][:1]))
     return Choice((first,))
 
 
+@cache
 def _numbers(text: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")) if text else ()
 
@@ -192,6 +203,12 @@ def _misfit(host: Host, cards: Sequence[Gpu], build: LlamaCpp) -> str:
     if cuda[0] >= 13 and branch is not None and branch < _LEAST_DRIVER_OF_CUDA_13:
         return f"CUDA {build.cuda} needs driver 580, and `nvidia` of {host.name} asks for branch {branch}"
     return ""
+
+
+def least_driver(build: EngineBuild) -> int:
+    """Return the branch of NVIDIA's driver that a build needs at least, 0 for none."""
+    new = isinstance(build, LlamaCpp) and _numbers(build.cuda) >= (13,)
+    return _LEAST_DRIVER_OF_CUDA_13 if new else 0
 
 
 def environment_of(rack: Rack, cluster: RayCluster) -> PythonEnv | None:

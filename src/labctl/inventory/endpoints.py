@@ -12,7 +12,7 @@ the address that it listens on or, where that is every address, under the host's
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from labctl.inventory.hosts import Host
@@ -116,7 +116,7 @@ def context_of(engine: Engine | Command | Ollama) -> int | None:
 
 def endpoints(rack: Rack) -> tuple[Endpoint, ...]:
     """Return every endpoint of the rack, in the order of the rack file."""
-    known = {name: model for model in rack.models for name in (model.id, *model.aliases)}
+    known = rack.models_by_name()
     found = []
     for host in rack.hosts:
         for service in host.services:
@@ -135,11 +135,11 @@ def endpoints(rack: Rack) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
-def _own(known: dict[str, Model], host: Host, service: Program) -> tuple[Served, ...]:
+def _own(known: Mapping[str, Model], host: Host, service: Program) -> tuple[Served, ...]:
     return tuple(_each_own(known, host, service))
 
 
-def _each_own(known: dict[str, Model], host: Host, service: Program) -> Iterator[Served]:
+def _each_own(known: Mapping[str, Model], host: Host, service: Program) -> Iterator[Served]:
     if isinstance(service, Ollama):
         for name in service.models:
             if name in known:
@@ -147,11 +147,11 @@ def _each_own(known: dict[str, Model], host: Host, service: Program) -> Iterator
     elif isinstance(service, LlamaSwap):
         for swapped in service.models:
             engine = swapped.engine
-            if engine.model in known:
+            if engine.model is not None and engine.model in known:
                 yield Served(known[engine.model], host, engine, service, listed=not swapped.unlisted)
     else:
         for _, alone in each_engine(service):
-            if alone.model in known:
+            if alone.model is not None and alone.model in known:
                 yield Served(known[alone.model], host, alone, None)
 
 

@@ -15,11 +15,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 
 from labctl.domain.fit.cure import Part, cures
 from labctl.domain.fit.estimate import estimate
 from labctl.domain.fit.measured import Measured, corrected
-from labctl.domain.fit.terms import Estimate, ModelShape, Use, Verdict
+from labctl.domain.fit.terms import Device, Estimate, ModelShape, Use, Verdict
 from labctl.domain.fit.together import Pool, judge, pools
 from labctl.domain.outcome import counted
 from labctl.domain.problem import LabctlError, Problem
@@ -153,13 +154,18 @@ def row(rack: Rack, served: Served, sizes: Sizes, asked: Asked = Asked()) -> Row
         plain = _estimate(served, shape, use, sizes)
     except LabctlError as error:
         return Row(served, use, why=error.problems[0])
-    measured = sizes.measured.get(use_key(rack, served, use))
+    measured = sizes.measured.get(use_key(rack, served, use)) if sizes.measured else None
     return Row(served, use, corrected(plain, measured) if measured else plain, plain, measured)
 
 
 def _estimate(served: Served, shape: ModelShape, use: Use, sizes: Sizes) -> Estimate:
-    rate = sizes.disk_bytes_s.get(served.host)
-    return estimate(served.model.id, shape, use, served.devices, disk_bytes_s=rate)
+    found = _of_shape(shape, use, served.devices, sizes.disk_bytes_s.get(served.host))
+    return replace(found, model=served.model.id)
+
+
+@lru_cache(maxsize=4096)  # racks have the same model on the same cards many times
+def _of_shape(shape: ModelShape, use: Use, devices: tuple[Device, ...], rate: int | None) -> Estimate:
+    return estimate("", shape, use, devices, disk_bytes_s=rate)
 
 
 def host_fit(rack: Rack, loaded: Loads, sizes: Sizes, asked: Asked = Asked()) -> HostFit:

@@ -195,8 +195,11 @@ class Model(Spec):
         """Return every file of the model and where it lies."""
         if not self.files:
             return (Placed(self._only, self.root, self.sha256, None, self._address(self._only)),)
+        root, start = self.root, self._address("")
         return tuple(
-            Placed(one.name, f"{self.root}/{one.name}", one.sha256, one.size, self._address(one.name))
+            Placed(
+                one.name, f"{root}/{one.name}", one.sha256, one.size, f"{start}{one.name}" if start else ""
+            )
             for one in self.files
         )
 

@@ -7,6 +7,7 @@ SHA-1.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from labctl.inventory.fields import Address, BaseAddress, Label, PackageName, Ti
 from labctl.inventory.hosts import Host, Ssh
 from labctl.inventory.models import Model
 from labctl.inventory.power import Circuit
+from labctl.inventory.remembered import remembered
 from labctl.inventory.services import RayCluster
 from labctl.inventory.spec import Spec
 
@@ -33,6 +35,16 @@ _WEAK = {
     "keys": ("ssh-rsa",),
     "pubkeys": ("ssh-rsa",),
 }
+
+
+@remembered(4)
+def _by_name(rack: "Rack") -> dict[str, Model]:
+    """Return the models of a rack by id and alias; of two with one name the first."""
+    found: dict[str, Model] = {}
+    for model in rack.models:
+        for name in (model.id, *model.aliases):
+            found.setdefault(name, model)
+    return found
 
 
 class Rack(Spec):
@@ -71,12 +83,13 @@ class Rack(Spec):
                 return host
         raise KeyError(name)
 
+    def models_by_name(self) -> Mapping[str, Model]:
+        """Return the models by id and alias; of two with one name the first."""
+        return _by_name(self)
+
     def model(self, wanted: str) -> Model:
         """Return the model with that id or alias; raise ``KeyError`` if there is none."""
-        for model in self.models:
-            if wanted == model.id or wanted in model.aliases:
-                return model
-        raise KeyError(wanted)
+        return _by_name(self)[wanted]
 
     def ssh_for(self, host: Host) -> Ssh:
         """Return how to log in to that host."""

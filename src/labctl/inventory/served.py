@@ -199,8 +199,11 @@ def _swap_ways(rack: Rack, host: Host, swap: LlamaSwap, path: Where) -> Iterator
     for index, one in enumerate(swap.models):
         where = (*path, "models", index, "engine")
         engine = one.engine
-        name = rack.model(engine.model).id if engine.model is not None else engine.name
-        members[name] = None if isinstance(engine, Command) else _served(rack, host, engine, where)
+        if isinstance(engine, Command):
+            members[engine.name if engine.model is None else rack.model(engine.model).id] = None
+        else:
+            served = _served(rack, host, engine, where)
+            members[served.model.id] = served
 
     def way(title: str, where: Where, combination: Combination) -> Way:
         found = [members[name] for name in members if name in combination]

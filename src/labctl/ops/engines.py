@@ -59,7 +59,8 @@ class Download:
 class Place:
     """Where a build goes, and what it must be: a program below it, for a processor, known by its digest.
 
-    ``units`` run it, and are owed a restart when it changes.
+    ``units`` run it, and are owed a restart when it changes. ``least_driver`` is the branch of NVIDIA's
+    driver that it needs at least, 0 for none.
     """
 
     target: str
@@ -67,15 +68,20 @@ class Place:
     digest: str
     arch: str
     units: tuple[str, ...] = ()
+    least_driver: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is at a build's place: ``kind`` of path, digest of its mark ("" none), the host's processor."""
+    """What is at a build's place: ``kind`` of path, digest of its mark ("" none); and the host's own part.
+
+    ``driver`` is the version of NVIDIA's module that is loaded, "" for none.
+    """
 
     arch: str = ""
     kind: str = "absent"
     digest: str = ""
+    driver: str = ""
 
 
 class Installed(FactBase[Seen]):
@@ -97,7 +103,8 @@ class Installed(FactBase[Seen]):
     def process(self, output: list[str]) -> Seen:
         """Read "key value" lines."""
         said = dict(line.split(" ", 1) for line in output if " " in line)
-        return Seen(said.get("arch", ""), said.get("kind", "absent"), said.get("digest", ""))
+        words = (said.get("arch", ""), said.get("kind", "absent"), said.get("digest", ""))
+        return Seen(*words, said.get("driver", ""))
 
 
 def _missing(place: Place, source: str) -> bool:
@@ -109,6 +116,12 @@ def _missing(place: Place, source: str) -> bool:
     if seen.arch and seen.arch != place.arch:
         raise OperationValueError(
             f"{place.target} is for {place.arch}, and this host is {seen.arch}: say so by `arch` of the host"
+        )
+    branch = seen.driver.partition(".")[0]
+    if branch.isdigit() and int(branch) < place.least_driver:
+        raise OperationValueError(
+            f"{place.target} needs NVIDIA's driver {place.least_driver}, and {seen.driver} runs on this "
+            "host: take a build for CUDA 12, or let labctl install a newer driver and reboot"
         )
     if seen.kind != "absent" and not seen.digest:
         raise OperationValueError(

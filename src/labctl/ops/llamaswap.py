@@ -4,9 +4,9 @@ Hazards, each seen: llama-swap has no check of a configuration, so it is started
 moment, as nobody, in a network of its own, without preloads. It reloads on SIGHUP, and then stops **all**
 models, changed or not; the plan says which are loaded. A bad configuration is only logged, the old one
 stays, and the API shows nothing of it; so after a reload the list of models and what is loaded are read
-back and compared. Each listed model bears the digest of its configuration, by which one that was never taken up
-is found, also by a later plan. A note below /run says that a reload is owed, from before the file changes
-until it was seen.
+back and compared. Each listed model bears the digest of its configuration, by which one that was never
+taken up is found, also by a later plan. A note below /run says that a reload is owed, from before the file
+changes until it was seen; it names the run of the unit that it is for, since any later one has read the file.
 
 An unchanged configuration is not touched, and no model is stopped.
 """
@@ -14,7 +14,6 @@ An unchanged configuration is not touched, and no model is stopped.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from typing_extensions import override
 from labctl.ops import diff
 from labctl.ops.command import Commands, Script, content_on_stdin, operation, text
 from labctl.ops.facts import HASH, Look, PathInfo, look, look_command, parse_look
-from labctl.ops.facts_systemd import NOTES, Unit, UnitInfo
+from labctl.ops.facts_systemd import Unit, UnitInfo
 from labctl.ops.files import Wanted, absolute, full_unit_name
 from labctl.ops.systemd import DIRECTORY
 
@@ -46,6 +45,7 @@ class Swap:
     ``trial`` is the configuration without what would act, ``url`` where it answers on its own host. ``keys``
     are files of variables with the sha256 that each shall have, the one that clients' key is in first if
     ``keyed``. ``env`` are its other variables. ``listed``, ``digest`` and ``commands`` are what it must show.
+    ``sleeps``: it has engines that outlive a reload, so it is restarted instead.
     """
 
     unit: str
@@ -61,6 +61,7 @@ class Swap:
     keys: tuple[tuple[str, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     keyed: bool = False
+    sleeps: bool = False
 
     @property
     def note(self) -> str:
@@ -159,7 +160,7 @@ def configured(swap: Swap) -> Commands:
 
 @operation
 def serving(swap: Swap) -> Commands:
-    """Have a llama-swap serve the configuration at its path: reload or restart it if need be, and look.
+    """Have a llama-swap serve the configuration at its path: reload it if need be, and look.
 
     Comes after the operation on its unit, whose start or restart takes the configuration up, too.
     """
@@ -171,7 +172,7 @@ def serving(swap: Swap) -> Commands:
     if not reason:
         host.noop(f"{unit} serves what was rendered")
         return
-    verb = {"": "restart", "reload": "reload", "restart": "restart"}[act]
+    verb = act or "restart"
     notes = [reason]
     if seen.states:
         told = f"the {verb} stops the loaded models: {seen.states}"
@@ -179,12 +180,13 @@ def serving(swap: Swap) -> Commands:
         logger.warning(f"{host.name}: {unit}: {told}")
     diff.show(unit, b"", b"", notes=notes)
     want = {"listed": sorted(swap.listed), "digest": swap.digest, "commands": dict(swap.commands)}
-    arguments = ("serve", unit, swap.note, swap.url, swap.key_file, act, f"{NOTES}/{unit}", str(READ_BACK_S))
+    arguments = ("serve", unit, swap.note, swap.url, swap.key_file, act, str(READ_BACK_S))
     yield Script("llamaswap", *arguments, stdin=json.dumps(want), timeout_s=READ_BACK_S + 60)
 
 
 def _act(swap: Swap, seen: Seen, state: UnitInfo, unit: Wanted) -> tuple[str, str]:
     """Return what is left to do ("" where the unit's own operation does it), and why; no reason: nothing."""
+    read_again = "restart" if swap.sleeps else "reload"
     if not state.is_running:
         return "", "starts with its new configuration"
     if state.stale or state.needs_reload or state.file.kind != "file" or state.file.sha256 != unit.sha256:
@@ -192,15 +194,13 @@ def _act(swap: Swap, seen: Seen, state: UnitInfo, unit: Wanted) -> tuple[str, st
     looks = [Look(path, HASH) for path, _ in swap.keys]
     for info, (path, sha256) in zip(look(*looks) if looks else [], swap.keys, strict=True):
         if info.sha256 != sha256:
-            return "restart", f"{path.rpartition('/')[2]} changed, which is read at its start"
-    if seen.file.sha256 != hashlib.sha256(swap.content.encode()).hexdigest():
-        return "reload", "its configuration changed"
-    if seen.owed:
-        return "reload", "an earlier run was cut before its reload was seen"
+            return "", f"restarts, since {path.rpartition('/')[2]} changed"
+    if seen.owed or seen.file.sha256 != _wanted(swap).sha256:
+        return read_again, "its configuration changed"
     if seen.models is None:
         # Nothing is stopped on a doubt: it is asked again, and the run fails if it stays silent.
         return "", "it runs and did not answer"
-    return ("reload", why) if (why := _differs(swap, seen.models)) else ("", "")
+    return (read_again, why) if (why := _differs(swap, seen.models)) else ("", "")
 
 
 def _differs(swap: Swap, models: Mapping[str, Any]) -> str:

@@ -14,10 +14,10 @@ from pyinfra.api.exceptions import OperationValueError
 from pyinfra.context import host
 
 from labctl.domain import pgvector as releases
-from labctl.domain import scram
 from labctl.inventory import PgVector
 from labctl.ops.command import Commands, Script, operation
 from labctl.ops.facts_pgvector import Database, Databases
+from labctl.render import scram
 from labctl.render.gateways import pgvector as render
 
 READY_S = 60

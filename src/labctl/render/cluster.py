@@ -4,7 +4,8 @@ A host of a Ray cluster runs one node, ``labctl-ray.service``; the head's also k
 runs on the head, bound to the node's unit: without the head there is no vLLM, and whenever the head comes
 back vLLM is started again. Before it starts it waits until every host has joined, since vLLM itself would
 wait for their cards without a word; when time is up it fails and says who is missing. Ray listens on all
-interfaces and asks for no password; who reaches it is the firewall's part (``inventory.clusters.openings``).
+interfaces; who reaches it is the firewall's part (``inventory.clusters.openings``), and who may command it
+that of the cluster's token.
 rpc-server binds the private address and nothing else.
 
 What waits for another host is started again once a minute, for ever: a worker without its head, or a program
@@ -19,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from labctl import render
 from labctl.domain.problem import LabctlError
-from labctl.inventory import Host, Rack, RayCluster, RpcServer, Vllm
+from labctl.inventory import Host, LlamaSwap, Rack, RayCluster, RpcServer, Vllm
 from labctl.inventory.builds import environment_of
 from labctl.inventory.clusters import (
     RAY_NAME,
@@ -46,6 +47,8 @@ WAIT_PROGRAM = "/usr/local/lib/labctl/ray-wait.py"
 # Less than an operation of labctl may take, so that the unit's own words are heard and not a timeout.
 JOIN_S = 240
 _MIB = 1024 * 1024
+# `ray start --block` ends with 1 also when it is told to end, so a stop would look like a failure.
+_ENDS_WITH_1 = ("SuccessExitStatus=1", "Restart=always")
 # Five starts of these take longer than the five minutes in which five are allowed, so the limit is never met.
 _ONCE_A_MINUTE = "RestartSec=61"
 # RDMA network cards; where there are none the group does not exist and is left out.
@@ -69,16 +72,18 @@ def node(rack: Rack, host: Host) -> Unit | None:
     program = ray_program(rack, cluster)
     models = [rack.model(engine.model) for _, engine in engines_on(rack, cluster)]
     is_head = host.name == cluster.head
+    secrets = ray.token(cluster, RAY_NAME)
     build = environment_of(rack, cluster)
     sandbox = Sandbox(
         paths=(program, *(model.main for model in models)),
         gpu=units.has_gpu(host),
         jit=True,
         lock_memory=True,
-        environment=_node_environment(host),
+        environment={**_node_environment(host), **ray.authentication(secrets)},
+        secrets=secrets,
         marks=() if build is None else (f"build {build.kind} {build.version} {places.digest(build)}",),
         relations=_started_with_it(rack, cluster) if is_head else (),
-        settings=(_ONCE_A_MINUTE,),
+        settings=(*_ENDS_WITH_1, _ONCE_A_MINUTE),
         device_groups=(*units.DEVICE_GROUPS, *_RDMA_GROUPS),
         marker=MARKER,
     )
@@ -127,6 +132,12 @@ def vllm(rack: Rack, host: Host, wanted: Vllm) -> Unit:
         device_groups=(*units.DEVICE_GROUPS, *_RDMA_GROUPS),
     )
     return units.unit(wanted, units.purpose(wanted), start.argv, joined)
+
+
+def shared(swap: LlamaSwap) -> tuple[str, ...]:
+    """Return the settings that a llama-swap's unit needs if it starts engines on a cluster."""
+    joined = any(isinstance(one.engine, Vllm) and one.engine.cluster is not None for one in swap.models)
+    return (f"ReadWritePaths=-{ray.HOME}",) if joined else ()
 
 
 def rpc_server(rack: Rack, host: Host, wanted: RpcServer) -> Unit:

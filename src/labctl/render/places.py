@@ -18,6 +18,7 @@ from labctl.domain.problem import LabctlError
 from labctl.inventory import Host, Rack
 from labctl.inventory.builds import SYSTEM_PROGRAMS, Choice, Unfit, choose, programs
 from labctl.inventory.engines import Artifact, EngineBuild, LlamaCpp, OllamaBuild, PythonEnv
+from labctl.inventory.remembered import remembered
 from labctl.inventory.services import Program, each_engine
 
 ROOT = "/opt/labctl"
@@ -82,6 +83,7 @@ def choice(rack: Rack, host: Host, wanted: Program) -> Choice | None:
     return found
 
 
+@remembered(4)
 def current(rack: Rack, host: Host) -> dict[str, EngineBuild]:
     """Return the build to which ``current`` leads, by shelf.
 
@@ -99,6 +101,17 @@ def current(rack: Rack, host: Host) -> dict[str, EngineBuild]:
     return named | unnamed
 
 
+def _is_current(rack: Rack, host: Host, build: EngineBuild) -> bool:
+    """Return whether ``current`` leads to a build that is chosen for a service without a version."""
+    for wanted in programs(host):
+        if getattr(wanted, "version", None) is None:
+            found = choose(rack, host, wanted)
+            for other in found.builds if isinstance(found, Choice) else ():
+                if shelf(other) == shelf(build):
+                    return other == build
+    return False
+
+
 def base(rack: Rack, host: Host, wanted: Program) -> str | None:
     """Return the folder from which a service runs; None for a program that labctl did not install."""
     found = choice(rack, host, wanted)
@@ -106,7 +119,7 @@ def base(rack: Rack, host: Host, wanted: Program) -> str | None:
         return None
     build = found.build
     here = AUTO if found.tried else shelf(build)
-    if getattr(wanted, "version", None) is not None or current(rack, host)[shelf(build)] != build:
+    if getattr(wanted, "version", None) is not None or not _is_current(rack, host, build):
         return f"{here}/{folder(build).rpartition('/')[2]}"
     return f"{here}/{CURRENT}"
 

@@ -24,10 +24,10 @@ from labctl.inventory import Command, Host, Model, Ollama, Rack, Service, Sglang
 from labctl.inventory.clusters import models_on
 from labctl.inventory.services import Engine, Program
 from labctl.render.credentials import Credential
+from labctl.render.engines.ollama import PORT
 from labctl.render.launch import ConfigFile, Launch, launch
 
 SERVICE_USER = "labctl-svc"
-DEFAULT_PORT = 11434  # of Ollama, the one engine that needs none in the inventory
 UNIT_DIR = "/etc/systemd/system"
 # Second line of a service's unit: units of other subjects lack it, so they are never taken for a service's.
 MARKER = "# labctl service:"
@@ -150,7 +150,7 @@ def engine(rack: Rack, host: Host, wanted: Engine | Ollama) -> Unit:
     Raises:
         LabctlError: no build fits, or a card is named whose UUID is not known.
     """
-    start = launch(rack, host, wanted, port=str(wanted.port or DEFAULT_PORT))
+    start = launch(rack, host, wanted, port=str(wanted.port or PORT))
     return unit(wanted, purpose(wanted), start.argv, sandbox_of(host, wanted, start))
 
 

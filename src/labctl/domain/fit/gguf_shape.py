@@ -177,6 +177,7 @@ def shape(header: Header) -> ModelShape:
         experts_used=facts.number("expert_used_count", 0),
         extra_bytes=sum(tensor.size for tensor in outside) - inputs - outputs,
         file_bytes=header.file_bytes,
+        shared_ff=_shared_ff(facts, header),
     )
 
 
@@ -227,12 +228,14 @@ def _cache(facts: _Facts, number: int, parts: set[str], window: int | None) -> C
     if facts.architecture in _KEEP_NOTHING:
         return Cache("none")
     recurrent = any(part.startswith(_RECURRENT) for part in parts)
-    state, inner = _state(facts) if recurrent else (0, 0)
+    delta = any(part.startswith("attn_qkv.") for part in parts)
+    state, inner = _state(facts, delta=delta) if recurrent else (0, 0)
     kv_heads = facts.each("attention.head_count_kv", facts.number("attention.head_count", 0))[number]
     keys = any(part.startswith(_KEYS) for part in parts)
     fused = any(part.startswith("attn_qkv.") for part in parts) and not recurrent
     if not kv_heads or not (keys or fused):
-        return Cache("recurrent" if recurrent else "none", state_bytes=state, inner_width=inner)
+        kept: Growth = "recurrent" if recurrent else "none"
+        return Cache(kept, state_bytes=state, inner_width=inner, copies_state=recurrent and delta)
     if number >= _own_caches(facts):
         return Cache("none")
     k_width, v_width = _widths(facts, kv_heads, swa=window is not None)
@@ -261,10 +264,11 @@ def _widths(facts: _Facts, kv_heads: int, *, swa: bool) -> tuple[int, int]:
     return kv_heads * key, 0 if compressed else kv_heads * value
 
 
-def _state(facts: _Facts) -> tuple[int, int]:
+def _state(facts: _Facts, *, delta: bool) -> tuple[int, int]:
     """Return the bytes of a recurrent block's state for one sequence, and its inner width.
 
-    As llama.cpp lays them out: what the convolution still needs, and what the recurrence has become.
+    As llama.cpp lays them out: what the convolution still needs, and what the recurrence has become. A state
+    space goes in at twice its inner width (and its groups'), a ``delta`` network at keys, queries and values.
     """
     width = facts.number("embedding_length", least=1)
     if size := facts.number("wkv.head_size", 0):
@@ -279,7 +283,9 @@ def _state(facts: _Facts) -> tuple[int, int]:
         inner = facts.number("ssm.inner_size", least=1)
         size = facts.number("ssm.state_size", least=1)
         kernel = max(0, facts.number("ssm.conv_kernel", 0) - 1)
-        elements = kernel * (inner + 2 * facts.number("ssm.group_count", 0) * size) + size * inner
+        grouped = facts.number("ssm.group_count", 0) * size
+        elements = kernel * (inner + 2 * grouped) + size * inner
+        inner = inner // 2 + grouped if delta else inner + grouped
     return elements * _STATE_ELEMENT, inner
 
 
@@ -295,3 +301,11 @@ def _largest_ff(facts: _Facts, header: Header) -> int:
             facts.number("expert_feed_forward_length", stated) * facts.number("expert_used_count", 1)
         )
     return max(found)
+
+
+def _shared_ff(facts: _Facts, header: Header) -> int:
+    """Return the width of the experts that always run, 0 where there are none."""
+    if not any("_shexp." in tensor.name for tensor in header.tensors):
+        return 0
+    one = facts.number("expert_feed_forward_length", facts.number("feed_forward_length", 0))
+    return facts.number("expert_shared_feed_forward_length", one * facts.number("expert_shared_count", 1))

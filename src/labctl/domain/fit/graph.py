@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from labctl.domain.fit import arena
 from labctl.domain.fit.arena import Step
 from labctl.domain.fit.cache import cells, physical_batch, rounded, streams
-from labctl.domain.fit.terms import Layer, ModelShape, Use
+from labctl.domain.fit.terms import Cache, Layer, ModelShape, Use
 
 _FLOAT = 4
 _INDEX = 8
+_REPEATS = 4  # after so many equal blocks the buffer grows no more
 PIPELINE_COPIES = 4
 """How many batches are under way at once where layers are dealt out to several GPUs."""
 
@@ -69,14 +70,15 @@ def compute_bytes(shape: ModelShape, use: Use, part: Part) -> int:
     tokens = rounded(physical_batch(use), max(1, use.sequences))
     graph = _Graph(shape, use, tokens)
     widest_v = max((layer.cache.v_width for layer in part.layers), default=0)
-    for held in sorted({cells(layer.cache, use) for layer in part.layers} - {0}):
-        graph.feed(f"mask{held}", held * tokens * (2 if use.flash_attention else 4), part.copies)
+    for name, size in sorted(_masks(part.layers, use, tokens).items()):
+        graph.feed(name, size, part.copies)
         if not use.flash_attention:  # transposed values are stored one by one, each with its place
-            graph.feed(f"places{held}", tokens * widest_v * _INDEX, part.copies)
+            graph.feed(f"places of {name}", tokens * widest_v * _INDEX, part.copies)
     state = _embed(graph) if part.embeds else _receive(graph, part.copies)
-    for number, layer in enumerate(part.layers):
+    blocks = _telling(part.layers)
+    for number, layer in enumerate(blocks):
         graph.block = number + 1
-        last = part.heads and number == len(part.layers) - 1
+        last = part.heads and number == len(blocks) - 1
         state = _mix(graph, layer, state, narrow=last)
         state = _feed_forward(graph, layer, state)
     if part.heads:
@@ -86,11 +88,29 @@ def compute_bytes(shape: ModelShape, use: Use, part: Part) -> int:
     return arena.peak(graph.inputs, graph.steps)
 
 
+def _telling(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the blocks that can make a difference: places repeat after the first few of a kind."""
+    seen: dict[tuple[Cache, bool], int] = {}
+    found = []
+    for number, layer in enumerate(layers):
+        kind = (layer.cache, layer.expert_bytes > 0)
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] <= _REPEATS or number == len(layers) - 1:
+            found.append(layer)
+    return found
+
+
 def mask_bytes(shape: ModelShape, use: Use) -> int:
-    """Return the bytes of the masks of all layers, one for each size of cache."""
+    """Return the bytes of the masks of all layers."""
     tokens = rounded(physical_batch(use), max(1, use.sequences))
-    sizes = {cells(layer.cache, use) for layer in shape.layers}
-    return sum(sizes) * tokens * (2 if use.flash_attention else 4)
+    return sum(_masks(shape.layers, use, tokens).values())
+
+
+def _masks(layers: Sequence[Layer], use: Use, tokens: int) -> dict[str, int]:
+    """Return the bytes of each mask: one for all layers that look at everything, one for windows."""
+    element = 2 if use.flash_attention else 4
+    kinds = {layer.cache.growth: cells(layer.cache, use) for layer in layers}
+    return {f"mask {kind}": held * tokens * element for kind, held in kinds.items() if held}
 
 
 def _embed(graph: _Graph) -> str:
@@ -118,14 +138,13 @@ def _receive(graph: _Graph, copies: int) -> str:
 def _mix(graph: _Graph, layer: Layer, state: str, *, narrow: bool) -> str:
     """Add attention, a recurrent layer, or both side by side; return what the feed-forward part gets."""
     width = graph.shape.width
-    outs = []
-    norm = graph.add("mix norm", width, state)
-    if layer.cache.growth in ("full", "window"):
-        outs.append(_attend(graph, layer, norm))
-    if layer.cache.inner_width:
-        outs.append(_recur(graph, layer, norm))
-    if not outs:
+    attends, recurs = layer.cache.growth in ("full", "window"), layer.cache.inner_width > 0
+    if not attends and not recurs:
         return state
+    norm = graph.add("mix norm", width, state)
+    outs = [_attend(graph, layer, norm)] if attends else []
+    if recurs:
+        outs.append(_recur(graph, layer, norm))
     out = outs[0] if len(outs) == 1 else graph.add("joined", width, *outs, over=outs[0])
     if narrow:  # only the last token of each sequence goes on
         graph.tokens = max(1, graph.use.sequences)
@@ -138,7 +157,7 @@ def _attend(graph: _Graph, layer: Layer, norm: str) -> str:
     compressed = cache.v_width == 0
     queries = shape.heads * (cache.k_width if compressed else shape.head_size)
     held = cells(cache, use)
-    mask = f"mask{held}"
+    mask = f"mask {cache.growth}"
     q = graph.add("q", queries, norm)
     v = graph.add("v", cache.v_width, norm)
     k = graph.add("k", cache.k_width, norm)
@@ -172,7 +191,8 @@ def _recur(graph: _Graph, layer: Layer, norm: str) -> str:
     kept = graph.add("window", inner, both)
     convolved = graph.add("convolved", inner, kept)
     steps = graph.add("time steps", inner, convolved)
-    scanned = graph.add_bytes("scanned", graph.tokens * inner * _FLOAT + state, convolved, steps)
+    copy = graph.add_bytes("state", state if layer.cache.copies_state else 0)
+    scanned = graph.add_bytes("scanned", graph.tokens * inner * _FLOAT + state, convolved, steps, copy)
     gate = graph.add("gate", inner, both)
     skipped = graph.add("skipped", inner, convolved)
     joined = graph.add("scan sum", inner, scanned, skipped, over=skipped)
@@ -187,12 +207,19 @@ def _feed_forward(graph: _Graph, layer: Layer, state: str) -> str:
     norm = graph.add("ff norm", shape.width, state)
     if layer.expert_bytes and shape.experts_used:
         out = _experts(graph, norm)
+        if shape.shared_ff:
+            shared = _gated(graph, norm, shape.shared_ff)
+            out = graph.add("experts sum", shape.width, out, shared, over=out)
     else:
-        gate = graph.add("ff gate", shape.largest_ff, norm)
-        up = graph.add("ff up", shape.largest_ff, norm)
-        both = graph.add("ff act", shape.largest_ff, gate, up)
-        out = graph.add("ff down", shape.width, both)
+        out = _gated(graph, norm, shape.largest_ff)
     return graph.add("out", shape.width, out, state, over=out)
+
+
+def _gated(graph: _Graph, norm: str, wide: int) -> str:
+    gate = graph.add("ff gate", wide, norm)
+    up = graph.add("ff up", wide, norm)
+    both = graph.add("ff act", wide, gate, up)
+    return graph.add("ff down", graph.shape.width, both)
 
 
 def _experts(graph: _Graph, norm: str) -> str:

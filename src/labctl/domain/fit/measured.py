@@ -1,8 +1,13 @@
 """What an engine really took, and how far off the estimate was.
 
-An engine says what it allocated, device by device. What it says replaces the estimate of the same model in
-the same use by the same build: weights, cache and compute buffers as measured; what no line tells of (the
-driver's own context) stays as estimated.
+An engine says what it allocated, part by part and device by device (``BUFFERS``), where its build and its
+verbosity print that; a driver knows what each process holds of a card as a whole (``PROCESS``, its own
+context included). Either takes the place of the estimate of the same model in the same use by the same
+build. Where only the whole is known, the difference to the parts as estimated is shown as overhead, or taken
+off what was estimated for computing and caching.
+
+The error is that of what was measured: on the devices that it tells of, with the context only where that was
+measured, too.
 """
 
 from __future__ import annotations
@@ -11,6 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from labctl.domain.fit.terms import Estimate, Share
+
+BUFFERS = ("weights", "cache", "compute")
+PROCESS = "process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,44 +43,45 @@ class Measured:
         return int(self.loaded_bytes / self.load_s)
 
 
-def total(estimate: Estimate) -> int:
-    """Return the bytes that an estimate counts of all devices, of what can be measured."""
-    return sum(share.total - share.overhead for share in estimate.shares)
+def _comparable(share: Share, parts: Mapping[str, int]) -> int:
+    return share.total if PROCESS in parts else share.total - share.overhead
 
 
-def measured_total(measured: Measured) -> int:
-    """Return the bytes that were measured."""
-    return sum(size for parts in measured.shares.values() for size in parts.values())
+def compared(estimate: Estimate, measured: Measured) -> tuple[int, int]:
+    """Return what was estimated and what was measured of the same things, in bytes."""
+    known = {share.device: share for share in estimate.shares}
+    guess = sum(_comparable(known.get(name, Share(name)), parts) for name, parts in measured.shares.items())
+    return guess, sum(size for parts in measured.shares.values() for size in parts.values())
 
 
 def error_percent(estimate: Estimate, measured: Measured) -> float | None:
     """Return how far the estimate was above (+) or below (-) what was measured, in percent of that."""
-    real = measured_total(measured)
-    return None if real == 0 else (total(estimate) - real) * 100 / real
+    guess, real = compared(estimate, measured)
+    return None if real == 0 else (guess - real) * 100 / real
 
 
 def corrected(estimate: Estimate, measured: Measured) -> Estimate:
-    """Return the estimate with the parts that were measured as they were measured."""
+    """Return the estimate with what was measured as it was measured."""
     if not measured.shares:
         return estimate
     known = {share.device: share for share in estimate.shares}
     names = [*known, *(name for name in measured.shares if name not in known)]
-    shares = []
-    for name in names:
-        share, parts = known.get(name, Share(name)), measured.shares.get(name)
-        if parts is None:
-            shares.append(share)
-            continue
-        shares.append(
-            replace(
-                share,
-                weights=parts.get("weights", 0),
-                cache=parts.get("cache", 0),
-                compute=parts.get("compute", 0),
-                # What the engine says is of the whole process: projector and draft are in it.
-                projector=0,
-                draft=0,
-            )
-        )
+    shares = (_fixed(known.get(name, Share(name)), measured.shares.get(name)) for name in names)
     note = f"as measured on {measured.host} at {measured.when}"
     return replace(estimate, shares=tuple(shares), notes=(*estimate.notes, note))
+
+
+def _fixed(share: Share, parts: Mapping[str, int] | None) -> Share:
+    if parts is None:
+        return share
+    if PROCESS in parts:
+        more = parts[PROCESS] - share.total
+        if share.overhead + more >= 0:
+            return replace(share, overhead=share.overhead + more)
+        less = -(share.overhead + more)  # more than there is of overhead: the buffers are smaller
+        compute = max(0, share.compute - less)
+        cache = max(0, share.cache - max(0, less - share.compute))
+        return replace(share, overhead=0, compute=compute, cache=cache)
+    # What the engine says is of the whole process: projector and draft are in it.
+    weights, cache, compute = (parts.get(name, 0) for name in BUFFERS)
+    return replace(share, weights=weights, cache=cache, compute=compute, projector=0, draft=0)

@@ -24,7 +24,7 @@ class Cache:
     ``full`` grows with the context, ``window`` up to ``window`` tokens, ``recurrent`` not at all: it keeps
     ``state_bytes``. ``k_width`` and ``v_width`` are elements per token: key-value heads times head size (for
     multi-head latent attention, the compressed width). ``inner_width`` is what a recurrent layer computes
-    with, in elements per token.
+    with, in elements per token; ``copies_state`` if it computes on a copy of its state (delta networks).
     """
 
     growth: Growth
@@ -33,6 +33,7 @@ class Cache:
     window: int | None = None
     state_bytes: int = 0
     inner_width: int = 0
+    copies_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class ModelShape:
 
     ``input_bytes`` is the token embedding, ``output_bytes`` the head and everything after the last block;
     with ``tied`` the head is the embedding again. ``experts_used`` of ``experts`` run for each token (0: no
-    experts). ``largest_ff`` is the widest feed-forward activation. ``extra_bytes`` belongs to no block.
+    experts). ``largest_ff`` is the widest feed-forward activation, ``shared_ff`` that of experts which always
+    run beside the routed ones. ``extra_bytes`` belongs to no block.
     """
 
     architecture: str
@@ -68,6 +70,7 @@ class ModelShape:
     experts_used: int = 0
     extra_bytes: int = 0
     file_bytes: int = 0
+    shared_ff: int = 0
 
     @property
     def weight_bytes(self) -> int:

@@ -57,8 +57,8 @@ def _title(name: str, parts: Sequence[Device]) -> str:
 
 
 def gib(size: int) -> str:
-    """Return a size in bytes as GiB with one decimal."""
-    return f"{size / GIB:.1f}"
+    """Return a size in bytes as GiB with one decimal, or three where it would be nothing with one."""
+    return f"{size / GIB:.3f}" if 0 < size < GIB // 20 else f"{size / GIB:.1f}"
 
 
 def names(running: Sequence[Estimate]) -> str:

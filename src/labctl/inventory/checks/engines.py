@@ -182,7 +182,7 @@ def options(rack: Rack) -> Iterator[Finding]:
     for at, host, wanted in _each(rack):
         model = None
         if isinstance(wanted, Engine):
-            model = next((one for one in rack.models if wanted.model in (one.id, *one.aliases)), None)
+            model = rack.models_by_name().get(wanted.model)
             yield from _of_format(at, wanted, model)
         match wanted:
             case LlamaServer():

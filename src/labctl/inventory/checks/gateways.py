@@ -1,7 +1,8 @@
 """Gateways and vector stores: do they have something to serve, and whose data lies in whose hands?
 
-Keys, and who must have one, are checked with those of all other servers (``engines``). A gateway that is told whose models to serve must reach them; one for the whole rack leaves out what it cannot
-reach, and says so in its configuration, but must have something left.
+Keys, and who must have one, are checked with those of all other servers (``engines``). A gateway that is told
+whose models to serve must reach them; one for the whole rack leaves out what it cannot reach, and says so in
+its configuration, but must have something left.
 """
 
 from __future__ import annotations

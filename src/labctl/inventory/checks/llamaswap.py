@@ -7,7 +7,6 @@ everything that its reader refuses is refused here, and so is what it takes in s
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -52,7 +51,6 @@ def llama_swaps(rack: Rack) -> Iterator[Finding]:
             yield from _router(here, swap, mine)
             yield from _ports(here, rack, host, swap)
             yield from _times(here, rack, host, swap)
-            yield from _key(here, swap)
             yield from swap_peers.peers(here, rack, host, swap)
             yield from settings(here, swap, mine, swap_peers.askable(rack, mine, others))
 
@@ -97,18 +95,6 @@ def _engines(at: Where, swap: LlamaSwap) -> Iterator[Finding]:
                     "does not say where it listens, so llama-swap could not reach it",
                     'put ${PORT} where its port goes, such as "--port", "${PORT}"',
                 )
-        if not ipaddress.ip_address(engine.listen).is_loopback:
-            yield Finding(
-                (*here, "listen"),
-                "only llama-swap asks it, on loopback",
-                "say `listen` of the LlamaSwap instead",
-            )
-        if isinstance(engine, Engine) and engine.api_key is not None:
-            yield Finding(
-                (*here, "api_key"),
-                "clients show llama-swap's key, which the engine would refuse",
-                "say `api_key` of the LlamaSwap instead",
-            )
         if "user" in engine.model_fields_set and engine.user != swap.user:
             yield Finding(
                 (*here, "user"), f"llama-swap starts it as {swap.user}", "say `user` of the LlamaSwap"
@@ -221,12 +207,3 @@ def _times(at: Where, rack: Rack, host: Host, swap: LlamaSwap) -> Iterator[Findi
                     f"stops a model after {allowed} s, but {one.id} takes {needed} s to load {why}",
                     f'at least "{needed}s", or leave it out',
                 )
-
-
-def _key(at: Where, swap: LlamaSwap) -> Iterator[Finding]:
-    if swap.api_key is None and not ipaddress.ip_address(swap.listen).is_loopback:
-        yield Finding(
-            (*at, "api_key"),
-            f"is missing: it listens on {swap.listen}, where anybody could ask it",
-            'add api_key=Secret(file="keys/NAME"), or listen on "127.0.0.1"',
-        )

@@ -12,7 +12,7 @@ from labctl.inventory.services import Engine, Ollama, each_engine
 
 def services(rack: Rack) -> Iterator[Finding]:
     """Yield services of one name, and models and cards that they name and nobody has."""
-    models = [name for model in rack.models for name in (model.id, *model.aliases)]
+    models = rack.models_by_name()
     for at, host in each_host(rack):
         yield from twice(
             ((*at, "services", index, "name"), service.name, "another service of this host")

@@ -10,5 +10,6 @@ elif [ -e "$1" ]; then
 else
   echo 'kind absent'
 fi
+[ ! -r /sys/module/nvidia/version ] || printf 'driver %s\n' "$(head -n 1 /sys/module/nvidia/version)"
 [ ! -r "$1/.labctl-build" ] || printf 'digest %s\n' "$(head -n 1 -- "$1/.labctl-build")"
 exit 0

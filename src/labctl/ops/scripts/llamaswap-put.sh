@@ -28,4 +28,5 @@ until grep -q 'llama-swap listening' "$work/out"; do
   sleep 0.05
 done
 note_stale "$note"
+systemctl show -p InvocationID --value -- "${note##*/}" >"$note"
 commit "$dest"

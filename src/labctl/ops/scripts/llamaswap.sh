@@ -1,5 +1,5 @@
 # llamaswap.sh look UNIT NOTE URL KEYFILE: which models it lists and which are loaded; never fails.
-# llamaswap.sh serve UNIT NOTE URL KEYFILE ACT RESTARTNOTE SECONDS, expectations as JSON on stdin: ACT is reload,
+# llamaswap.sh serve UNIT NOTE URL KEYFILE ACT SECONDS, expectations as JSON on stdin: ACT is reload,
 # restart or ""; then what it serves is read back and compared. The key is read from KEYFILE here, so it is on no
 # command line.
 verb=$1 unit=$2 note=$3
@@ -78,13 +78,11 @@ while True:
 case $verb in
   look)
     printf 'active %s\n' "$(systemctl show -p ActiveState --value -- "$unit" 2>/dev/null)"
-    [ ! -e "$note" ] || printf 'owed reload\n'
+    [ ! -s "$note" ] || [ "$(cat -- "$note")" != "$(systemctl show -p InvocationID --value -- "$unit")" ] || printf 'owed reload\n'
     /usr/bin/python3 -IS -c "$program" look "$unit" "$4" "$5" 2>/dev/null || true
     ;;
   serve)
-    [ "$6" != restart ] || systemctl reset-failed -- "$unit" 2>/dev/null || true
-    /usr/bin/python3 -IS -c "$program" serve "$unit" "$4" "$5" "$6" "$8"
+    /usr/bin/python3 -IS -c "$program" serve "$unit" "$4" "$5" "$6" "$7"
     rm -f -- "$note"
-    [ "$6" != restart ] || rm -f -- "$7"
     ;;
 esac

@@ -22,7 +22,7 @@ def ollama(rack: Rack, host: Host, wanted: Ollama, *, port: str, unit: str) -> L
     """Return how Ollama is started."""
     program = places.program(rack, host, wanted)
     env = {
-        "OLLAMA_HOST": f"{f'[{wanted.listen}]' if ':' in wanted.listen else wanted.listen}:{port}",
+        "OLLAMA_HOST": address(wanted, port),
         "OLLAMA_MODELS": f"/var/lib/labctl-{unit}/models",
         "OLLAMA_NOPRUNE": "1",
         "OLLAMA_NO_CLOUD": "1",
@@ -39,6 +39,11 @@ def ollama(rack: Rack, host: Host, wanted: Ollama, *, port: str, unit: str) -> L
     )
     reads = (program, *(model.main for model in models))
     return Launch((program, "serve"), {**env, **visible(host, wanted)}, reads, files=files)
+
+
+def address(wanted: Ollama, port: str) -> str:
+    """Return address and port as Ollama and its client take them."""
+    return f"{f'[{wanted.listen}]' if ':' in wanted.listen else wanted.listen}:{port}"
 
 
 def _value(value: object) -> str:

@@ -5,6 +5,9 @@ inside of the nodes' units, on every host. Traffic between cards must take the p
 so both sides name its interface to NCCL, Gloo and PyTorch. Interfaces may be called differently on each host,
 and vLLM copies its own environment to all workers (vllm/ray/ray_env.py; newer versions copy all of it). So
 what belongs to one host or one unit is named in the file by which vLLM leaves variables behind.
+
+Ray asks for a token where the cluster has one, and for none where it has not. Both are said outright, because
+Ray's own choice is about to change (2.61 asks unless told otherwise).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from labctl.domain.problem import LabctlError
 from labctl.inventory import Host, PrivateNet, Rack, RayCluster, Vllm
 from labctl.inventory.clusters import RAY_NAME, find_cluster, find_host
+from labctl.render.credentials import Credential
 from labctl.render.engines.terms import ConfigFile
 
 # Ray's sessions, and sockets between vLLM and workers on the head: units with a /tmp of their own share it.
@@ -60,8 +64,8 @@ def network(host: Host) -> dict[str, str]:
     }
 
 
-def driver(rack: Rack, host: Host, engine: Vllm) -> dict[str, str]:
-    """Return the environment of a vLLM that runs on a cluster.
+def driver(rack: Rack, host: Host, engine: Vllm, unit: str) -> tuple[dict[str, str], tuple[Credential, ...]]:
+    """Return the environment and the secrets of a vLLM that runs on a cluster, in the service ``unit``.
 
     Raises:
         LabctlError: there is no such cluster, or a host of it has no private network.
@@ -69,12 +73,28 @@ def driver(rack: Rack, host: Host, engine: Vllm) -> dict[str, str]:
     cluster = find_cluster(rack, engine.cluster)
     if cluster is None:
         raise LabctlError(f"the rack has no cluster called {engine.cluster}", host=host.name)
-    return {
+    secrets = token(cluster, unit)
+    environment = {
         **network(host),
+        **authentication(secrets),
         "RAY_ADDRESS": head_address(rack, cluster),
         "VLLM_CONFIG_ROOT": CONFIG_ROOT,
         "VLLM_RPC_BASE_PATH": HOME,
     }
+    return environment, secrets
+
+
+def token(cluster: RayCluster, unit: str) -> tuple[Credential, ...]:
+    """Return the cluster's token as a secret of the service ``unit``, if there is one."""
+    return () if cluster.token is None else (Credential(unit, "ray-token", cluster.token),)
+
+
+def authentication(secrets: Iterable[Credential]) -> dict[str, str]:
+    """Return the environment by which Ray finds its token among the secrets of a unit, or does without."""
+    for one in secrets:
+        if one.name == "ray-token":
+            return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": one.inside}
+    return {"RAY_AUTH_MODE": "disabled"}
 
 
 def left_behind(environment: Mapping[str, str] | Iterable[str]) -> ConfigFile:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 
 from labctl.inventory.services import Engine, Program
 from labctl.render.credentials import Credential
@@ -47,13 +48,15 @@ def options(engine: Program, *leave: str) -> Iterator[tuple[str, object]]:
 
     Only the fields of the engine's own class are its options; the others are labctl's.
     """
-    for name in type(engine).model_fields:
-        if name in Engine.model_fields or name in ("kind", *leave):
-            continue
+    for name in _own(type(engine)):
         value = getattr(engine, name)
-        if value is None or value in ((), {}):
-            continue
-        yield name, value
+        if value is not None and value not in ((), {}) and name not in leave:
+            yield name, value
+
+
+@cache
+def _own(kind: type[Program]) -> tuple[str, ...]:
+    return tuple(name for name in kind.model_fields if name not in Engine.model_fields and name != "kind")
 
 
 def word(value: object) -> str:

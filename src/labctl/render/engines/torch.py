@@ -69,13 +69,14 @@ def vllm(rack: Rack, host: Host, engine: Vllm, *, port: str, unit: str) -> Launc
     if engine.enable_sleep_mode:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # without it there is no way to ask for sleep
     files: tuple[ConfigFile, ...] = ()
-    if engine.cluster is not None:
-        argv += ["--distributed-executor-backend", "ray"]
-        env |= ray.driver(rack, host, engine)
-        files = (ray.left_behind(env),)
     secrets: tuple[Credential, ...] = ()
     if engine.api_key is not None:
         secrets = (Credential(unit, "env", engine.api_key, "VLLM_API_KEY={secret}\n", environment=True),)
+    if engine.cluster is not None:
+        argv += ["--distributed-executor-backend", "ray"]
+        joined, token = ray.driver(rack, host, engine, unit)
+        env, secrets = env | joined, (*secrets, *token)
+        files = (ray.left_behind(env),)
     return Launch((*argv, *engine.extra_args), env, tuple(reads), secrets, files)
 
 

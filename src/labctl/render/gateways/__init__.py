@@ -9,6 +9,7 @@ model costs more than it tells.
 from __future__ import annotations
 
 from labctl.inventory import Bifrost, Host, LiteLlm, Olla, PgVector, Rack
+from labctl.inventory.remembered import remembered
 from labctl.inventory.services import Program
 from labctl.render.engines.terms import Launch
 from labctl.render.gateways import bifrost, litellm, olla, pgvector
@@ -20,6 +21,7 @@ __all__ = ["FOLDERS", "launch"]
 FOLDERS = tuple(f"{FOLDER}/{kind}" for kind in ("bifrost", "litellm", "olla", "pgvector"))
 
 
+@remembered(8)
 def launch(rack: Rack, host: Host, wanted: Program) -> Launch:
     """Return how a gateway or a PgVector of ``host`` is started.
 

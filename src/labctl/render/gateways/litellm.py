@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
 from labctl.inventory import Host, LiteLlm, Rack
 from labctl.inventory.coldstart import cold_start
 from labctl.inventory.endpoints import Served
@@ -55,8 +53,7 @@ def config(rack: Rack, host: Host, gateway: LiteLlm) -> str:
             "disable_spend_logs": True,
         },
     }
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
-    return with_reasons(text, found.left_out)
+    return with_reasons(document, found.left_out)
 
 
 def _entry(upstream: Upstream, served: Served) -> dict[str, Any]:

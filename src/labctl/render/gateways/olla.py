@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
 from labctl.inventory import Host, Olla, Rack
 from labctl.inventory.services import Ollama
 from labctl.inventory.upstreams import Upstream, models_of, reach
@@ -83,8 +81,7 @@ def config(rack: Rack, host: Host, gateway: Olla) -> str:
         "dashboard": {"enabled": False},
         "logging": {"level": "warn", "format": "json", "output": "stdout"},
     }
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
-    return with_reasons(text, found.left_out)
+    return with_reasons(document, found.left_out)
 
 
 def _endpoint(gateway: Olla, upstream: Upstream) -> dict[str, Any]:

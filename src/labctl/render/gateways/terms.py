@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from labctl.inventory.services import Gateway
 from labctl.inventory.upstreams import LeftOut, Upstream
 from labctl.render import HEADER
 from labctl.render.credentials import Credential
+from labctl.render.llamaswap.words import document
 
 FOLDER = "/etc/labctl"
 # Asked for by nobody, but some programs insist on a key.
@@ -50,10 +52,10 @@ def own_key(gateway: Gateway, prefix: str = "") -> list[Credential]:
     return [Credential(gateway.name, "own", gateway.api_key, form, environment=True)]
 
 
-def with_reasons(text: str, left_out: Sequence[LeftOut]) -> str:
+def with_reasons(wanted: Mapping[str, Any], left_out: Sequence[LeftOut]) -> str:
     """Return a YAML document below the header and a line for each service that is left out."""
     lines = [HEADER, *(f"# Left out: {one}" for one in left_out)]
-    return "\n".join(lines) + "\n" + text
+    return "\n".join(lines) + "\n" + document(wanted)
 
 
 def mark(content: str) -> str:

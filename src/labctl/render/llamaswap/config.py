@@ -21,6 +21,7 @@ from typing import Any
 from labctl.inventory import Host, LlamaSwap, Rack, Vllm
 from labctl.inventory.checks.llamaswap import WRAPPER
 from labctl.inventory.checks.swap_settings import MARK
+from labctl.inventory.remembered import remembered
 from labctl.inventory.services import Command, Swappable, Swapped
 from labctl.inventory.swapping import (
     WAKE_S,
@@ -49,19 +50,25 @@ _CONNECT_S = 30
 class Config:
     """A configuration and what goes with it.
 
-    ``trial`` is the same without what would act (preloads, the store, looking at cards), for trying it out.
     ``listed`` is what ``/v1/models`` must show, ``commands`` what ``/running`` may show, with the macro of
-    the port. ``launches`` are how its engines are started.
+    the port. ``launches`` are how its engines are started. ``sleeps``: an engine may outlive its turns, and
+    would outlive a reload, too.
     """
 
     path: str
     text: str
-    trial: str
     digest: str
     listed: tuple[str, ...]
     commands: Mapping[str, str]
     secrets: tuple[Credential, ...]
     launches: tuple[Launch, ...]
+    sleeps: bool
+    values: Mapping[str, Any]
+
+    @property
+    def trial(self) -> str:
+        """Return the same configuration without what would act, and with what makes its start be told."""
+        return document(_trial(self.values))
 
     @property
     def files(self) -> tuple[ConfigFile, ...]:
@@ -69,6 +76,7 @@ class Config:
         return tuple(file for one in self.launches for file in one.files)
 
 
+@remembered(4)
 def config(rack: Rack, host: Host, swap: LlamaSwap) -> Config:
     """Return the configuration of a llama-swap of ``host``.
 
@@ -91,12 +99,13 @@ def config(rack: Rack, host: Host, swap: LlamaSwap) -> Config:
     return Config(
         f"{FOLDER}/{swap.name}.yaml",
         f"{head}{document(wanted)}",
-        document(_trial(wanted)),
         digest,
         _listed(rack, swap, mine, others),
         {name: model["cmd"] for name, model in models.items()},
         _secrets(swap, others),
         tuple(starts),
+        any(one.sleep for one in swap.models),
+        wanted,
     )
 
 
@@ -223,7 +232,6 @@ def _secrets(swap: LlamaSwap, others: tuple[Peer, ...]) -> tuple[Credential, ...
 
 
 def _trial(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration without what would act, and with what makes its start be told."""
     quiet = {name: value for name, value in wanted.items() if name not in ("hooks", "store")}
     return {**quiet, "performance": {"disabled": True}, "logToStdout": "proxy", "logLevel": "info"}
 

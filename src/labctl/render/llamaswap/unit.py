@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from labctl.inventory import Host, LlamaSwap, Rack
 from labctl.render import places, units
+from labctl.render.cluster import shared
 from labctl.render.llamaswap.config import config
 
 
@@ -30,9 +31,11 @@ def llama_swap(rack: Rack, host: Host, wanted: LlamaSwap) -> units.Unit:
         jit=True,
         lock_memory=True,
         secrets=made.secrets,
+        files=made.files,
         before=tuple(dict.fromkeys(step for start in made.launches for step in start.before)),
         marks=places.marks(rack, host, wanted),
         reloads=True,
+        settings=shared(wanted),
     )
     return units.unit(wanted, f"llama-swap {wanted.name}", argv, sandbox)
 

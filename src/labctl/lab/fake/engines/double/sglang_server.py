@@ -38,7 +38,7 @@ class Sglang:
         self.keys: tuple[str, ...] = (asked.api_key,) if asked.api_key else ()
         self.capacity = asked.max_total_tokens or 4 * (asked.context_length or 4096)
         self.metrics = SglangMetrics(self.names[0], self.capacity)
-        arguments = ["--parallel", "4"]
+        arguments = ["--alias", self.names[0], "--parallel", "4"]
         arguments += ["--ctx-size", str(4 * asked.context_length)] if asked.context_length else []
         arguments += ["--embedding"] if asked.is_embedding else []
         self.child = Child(file, arguments)

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class Vllm:
         self.metrics = VllmMetrics(names[0])
         self._awake = threading.Event()
         length = vllm_flags.tokens(asked.max_model_len)
-        arguments = ["--parallel", str(min(asked.max_num_seqs or 4, 4))]
+        # Whatever name a request used, answers bear the first one.
+        arguments = ["--alias", names[0], "--parallel", str(min(asked.max_num_seqs or 4, 4))]
         arguments += ["--ctx-size", str(length * min(asked.max_num_seqs or 4, 4))] if length else []
         arguments += ["--embedding"] if asked.runner == "pooling" else []
         self.child = Child(file, arguments)
@@ -160,8 +162,9 @@ def run(asked: argparse.Namespace) -> int:
     try:
         engine = Vllm(asked, file)
         if asked.distributed_executor_backend == "ray":
-            places = ranks.claim(wanted)
+            places, until_one_dies = ranks.claim(wanted)
             say(f"(EngineCore) INFO {wanted} ranks on {', '.join(places)}")
+            threading.Thread(target=_watch, args=(engine, until_one_dies), daemon=True).start()
     except (LoadError, ValueError) as error:
         say(f"RuntimeError: Engine core initialization failed. {error}")
         return 1
@@ -175,6 +178,12 @@ def run(asked: argparse.Namespace) -> int:
         return 1
     finally:
         engine.child.stop()
+
+
+def _watch(engine: Vllm, until_one_dies: Callable[[], str]) -> None:
+    """End the engine, as vLLM does, when a rank is lost."""
+    say(f"(EngineCore) ERROR EngineDeadError: {until_one_dies()}")
+    engine.child.kill()
 
 
 def main() -> int:

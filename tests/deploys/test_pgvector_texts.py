@@ -9,7 +9,7 @@ import hmac
 import pytest
 
 from labctl.domain import pgvector
-from labctl.domain.scram import ITERATIONS, keys, verifier
+from labctl.render.scram import ITERATIONS, keys, verifier
 
 
 def test_the_keys_are_those_of_the_standard_s_example() -> None:
