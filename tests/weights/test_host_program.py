@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import mmap
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from labctl.weights.host.door import Door
 from labctl.weights.host.incoming import HostFault
 from labctl.weights.host.shelf import Held, Server, Shelf
 
-CONTENT = os.urandom(2 * parts.MIB + 99)
+CONTENT = random.Random(0).randbytes(2 * parts.MIB + 99)  # the same for every worker of pytest-xdist
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 KEY = "k" * 64
 

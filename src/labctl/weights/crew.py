@@ -77,7 +77,9 @@ class Crew:
             for line in talk.lines():
                 if line.strip():
                     self._news.put(Heard(host, self._understood(line)))
-            self._end(host, Failure("ended", "it ended"))
+            self._end(
+                host, Failure("connection-lost", "labctl's program ended there", "run it again; it resumes")
+            )
         except HostError as error:
             self._end(host, error.failure)
         except BaseException as bug:
