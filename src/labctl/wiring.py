@@ -11,15 +11,17 @@ import getpass
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from labctl.domain.problem import LabctlError
-from labctl.ports import Clock, Remote, Talker
+from labctl.ports import Clock, Ranges, Remote, Talker
 
 if TYPE_CHECKING:
     from labctl.fitting.gate import Headers
+    from labctl.fitting.shapes import Readers
     from labctl.inventory import LoadedRack, Secret
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
@@ -160,11 +162,31 @@ class _Late:
 
 def shapes(loaded: LoadedRack, *, keep: bool = True) -> Headers:
     """Return the way to read the headers of a rack's models; with ``keep``, each is read once and kept."""
-    from labctl.fitting.shapes import Shapes, readers
+    from labctl.fitting.shapes import Shapes
 
     cache = private_dir(cache_home() / "shapes") if keep else None
     ways = readers(cast(Remote, _Late(remote)), loaded.host_data)
     return Shapes(loaded.rack, ways, cache, lambda reference: secret(reference, loaded.folder))
+
+
+def readers(remote: Remote, hosts: Mapping[str, Mapping[str, Any]]) -> Readers:
+    """Return the ways to a file; ``hosts`` is connection data, as ``LoadedRack.host_data`` holds it."""
+    from labctl.adapters.file_ranges import FileRanges
+    from labctl.fitting.host_ranges import HostRanges
+    from labctl.fitting.shapes import Readers
+
+    return Readers(
+        local=FileRanges,
+        web=_web_ranges,
+        host=lambda host, path: HostRanges(remote, host, hosts[host], path),
+    )
+
+
+def _web_ranges(url: str, token: str | None) -> AbstractContextManager[Ranges]:
+    # Only now: the library takes 13 MB, and most models are read on hosts or were read before.
+    from labctl.adapters.http_ranges import HttpRanges
+
+    return HttpRanges(url, token=token)
 
 
 def secret(reference: Secret, folder: Path) -> str:

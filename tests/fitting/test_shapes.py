@@ -14,6 +14,7 @@ import made_gguf as made
 import pytest
 from range_server import Served, serving
 
+from labctl import wiring
 from labctl.adapters.file_ranges import FileRanges
 from labctl.adapters.gguf_header import read_header
 from labctl.domain.failures import Failure, HostError
@@ -89,7 +90,7 @@ class World:
             self.tokens.append(secret)
             return "hf_secret"
 
-        ways = shapes.readers(self.hosts, {"box": {}})
+        ways = wiring.readers(self.hosts, {"box": {}})
         return Shapes(Rack(name="lab", hosts=(), mirror=mirror), ways, self.cache, token)
 
 

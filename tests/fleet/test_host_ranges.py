@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from loopback import Lan
 
+from labctl import wiring
 from labctl.adapters.ssh import SshRemote
 from labctl.domain.problem import LabctlError
 from labctl.fitting.host_ranges import HostRanges
-from labctl.fitting.shapes import readers
 
 
 def test_pieces_come_through_whole_and_are_read_as_root(lan: Lan, tmp_path: Path) -> None:
     content = os.urandom(5 * 1024**2)
     path = tmp_path / "a model's $(id).gguf"
     path.write_bytes(content)
-    source = readers(SshRemote(), {"box": lan.start()}).host("box", str(path))
+    source = wiring.readers(SshRemote(), {"box": lan.start()}).host("box", str(path))
     assert source.size == len(content)
     assert source.read(100, 4 * 1024**2) == content[100 : 100 + 4 * 1024**2]
     assert source.read(len(content) - 3, 1000) == content[-3:]

@@ -24,19 +24,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labctl.adapters.file_ranges import FileRanges
 from labctl.adapters.gguf_header import read_header
-from labctl.adapters.http_ranges import HttpRanges
 from labctl.domain.fit import config_shape, gguf_shape
 from labctl.domain.fit.terms import Cache, Layer, ModelShape
 from labctl.domain.problem import LabctlError, Problem
-from labctl.fitting.host_ranges import HostRanges
 from labctl.fitting.safetensors import read_json, read_tensors
 from labctl.inventory import mirrors
 from labctl.inventory.models import Model, Placed
 from labctl.inventory.rack import Rack
 from labctl.inventory.secrets import Secret
-from labctl.ports import Ranges, Remote
+from labctl.ports import Ranges
 
 FORMAT = 1
 """Changes with what a shape holds or how it is read, so that nothing older is believed."""
@@ -54,15 +51,6 @@ class Readers:
     local: Callable[[Path], Ranges]
     web: Callable[[str, str | None], AbstractContextManager[Ranges]]
     host: Callable[[str, str], Ranges]
-
-
-def readers(remote: Remote, hosts: Mapping[str, Mapping[str, Any]]) -> Readers:
-    """Return the real ways; ``hosts`` is connection data by name, as ``LoadedRack.host_data`` holds them."""
-    return Readers(
-        local=FileRanges,
-        web=lambda url, token: HttpRanges(url, token=token),
-        host=lambda host, path: HostRanges(remote, host, hosts[host], path),
-    )
 
 
 class Shapes:

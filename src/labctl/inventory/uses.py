@@ -19,6 +19,7 @@ from labctl.domain.fit.terms import GIB, MIB, ModelShape, Use
 from labctl.inventory.served import Served
 from labctl.inventory.services import LlamaServer, Ollama, Sglang, TabbyApi, Vllm
 
+_CELLS = 256
 _AUTO_SLOTS = 4
 _VLLM_SHARE = 0.9  # vLLM's own default of gpu_memory_utilization
 _SGLANG_SHARE = 0.88  # SGLang computes its own from the card; this is what it comes to on 24 GiB
@@ -79,7 +80,7 @@ def _llama_server(served: Served, shape: ModelShape, parts: Parts) -> Mapping[st
     experts = len(shape.layers) if engine.cpu_moe else engine.n_cpu_moe or 0
     return {
         "engine": "llama.cpp",
-        "context": total if unified else max(1, total // sequences),
+        "context": total if unified else _slot_tokens(total, sequences),
         "sequences": sequences,
         "unified_cache": unified,
         "cache_k": engine.cache_type_k or "f16",
@@ -166,6 +167,12 @@ def _ollama(served: Served, shape: ModelShape, parts: Parts) -> Mapping[str, Any
         "gpu_layers": None if _cards(served) else 0,
         "projector_bytes": parts.projector_bytes,
     }
+
+
+def _slot_tokens(total: int, sequences: int) -> int:
+    """Return the tokens of one slot: llama-server rounds the whole up to 256 before it deals it out."""
+    whole = -(-total // _CELLS) * _CELLS
+    return max(1, -(-whole // sequences))
 
 
 def _ollama_context(served: Served) -> int:
