@@ -63,6 +63,14 @@ def test_a_rack_of_which_no_memory_is_known_reads_no_header(desk: Desk, shelf: S
     desk.rack.write_text(rack_text(shelf, MATRIX, fields=""))
     done = desk.run("apply", "--yes")
     assert (done.code, shelf.asked) == (0, [])
+    shown = desk.run("fit")
+    assert (shown.code, shown.out.splitlines()[0], shelf.asked) == (1, "rig: not checked", [])
+    assert "note: nothing is known of its memory (no Gpu, no memory_gib), so nothing was checked" in shown.out
+
+
+def test_a_rack_that_serves_nothing_has_nothing_to_fit(desk: Desk) -> None:
+    done = desk.run("fit")
+    assert (done.code, done.out) == (0, "no host serves a model of which labctl knows anything\n")
 
 
 def test_a_header_that_cannot_be_read_is_a_warning_to_plan_and_a_refusal_to_apply(

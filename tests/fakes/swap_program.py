@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,25 @@ ThreadingHTTPServer(("127.0.0.1", port), Engine).serve_forever()
 """
 
 
-def free_ports(count: int) -> int:
-    """Return the first of some consecutive ports on loopback that nobody listens on."""
-    start = 20000 + os.getpid() * 7 % 20000
-    for first in range(start, 60000, count):
+_asked = count()
+
+
+def free_ports(wanted: int) -> int:
+    """Return the first of some consecutive ports on loopback that nobody listens on.
+
+    Each process has a hundred of its own, below those that clients get, and takes turns there.
+    """
+    own = 10_000 + os.getpid() % 220 * 100
+    turns = 100 // wanted
+    for turn in range(turns):
+        first = own + (next(_asked) + turn) % turns * wanted
         with contextlib.ExitStack() as held:
             try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                for port in range(first, first + wanted):
+                    probe = held.enter_context(socket.socket())
+                    # As servers do: connections that are only remembered take no port.
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return first

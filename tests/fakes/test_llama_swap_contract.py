@@ -172,6 +172,11 @@ REFUSED = [
         "every must be at least 5s",
     ),
     (
+        "a proxy that is no address",
+        {"models": {"m": {**MODEL, "proxy": "http://[::1"}}},
+        "model m: invalid proxy URL",
+    ),
+    (
         "words for a log that nobody knows",
         {"models": {"m": MODEL}, "logToStdout": "loud"},
         "logToStdout must be one of",

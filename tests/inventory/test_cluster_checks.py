@@ -100,6 +100,16 @@ def test_vllm_and_the_nodes_that_it_runs_on_are_one_environment(tmp_path: Path) 
     assert any("is 1.0, and the nodes of sparks run 2.0" in one.reason for one in told)
 
 
+def test_a_cluster_without_vllm_says_which_ray_it_runs(tmp_path: Path) -> None:
+    start, end = SOUND.index("services=[Vllm("), SOUND.index("),\n", SOUND.index("services=[Vllm("))
+    alone = SOUND[:start] + SOUND[end:]
+    (told,) = problems(write(tmp_path, alone))
+    assert (told.line, told.field) == (4, "clusters[0].env")
+    assert "nothing else says which Ray its nodes run" in told.reason
+    (told,) = problems(write(tmp_path, SOUND.replace('"s2"])', '"s2"], env="9.9")')))
+    assert "no Python environment with Ray called '9.9'" in told.reason
+
+
 def test_hosts_that_can_work_together_are_left_alone(tmp_path: Path) -> None:
     assert problems(write(tmp_path, SOUND)) == []
 

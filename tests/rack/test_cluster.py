@@ -37,7 +37,7 @@ def host(name, address, number, **more):
 
 rack = Rack(
     name="test", ssh=Ssh(user="admin", key="keys/operator"), mirror="file:///srv/mirror",
-    models=[Model(id="big", source="/srv/big"), Model(id="wide", source="/srv/big/model.gguf")],
+    models=[Model(id="big", source="/srv/big/model.gguf")],
     {rack}
     hosts=[{hosts}],
 )
@@ -252,7 +252,7 @@ def test_llama_server_uses_the_cards_that_another_host_lends_it_alone(
     lender = site.hosts[1].name
     rpc = f'RpcServer(name="lend", port=50052, binary="{llama.HOME}/ggml-rpc-server", cache=True)'
     wide = (
-        f'LlamaServer(name="wide", model="wide", port=8080, rpc=["{lender}"], n_gpu_layers="all", '
+        f'LlamaServer(name="wide", model="big", port=8080, rpc=["{lender}"], n_gpu_layers="all", '
         f'ctx_size=512, binary="{llama.BINARY}")'
     )
     site.declare([f"services=[{wide}]", f"services=[{rpc}]", ""])

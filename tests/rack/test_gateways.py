@@ -104,14 +104,14 @@ def test_another_password_is_set_without_a_restart_and_data_outlives_the_service
     before = served.run(pid)
 
     served.secret("vectors", "another")
-    assert served.plan("gateways")["Gateways | database rag"] == "change"
+    assert served.plan("gateways")["Vector stores | database rag"] == "change"
     assert served.apply("gateways") == 1
     assert ask(served, "select 1", password="another") == "1"
     ask(served, "select 1", status=2)
     assert served.run(pid) == before
 
     served.declare()
-    assert served.apply("services", "gateways") == 1
+    assert served.apply("services", "gateways") == 2  # the unit, and the rules of who may log in
     served.run("systemctl is-active labctl-vectors", status=4)
     served.declare(STORE)
     served.apply("services", "gateways")

@@ -212,7 +212,9 @@ def test_what_llama_swap_would_refuse_never_takes_the_place_of_what_works(trio: 
     trio.chat(trio.one, f"tiny-{trio.one.name}")
     before, config = trio.pids(), trio.run(trio.one, "sha256sum /etc/labctl/llama-swap/swap.yaml")
 
-    odd = ', Swapped(engine=Command(name="odd", argv=["/bin/x", "${PORT}"]), settings={"proxy": "http://127.0.0.1:99999"})'
+    odd = (
+        ', Swapped(engine=Command(name="odd", argv=["/bin/x", "${PORT}"]), settings={"proxy": "http://[::1"})'
+    )
     trio.declare(more=odd)
     said = trio.apply(code=1)[trio.one.name]
     assert f"{SWAP} refuses the new /etc/labctl/llama-swap/swap.yaml" in json.dumps(said)

@@ -20,6 +20,8 @@ _TONES = {True: "bold green", False: "bold red", None: "bold yellow"}
 
 def show(fits: Sequence[HostFit]) -> None:
     """Print the verdict on every host and what it rests on; sizes in GiB."""
+    if not fits:
+        printer.out("no host serves a model of which labctl knows anything")
     for place, one in enumerate(fits):
         if place:
             printer.out()
@@ -112,7 +114,7 @@ def document(fits: Iterable[HostFit]) -> dict[str, Any]:
 def _host(fit: HostFit) -> dict[str, Any]:
     return {
         "host": fit.loads.host.name,
-        "fits": fit.fits if fit.sets or fit.loads.refused else None,
+        "fits": fit.fits,
         "models": [_row(row) for row in fit.rows],
         "sets": [
             {

@@ -82,9 +82,9 @@ class HostFit:
 
     @property
     def fits(self) -> bool | None:
-        """Return whether every set fits; None where one is not known and none is over."""
+        """Return whether every set fits; None where one is not known and none is over, or nothing is."""
         found = {one.verdict.fits for one in self.sets} | ({False} if self.loads.refused else set())
-        return False if False in found else None if None in found else True
+        return False if False in found else True if found == {True} else None
 
 
 @dataclass(frozen=True, slots=True)

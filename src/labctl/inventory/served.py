@@ -47,6 +47,7 @@ from labctl.inventory.services import (
     Vllm,
     each_engine,
 )
+from labctl.inventory.swapping import model_of
 
 Where = tuple[str | int, ...]
 OneModel = LlamaServer | Vllm | Sglang | TabbyApi
@@ -149,7 +150,8 @@ def _unknown(name: str) -> str:
 
 
 def _served(rack: Rack, host: Host, engine: OneModel, path: Where) -> Served:
-    return Served(host.name, engine.name, rack.model(engine.model), engine, path, devices(rack, host, engine))
+    model = model_of(rack, engine) or rack.model(engine.model)
+    return Served(host.name, engine.name, model, engine, path, devices(rack, host, engine))
 
 
 def devices(rack: Rack, host: Host, engine: OneModel) -> tuple[Device, ...]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import gzip
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
@@ -143,7 +142,7 @@ def _lay_out(usr: Path, made: Path) -> None:
 
 
 def _run(work: Path, *argv: str) -> None:
-    environment = {**os.environ, "APT_CONFIG": str(work / "apt.conf")}
-    done = subprocess.run(argv, cwd=work, env=environment, capture_output=True, text=True, timeout=300)
+    told = ("env", f"APT_CONFIG={work}/apt.conf", *argv)
+    done = subprocess.run(told, cwd=work, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise NoLlama(f"{argv[0]} {argv[1]}: {done.stderr.strip()[-300:]}")

@@ -230,12 +230,13 @@ def _cache(facts: _Facts, number: int, parts: set[str], window: int | None) -> C
     recurrent = any(part.startswith(_RECURRENT) for part in parts)
     delta = any(part.startswith("attn_qkv.") for part in parts)
     state, inner = _state(facts, delta=delta) if recurrent else (0, 0)
+    values = facts.number("ssm.inner_size", 0) if recurrent and delta else 0
     kv_heads = facts.each("attention.head_count_kv", facts.number("attention.head_count", 0))[number]
     keys = any(part.startswith(_KEYS) for part in parts)
     fused = any(part.startswith("attn_qkv.") for part in parts) and not recurrent
     if not kv_heads or not (keys or fused):
         kept: Growth = "recurrent" if recurrent else "none"
-        return Cache(kept, state_bytes=state, inner_width=inner, copies_state=recurrent and delta)
+        return Cache(kept, state_bytes=state, inner_width=inner, delta_width=values)
     if number >= _own_caches(facts):
         return Cache("none")
     k_width, v_width = _widths(facts, kv_heads, swa=window is not None)
@@ -268,7 +269,7 @@ def _state(facts: _Facts, *, delta: bool) -> tuple[int, int]:
     """Return the bytes of a recurrent block's state for one sequence, and its inner width.
 
     As llama.cpp lays them out: what the convolution still needs, and what the recurrence has become. A state
-    space goes in at twice its inner width (and its groups'), a ``delta`` network at keys, queries and values.
+    space computes with its inner width and its groups', a ``delta`` network with queries, keys and values.
     """
     width = facts.number("embedding_length", least=1)
     if size := facts.number("wkv.head_size", 0):
@@ -285,7 +286,7 @@ def _state(facts: _Facts, *, delta: bool) -> tuple[int, int]:
         kernel = max(0, facts.number("ssm.conv_kernel", 0) - 1)
         grouped = facts.number("ssm.group_count", 0) * size
         elements = kernel * (inner + 2 * grouped) + size * inner
-        inner = inner // 2 + grouped if delta else inner + grouped
+        inner += 2 * grouped if delta else grouped
     return elements * _STATE_ELEMENT, inner
 
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 
 from labctl.domain.fit import arena
 from labctl.domain.fit.arena import Step
-from labctl.domain.fit.cache import cells, physical_batch, rounded, streams
+from labctl.domain.fit.cache import bytes_of, cells, physical_batch, rounded, streams
 from labctl.domain.fit.terms import Cache, Layer, ModelShape, Use
 
 _FLOAT = 4
 _INDEX = 8
+_KERNEL_KEEPS = 3  # tokens that the convolution of every delta network so far looks back
 _REPEATS = 4  # after so many equal blocks the buffer grows no more
 PIPELINE_COPIES = 4
 """How many batches are under way at once where layers are dealt out to several GPUs."""
@@ -153,50 +154,97 @@ def _mix(graph: _Graph, layer: Layer, state: str, *, narrow: bool) -> str:
 
 
 def _attend(graph: _Graph, layer: Layer, norm: str) -> str:
+    if layer.cache.v_width == 0:
+        return _attend_compressed(graph, layer, norm)
     shape, use, cache = graph.shape, graph.use, layer.cache
-    compressed = cache.v_width == 0
-    queries = shape.heads * (cache.k_width if compressed else shape.head_size)
-    held = cells(cache, use)
-    mask = f"mask {cache.growth}"
-    q = graph.add("q", queries, norm)
+    queries = shape.heads * shape.head_size
+    gated = any(one.cache.delta_width for one in shape.layers)  # they come with gates on their attention
+    both = graph.add("q and gate", 2 * queries, norm) if gated else norm
+    q = graph.add("q", queries, both)
     v = graph.add("v", cache.v_width, norm)
     k = graph.add("k", cache.k_width, norm)
     graph.add_bytes("store k", 0, k)
     graph.add_bytes("store v", 0, v)
-    everything = held * streams(use)
-    if use.flash_attention:
-        kinds = ((use.cache_k, cache.k_width), (use.cache_v, cache.v_width))
-        casts = [
-            graph.add_bytes(f"cast {number}", everything * wide * 2)
-            for number, (kind, wide) in enumerate(kinds)
-            if kind == "f32"
-        ]
-        mixed = graph.add("attended", queries, q, mask, *casts)
-    else:
-        scores = graph.add_bytes("scores", shape.heads * held * graph.tokens * _FLOAT, q)
-        weighed = graph.add_bytes(
-            "weighed", shape.heads * held * graph.tokens * _FLOAT, scores, mask, over=scores
-        )
-        raw = graph.add("values", queries, weighed)
-        mixed = graph.add("attended", queries, raw)
-    if compressed:
-        mixed = graph.add("expanded", shape.heads * shape.head_size, mixed)
+    everything = cells(cache, use) * streams(use)
+    kinds = ((use.cache_k, cache.k_width), (use.cache_v, cache.v_width))
+    casts = [everything * wide * 2 for kind, wide in kinds if kind == "f32" and use.flash_attention]
+    mixed = _weigh(graph, layer, q, queries, casts)
+    if gated:
+        gate = graph.add("gate", queries, both)
+        mixed = graph.add("gated", queries, mixed, gate, over=mixed)
     return graph.add("attention", shape.width, mixed)
 
 
+def _attend_compressed(graph: _Graph, layer: Layer, norm: str) -> str:
+    """Queries are made as wide as what is kept, which serves as keys and as values."""
+    shape, use, kept = graph.shape, graph.use, layer.cache.k_width
+    narrow = graph.add("q", shape.heads * shape.head_size, norm)
+    wide = graph.add("q absorbed", shape.heads * kept, narrow)
+    one = graph.add("kept", kept, norm)
+    key = graph.add("k", kept, one)
+    q = graph.add("q joined", shape.heads * kept, wide, narrow)
+    graph.add_bytes("store k", 0, key)
+    everything = cells(layer.cache, use) * streams(use)
+    copies = [everything * kept * 2] if use.cache_k == "f32" else []
+    if not use.flash_attention:
+        copies = [bytes_of(everything * kept, use.cache_k)]  # values lie transposed
+    mixed = _weigh(graph, layer, q, shape.heads * kept, copies)
+    expanded = graph.add("expanded", shape.heads * shape.head_size, mixed)
+    return graph.add("attention", shape.width, expanded)
+
+
+def _weigh(graph: _Graph, layer: Layer, q: str, queries: int, copies: Sequence[int]) -> str:
+    """Weigh values by how keys answer queries: in one step, or by way of all scores."""
+    mask = f"mask {layer.cache.growth}"
+    if graph.use.flash_attention:
+        casts = [graph.add_bytes(f"cast {number}", size) for number, size in enumerate(copies)]
+        return graph.add("attended", queries, q, mask, *casts)
+    size = graph.shape.heads * cells(layer.cache, graph.use) * graph.tokens * _FLOAT
+    scores = graph.add_bytes("scores", size, q)
+    weighed = graph.add_bytes("weighed", size, scores, mask, over=scores)
+    turned = [graph.add_bytes(f"turned {number}", size) for number, size in enumerate(copies)]
+    raw = graph.add("values", queries, weighed, *turned)
+    return graph.add("attended", queries, raw)
+
+
 def _recur(graph: _Graph, layer: Layer, norm: str) -> str:
+    if layer.cache.delta_width:
+        return _recur_delta(graph, layer, norm)
     inner = layer.cache.inner_width
     state = layer.cache.state_bytes * max(1, graph.use.sequences)
     both = graph.add("inner", 2 * inner, norm)
     kept = graph.add("window", inner, both)
     convolved = graph.add("convolved", inner, kept)
     steps = graph.add("time steps", inner, convolved)
-    copy = graph.add_bytes("state", state if layer.cache.copies_state else 0)
-    scanned = graph.add_bytes("scanned", graph.tokens * inner * _FLOAT + state, convolved, steps, copy)
+    scanned = graph.add_bytes("scanned", graph.tokens * inner * _FLOAT + state, convolved, steps)
+    others = graph.add_bytes("others' states", state - layer.cache.state_bytes)
+    graph.add_bytes("store others'", 0, others)
     gate = graph.add("gate", inner, both)
     skipped = graph.add("skipped", inner, convolved)
     joined = graph.add("scan sum", inner, scanned, skipped, over=skipped)
     gated = graph.add("gated", inner, gate, joined)
+    return graph.add("recurrent", graph.shape.width, gated)
+
+
+def _recur_delta(graph: _Graph, layer: Layer, norm: str) -> str:
+    """Queries, keys and values go through one convolution; a copy of the state is worked on."""
+    inner, values = layer.cache.inner_width, layer.cache.delta_width
+    convolution = _KERNEL_KEEPS * inner * _FLOAT
+    state = max(0, layer.cache.state_bytes - convolution) * max(1, graph.use.sequences)
+    keys = max(0, inner - values) // 2
+    qkv = graph.add("qkv", inner, norm)
+    kept = graph.add("window", inner, qkv)
+    copy = graph.add_bytes("state", state)
+    convolved = graph.add("convolved", inner, kept)
+    spread = []
+    for name in ("q", "k"):
+        one = graph.add(f"{name} norm", keys, convolved)
+        spread.append(graph.add(f"{name} spread", values, one))
+    size = graph.tokens * values * _FLOAT + state
+    scanned = graph.add_bytes("scanned", size, *spread, convolved, copy)
+    even = graph.add("even", values, scanned)
+    gate = graph.add("gate", values, norm)
+    gated = graph.add("gated", values, even, gate, over=even)
     return graph.add("recurrent", graph.shape.width, gated)
 
 

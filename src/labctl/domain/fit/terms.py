@@ -24,7 +24,7 @@ class Cache:
     ``full`` grows with the context, ``window`` up to ``window`` tokens, ``recurrent`` not at all: it keeps
     ``state_bytes``. ``k_width`` and ``v_width`` are elements per token: key-value heads times head size (for
     multi-head latent attention, the compressed width). ``inner_width`` is what a recurrent layer computes
-    with, in elements per token; ``copies_state`` if it computes on a copy of its state (delta networks).
+    with, in elements per token; ``delta_width`` that of the values in a delta network (0: it is none).
     """
 
     growth: Growth
@@ -33,7 +33,7 @@ class Cache:
     window: int | None = None
     state_bytes: int = 0
     inner_width: int = 0
-    copies_state: bool = False
+    delta_width: int = 0
 
 
 @dataclass(frozen=True, slots=True)

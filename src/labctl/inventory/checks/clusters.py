@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from labctl.inventory import clusters, profiles
 from labctl.inventory.accelerators import Gpu
+from labctl.inventory.builds import environment_of
 from labctl.inventory.checks.finding import Finding, Where, each_host, missing, twice
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
@@ -63,6 +64,17 @@ def members(rack: Rack) -> Iterator[Finding]:
                 taken[name] = f"cluster {cluster.name}"
                 found.append((path, host))
         yield from _together(cluster, found)
+        yield from _ray(at, rack, cluster)
+
+
+def _ray(at: Where, rack: Rack, cluster: RayCluster) -> Iterator[Finding]:
+    """Yield that nothing says which Ray the nodes run; of what vLLM says its own checks tell."""
+    if cluster.env is not None and environment_of(rack, cluster) is None:
+        known = [build.version for build in rack.engines if build.kind in ("ray", "vllm")]
+        yield missing((*at, "env"), "Python environment with Ray", cluster.env, known)
+    elif not any(clusters.engines_on(rack, cluster)) and environment_of(rack, cluster) is None:
+        hint = 'add one PythonEnv(kind="ray", ...) to `engines` of the rack, or say by `env` which'
+        yield Finding((*at, "env"), "no vLLM runs on it, and nothing else says which Ray its nodes run", hint)
 
 
 def _together(cluster: RayCluster, found: list[tuple[Where, Host]]) -> Iterator[Finding]:

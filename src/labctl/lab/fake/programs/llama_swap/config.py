@@ -188,7 +188,7 @@ def _resolved(raw: dict[str, Any]) -> dict[str, Any]:
             if left := unresolved(value, pid=part == "cmdStop"):
                 raise BadConfig(f"unknown macro '${{{left}}}' found in {id_}.{part}")
         try:
-            urlsplit(model["proxy"]).port  # noqa: B018 - reading it is the check
+            urlsplit(model["proxy"])
         except ValueError as error:
             raise BadConfig(f"model {id_}: invalid proxy URL: {error}") from error
         found["models"][id_] = model
