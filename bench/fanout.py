@@ -41,6 +41,7 @@ globals().update(rack.groups())
 
 
 def described(folder: Path, number: int) -> LabSpec:
+    """Return a rack of that many hosts, whose operator's key lies in ``folder``."""
     key = folder / "operator"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     addresses = [str(NETWORK[10 + index]) for index in range(number)]
@@ -56,6 +57,7 @@ def described(folder: Path, number: int) -> LabSpec:
 
 
 def inventory(lab: Lab, folder: Path, hosts: int, sha256: str) -> Path:
+    """Write a rack file for the source and that many hosts more; return its path."""
     place = folder / f"rack-{hosts}"
     (place / "keys").mkdir(parents=True)
     for suffix, mode in (("", 0o600), (".pub", 0o644)):
@@ -71,6 +73,7 @@ def inventory(lab: Lab, folder: Path, hosts: int, sha256: str) -> Path:
 
 
 def timed(rack: Path) -> tuple[float, Result]:
+    """Pull from h0 and return the seconds that it took, and how it ended."""
     loaded = load_rack(rack)
     started = time.monotonic()
     wish = Wish(places.to_pull(loaded, (), ()), source="h0")
@@ -82,6 +85,7 @@ def timed(rack: Path) -> tuple[float, Result]:
 
 
 def main() -> None:
+    """Measure, print, and fail where the promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--hosts", type=int, default=8)

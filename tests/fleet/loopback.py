@@ -80,8 +80,8 @@ class LoopbackHost(paramiko.ServerInterface):
             self.left += 1
 
     def run(self, channel: paramiko.Channel, command: str) -> None:
-        env = {"PATH": f"{self.path}:{os.environ['PATH']}", "HOME": "/", "PORT": str(self.port)}
         try:
+            env = {"PATH": f"{self.path}:{os.environ['PATH']}", "HOME": "/", "PORT": str(self.port)}
             stdin = channel.makefile("rb").read()
             done = subprocess.run(
                 ["sh", "-c", command], input=stdin, capture_output=True, env=env, check=False
