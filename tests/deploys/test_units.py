@@ -25,6 +25,7 @@ from labctl.inventory import (
     Sglang,
     TabbyApi,
     Vllm,
+    wanted,
 )
 from labctl.render import HEADER, units
 
@@ -182,12 +183,12 @@ def test_a_model_with_another_sha256_makes_another_unit() -> None:
 def test_a_model_is_fetched_only_by_its_sha256_and_only_where_it_is_read() -> None:
     pinned = Model(id="tiny", source="https://example.org/t.gguf", sha256="a" * 64, path="/srv/t.gguf")
     served = Host(name="rig", address="10.0.0.2", services=(CHAT, CHAT.model_copy(update={"name": "again"})))
-    assert units.fetched_models(Rack(name="rack", hosts=(served,), models=(pinned,)), served) == [pinned]
-    assert units.fetched_models(Rack(name="rack", hosts=(served,), models=(pinned,)), WITHOUT_GPU) == []
-    assert units.fetched_models(Rack(name="rack", hosts=(served,), models=(MODEL,)), served) == []
+    assert wanted.fetched(Rack(name="rack", hosts=(served,), models=(pinned,)), served) == (pinned,)
+    assert wanted.fetched(Rack(name="rack", hosts=(served,), models=(pinned,)), WITHOUT_GPU) == ()
+    assert wanted.fetched(Rack(name="rack", hosts=(served,), models=(MODEL,)), served) == ()
     loose = MODEL.model_copy(update={"source": "file:///elsewhere/tiny.gguf"})
     with pytest.raises(LabctlError, match="no sha256="):
-        units.fetched_models(Rack(name="rack", hosts=(served,), models=(loose,)), served)
+        wanted.fetched(Rack(name="rack", hosts=(served,), models=(loose,)), served)
 
 
 def test_a_service_writes_where_it_starts_unless_that_is_the_systems() -> None:

@@ -20,8 +20,7 @@ from importlib import import_module
 
 from labctl import render
 from labctl.domain.problem import LabctlError
-from labctl.inventory import Command, Host, Model, Ollama, Rack, Service, Sglang, TabbyApi, Vllm
-from labctl.inventory.clusters import models_on
+from labctl.inventory import Command, Host, Ollama, Rack, Service, Sglang, TabbyApi, Vllm
 from labctl.inventory.services import Engine, Program
 from labctl.render.credentials import Credential
 from labctl.render.engines.ollama import PORT
@@ -110,26 +109,6 @@ def service(rack: Rack, host: Host, wanted: Service) -> Unit:
 def gpu_groups(host: Host) -> tuple[str, ...]:
     """Return the groups that own GPU devices, which the services of ``host`` join; empty without GPUs."""
     return ("video", "render") if has_gpu(host) else ()
-
-
-def fetched_models(rack: Rack, host: Host) -> list[Model]:
-    """Return the models that services of ``host`` read and that must be brought to their path first.
-
-    A model whose source is its own path lies there already, by the word of the inventory.
-
-    Raises:
-        LabctlError: a model is to be fetched but no sha256 says which file it is.
-    """
-    models = {model.id: model for model in map(rack.model, dict.fromkeys(models_on(rack, host)))}
-    fetched = [model for model in models.values() if not model.in_place]
-    for model in fetched:
-        if model.sha256 is None and not model.files:
-            raise LabctlError(
-                f"model {model.id} is fetched from {model.source}, but no sha256= says which file that is",
-                hint="add sha256= to the Model; `sha256sum FILE` prints it",
-                host=host.name,
-            )
-    return fetched
 
 
 def command(rack: Rack, host: Host, wanted: Command) -> Unit:
