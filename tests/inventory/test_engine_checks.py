@@ -104,3 +104,13 @@ def test_a_p40_needs_the_older_cuda(tmp_path: Path) -> None:
     found = {p.line: p.reason for p in problems(write(tmp_path, text))}
     assert "needs compute capability 7.5, and P40 of a has 6.1" in found[CHAT]
     assert "needs compute capability 7.5" in found[SUB]
+
+
+def test_a_mistake_elsewhere_does_not_lose_the_builds_that_could_be_read(tmp_path: Path) -> None:
+    text = SOUND.replace('name="chat",', 'name="chat", ctxsize=1,')
+    assert [p.field for p in problems(write(tmp_path, text))] == ["services[0].ctxsize"]
+
+
+def test_a_build_that_could_not_be_read_is_not_missed_by_those_who_run_it(tmp_path: Path) -> None:
+    text = SOUND.replace('kind="vllm", version="0.33.0"', 'kind="vllm", version="0.33.0", pyhton="3"')
+    assert [p.field for p in problems(write(tmp_path, text))] == ["engines[1].pyhton"]

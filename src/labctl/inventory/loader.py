@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from labctl.domain.problem import LabctlError, Problem
 from labctl.inventory import requirements
 from labctl.inventory.checks import check
+from labctl.inventory.engines import Build
 from labctl.inventory.explain import field_text, shown
 from labctl.inventory.groups import Groups, misread, read_groups
 from labctl.inventory.hosts import Host, Ssh
@@ -29,6 +30,7 @@ from labctl.inventory.power import Circuit
 from labctl.inventory.rack import Rack
 from labctl.inventory.report import Report, in_short, inside, merged, name_of
 from labctl.inventory.running import Ran, run, working_folder
+from labctl.inventory.services import RayCluster
 from labctl.inventory.spec import Ledger, Spec, collecting
 
 _S = TypeVar("_S", bound=Spec)
@@ -154,7 +156,10 @@ def _salvage(rack: Rack, broken: set[int]) -> tuple[Rack, set[str]]:
                 kept.append(item)
             elif isinstance(item, Spec):
                 raw = vars(item)
-                texts = (raw.get("name"), raw.get("id"), *(part for part in _texts(raw.get("aliases"))))
+                texts = [raw.get(key) for key in ("name", "id", "version", "kind")]
+                if isinstance(item, Build):
+                    texts.append(type(item).model_fields["kind"].default)
+                texts += _texts(raw.get("aliases"))
                 names.update(text for text in texts if isinstance(text, str))
         return tuple(kept)
 
@@ -164,6 +169,8 @@ def _salvage(rack: Rack, broken: set[int]) -> tuple[Rack, set[str]]:
         hosts=sound("hosts", Host),
         circuits=sound("circuits", Circuit),
         models=sound("models", Model),
+        engines=sound("engines", Build),
+        clusters=sound("clusters", RayCluster),
         ssh=ssh if isinstance(ssh, Ssh) and id(ssh) not in broken else Ssh(),
     )
     return safe, names

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from labctl.inventory.builds import Unfit, cards_of, choose
+from labctl.inventory.builds import BUILDS, Unfit, cards_of, choose
 from labctl.inventory.checks.finding import Finding, Where, each_host, twice
 from labctl.inventory.engines import LlamaCpp
 from labctl.inventory.hosts import Host
@@ -100,7 +100,7 @@ def choices(rack: Rack) -> Iterator[Finding]:
         found = choose(rack, host, wanted)
         if isinstance(found, Unfit):
             path = (*at, found.field) if found.field and version is not None else at
-            yield Finding(path, found.reason, found.hint, version or "")
+            yield Finding(path, found.reason, found.hint, version or BUILDS.get(getattr(wanted, "kind", ""), ""))
 
 
 def keys(rack: Rack) -> Iterator[Finding]:
