@@ -57,8 +57,21 @@ def engines() -> None:
 
 
 def download(rack: Rack, artifact: Artifact) -> builds.Download:
-    """Return from where a file comes: the rack's mirror, then its own address."""
-    return builds.Download(mirrors.addresses(rack, artifact.url, name=artifact.name), artifact.sha256)
+    """Return from where a file comes: the rack's mirror, then its own address; and where it is pinned."""
+    addresses = mirrors.addresses(rack, artifact.url, name=artifact.name)
+    return builds.Download(
+        addresses, artifact.sha256, asked.stated(host.data.get("places"), at(rack, artifact))
+    )
+
+
+def at(rack: Rack, artifact: Artifact) -> tuple[str | int, ...]:
+    """Return the path of an artifact's sha256 in the rack; of one that several builds share, the first."""
+    return next(
+        ("engines", index, field, "sha256")
+        for index, build in enumerate(rack.engines)
+        for field in type(build).model_fields
+        if getattr(build, field) == artifact
+    )
 
 
 def archive(rack: Rack, spec: Host, build: EngineBuild) -> None:

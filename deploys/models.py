@@ -18,6 +18,7 @@ from labctl.inventory.models import Placed
 from labctl.inventory.secrets import value_of
 from labctl.ops import download, files
 from labctl.ops.facts import Look, Paths
+from labctl.render import asked
 
 
 @deploy("Models")
@@ -43,6 +44,7 @@ def model_files(rack: Rack, spec: Host) -> None:
             dest=file.path,
             sha256=file.sha256,
             size=file.size,
+            pinned=asked.stated(host.data.get("places"), ("models", rack.models.index(model), "sha256")),
             token=token(model, file),
         )
 

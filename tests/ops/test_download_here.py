@@ -265,9 +265,10 @@ def test_where_every_address_fails_each_is_named(here: Here, models: Path, url: 
     (tmp_path / "copy.gguf").write_bytes(b"other")
     Server.content = b"another"
     mirror = f"file://{tmp_path}/copy.gguf"
-    (done,) = here.apply(download.file, **_both(models, mirror, url))
+    (done,) = here.apply(download.file, **_both(models, mirror, url), pinned="rack.py:7: models[0].sha256")
     assert done.status == 1
     assert f"refused: {mirror} has" in done.stderr and f"refused: {url} has" in done.stderr
+    assert "; replace that file, or correct the sha256 at rack.py:7: models[0].sha256; " in done.stderr
     assert os.listdir(models) == []
 
 

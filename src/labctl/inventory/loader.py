@@ -164,12 +164,13 @@ def _salvage(rack: Rack, broken: set[int]) -> tuple[Rack, set[str]]:
         return tuple(kept)
 
     ssh = vars(rack).get("ssh")
+    engines: tuple[Any, ...] = sound("engines", Build)
     safe = Rack.model_construct(
         name="rack",
         hosts=sound("hosts", Host),
         circuits=sound("circuits", Circuit),
         models=sound("models", Model),
-        engines=sound("engines", Build),
+        engines=engines,
         clusters=sound("clusters", RayCluster),
         ssh=ssh if isinstance(ssh, Ssh) and id(ssh) not in broken else Ssh(),
     )

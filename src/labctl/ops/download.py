@@ -70,6 +70,7 @@ def file(  # noqa: PLR0913
     sha256: str,
     *,
     size: int | None = None,
+    pinned: str = "",
     token: str = "",
     mode: str = "644",
     user: str = "root",
@@ -85,6 +86,7 @@ def file(  # noqa: PLR0913
         dest: where it shall be, absolute.
         sha256: what pins it, in hexadecimal.
         size: bytes, where it is known; else its server is asked. Where they don't fit, nothing is fetched.
+        pinned: where the inventory says the sha256, told where a file has another one.
         token: sent to the last address and to no other host; it travels by standard input alone.
         mode: its mode, in octal.
         user: its owner.
@@ -108,7 +110,8 @@ def file(  # noqa: PLR0913
         diff.show(dest, b"", b"", notes=[f"{was} -> sha256 {digest} from {', else '.join(urls)}"])
         argv = (dest, digest, mode, f"{user}:{group}", stamp, "" if size is None else str(size))
         asks = urls[-1] if token else ""
-        yield Script("download", *argv, asks, *urls, stdin=f"{token}\n" if token else "", timeout_s=timeout_s)
+        stdin = f"{token}\n" if token else ""
+        yield Script("download", *argv, asks, pinned, *urls, stdin=stdin, timeout_s=timeout_s)
     elif notes := attribute_notes(info, mode, user, group):
         diff.show(dest, b"", b"", notes=notes)
         yield Script("attributes", "file", dest, mode, f"{user}:{group}", stamp)

@@ -43,10 +43,14 @@ _INSTALL_S = 2 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file to fetch: its addresses in the order in which they are tried, and its sha256."""
+    """A file to fetch: its addresses in the order in which they are tried, and its sha256.
+
+    ``pinned`` is where the inventory says that sha256, "" where nobody knows.
+    """
 
     urls: tuple[str, ...]
     sha256: str
+    pinned: str = ""
 
     @property
     def dest(self) -> str:
@@ -142,7 +146,9 @@ def archive(place: Place, archives: tuple[Download, ...], *, timeout_s: int = _I
     if not _missing(place, archives[0].urls[-1]):
         return
     for one in archives:
-        yield from download.file._inner(url=one.urls, dest=one.dest, sha256=one.sha256, mode="600")
+        yield from download.file._inner(
+            url=one.urls, dest=one.dest, sha256=one.sha256, pinned=one.pinned, mode="600"
+        )
     argv = (place.target, place.digest, place.program, " ".join(_notes(place.units)))
     yield Script("engine-unpack", *argv, *(one.dest for one in archives), timeout_s=timeout_s)
     yield Script("engine-forget", *(one.dest for one in archives))

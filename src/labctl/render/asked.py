@@ -22,6 +22,14 @@ Question = tuple[str, tuple[str, ...]]
 _ANY_PORT = "1"
 
 
+def stated(where: Where | None, path: tuple[str | int, ...]) -> str:
+    """Return file, line and field of the inventory for people; "" where nobody knows, as under pyinfra."""
+    if where is None:
+        return ""
+    file, line = where(path)
+    return f"{file}:{line or 1}: {field_text(path)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """The arguments of one engine, and the path to it in the rack."""

@@ -100,7 +100,9 @@ def choices(rack: Rack) -> Iterator[Finding]:
         found = choose(rack, host, wanted)
         if isinstance(found, Unfit):
             path = (*at, found.field) if found.field and version is not None else at
-            yield Finding(path, found.reason, found.hint, version or BUILDS.get(getattr(wanted, "kind", ""), ""))
+            yield Finding(
+                path, found.reason, found.hint, version or BUILDS.get(getattr(wanted, "kind", ""), "")
+            )
 
 
 def keys(rack: Rack) -> Iterator[Finding]:

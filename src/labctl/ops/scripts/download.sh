@@ -1,7 +1,8 @@
-# download.sh DEST SHA256 MODE OWNER STAMP SIZE TOKEN_FOR URL...
-# TOKEN_FOR is the one of the addresses that gets the token, which comes on stdin; "" for none.
-dest=$1 want=$2 mode=$3 owner=$4 stamp=$5 size=$6 token_for=$7
-shift 7
+# download.sh DEST SHA256 MODE OWNER STAMP SIZE TOKEN_FOR PINNED URL...
+# TOKEN_FOR is the one of the addresses that gets the token, which comes on stdin; "" for none. PINNED is where
+# the inventory says the sha256, for people; "" where nobody knows.
+dest=$1 want=$2 mode=$3 owner=$4 stamp=$5 size=$6 token_for=$7 pinned=$8
+shift 8
 dir=${dest%/*}
 [ -n "$dir" ] || dir=/
 require_private "$dir"
@@ -71,6 +72,7 @@ fetch() {
 }
 
 notes=
+strange=
 note() {
   notes="${notes:+$notes; }$1"
   return 1
@@ -97,6 +99,7 @@ try() {
     sum && return 0
   fi
   rm -f -- "$part"
+  strange=1
   note "refused: $url has the sha256 $have, expected $want"
 }
 
@@ -123,6 +126,7 @@ if [ -z "$got" ]; then
     fail "$notes; $dest was not changed, and the next run goes on from here"
   fi
   rm -f -- "$part"
+  [ -z "$strange" ] || notes="$notes; replace that file, or correct the sha256${pinned:+ at $pinned}"
   fail "$notes; $dest was not changed"
 fi
 [ -z "$notes" ] || printf 'labctl: %s\n' "$notes; it came from $url" >&2
