@@ -16,7 +16,7 @@ from labctl.inventory import (
     Swapped,
     Vllm,
 )
-from labctl.render.asked import questions
+from labctl.render.asked import questions, stated
 
 FILE = Artifact(url="https://example.org/x.tar.gz", sha256="a" * 64)
 ENGINE = LlamaServer(name="sub", model="m", ctx_size=512, kv_unified=False, extra_args=("--flash-atn=on",))
@@ -67,3 +67,10 @@ def test_an_engine_below_llama_swap_is_found_where_the_inventory_says_it() -> No
     assert place("--alias")[2] == below, "what labctl itself says is the engine's"
     assert asked[0] == ("hosts", 0, "services", 1, "models", 0, "engine", "extra_args", 0)
     assert use.placed(None)("--ctx-size") == ("", None, f"{below}.ctx_size"), "as under plain pyinfra"
+
+
+def test_where_a_sha256_is_pinned_is_said_for_people() -> None:
+    path = ("engines", 1, "archive", "sha256")
+    assert stated(lambda _: ("rack.py", 7), path) == "rack.py:7: engines[1].archive.sha256"
+    assert stated(lambda _: ("rack.py", None), path) == "rack.py: engines[1].archive.sha256"
+    assert stated(None, path) == ""

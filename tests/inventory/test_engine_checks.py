@@ -114,3 +114,18 @@ def test_a_mistake_elsewhere_does_not_lose_the_builds_that_could_be_read(tmp_pat
 def test_a_build_that_could_not_be_read_is_not_missed_by_those_who_run_it(tmp_path: Path) -> None:
     text = SOUND.replace('kind="vllm", version="0.33.0"', 'kind="vllm", version="0.33.0", pyhton="3"')
     assert [p.field for p in problems(write(tmp_path, text))] == ["engines[1].pyhton"]
+
+
+def test_peers_are_not_missed_where_their_hosts_could_not_be_read(tmp_path: Path) -> None:
+    front = '        Host(name="b", address="10.0.0.2", services=[LlamaSwap(name="f", port=8080, peers="rack")]),\n    ])'
+    text = SOUND.replace("    ])\nglobals", front + "\nglobals").replace(
+        'name="chat",', 'name="chat", ctxsize=1,'
+    )
+    assert [p.field for p in problems(write(tmp_path, text))] == ["services[0].ctxsize"]
+
+
+@pytest.mark.parametrize("name", ["agent", "caps", "ray"])
+def test_a_service_that_bears_a_name_of_labctl_s_own_is_refused(name: str, tmp_path: Path) -> None:
+    (told,) = problems(write(tmp_path, SOUND.replace('name="chat",', f'name="{name}",')))
+    assert (told.line, told.field, told.hint) == (CHAT, "services[0].name", "choose another name")
+    assert told.reason.startswith("is a name of labctl's own: ") and f"labctl-{name}" in told.reason

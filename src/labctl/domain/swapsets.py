@@ -222,7 +222,7 @@ def _check_names(
             raise SetError(
                 name,
                 f"there is no model or var {leaf.name!r} in this llama-swap",
-                _list("models", (*models, *vars)),
+                _list("models", {*models, *vars}),
             )
 
 

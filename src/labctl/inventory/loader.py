@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from labctl.domain.problem import LabctlError, Problem
 from labctl.inventory import requirements
 from labctl.inventory.checks import check
+from labctl.inventory.checks.finding import ANY_PART
 from labctl.inventory.engines import Build
 from labctl.inventory.explain import field_text, shown
 from labctl.inventory.groups import Groups, misread, read_groups
@@ -199,7 +200,7 @@ def _disagreements(rack: Rack, ledger: Ledger, report: Report) -> Iterator[Probl
     # A part that failed without a name may be any of those that are missed.
     nameless = bool(broken) and not names
     for finding in check(checked):
-        if finding.unknown and (nameless or finding.unknown in names):
+        if broken and finding.unknown and (nameless or finding.unknown in {*names, ANY_PART}):
             continue
         file, line, reached = report.place_in(checked, finding.path)
         path, host = finding.path, ""

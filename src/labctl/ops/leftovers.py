@@ -12,6 +12,7 @@ from pyinfra.api.facts import FactBase
 from pyinfra.context import host
 from typing_extensions import override
 
+from labctl.ops import diff
 from labctl.ops.command import Commands, Script, operation
 from labctl.render import HEADER
 
@@ -59,6 +60,8 @@ def units(pattern: str, keep: tuple[str, ...], second_line: str = "") -> Command
     if not gone:
         host.noop("every unit is in the inventory")
         return
+    for path in gone:
+        diff.show(path, b"", b"", notes=["is stopped, with all that it runs, and removed"])
     yield Script("remove-units", HEADER, *gone)
 
 

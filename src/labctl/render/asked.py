@@ -27,7 +27,7 @@ def stated(where: Where | None, path: tuple[str | int, ...]) -> str:
     if where is None:
         return ""
     file, line = where(path)
-    return f"{file}:{line or 1}: {field_text(path)}"
+    return f"{file}{f':{line}' if line else ''}: {field_text(path)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
 
 Where = tuple[str | int, ...]
+ANY_PART = "*"  # as `unknown`: whatever could not be read may be what is missed
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,13 @@ from labctl.inventory.checks.finding import Finding, Where, each_host, missing, 
 from labctl.inventory.rack import Rack
 from labctl.inventory.services import Engine, Ollama, each_engine
 
+# A service NAME has the unit labctl-NAME.service and the folder /var/lib/labctl-NAME.
+_OWN = {
+    "agent": "/var/lib/labctl-agent belongs to the agent",
+    "caps": "labctl-caps.service keeps the caps of the cards",
+    "ray": "labctl-ray.service is the host's part of a cluster",
+}
+
 
 def services(rack: Rack) -> Iterator[Finding]:
     """Yield services of one name, and models and cards that they name and nobody has."""
@@ -21,6 +28,9 @@ def services(rack: Rack) -> Iterator[Finding]:
         cards = [name for gpu in host.gpus for name in gpu.refs]
         for index, service in enumerate(host.services):
             here = (*at, "services", index)
+            if service.name in _OWN:
+                reason = f"is a name of labctl's own: {_OWN[service.name]}"
+                yield Finding((*here, "name"), reason, "choose another name")
             if isinstance(service, Ollama):
                 yield from _absent(here, "models", "model", service.models, models)
             if isinstance(service, Engine) and service.port is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from labctl.inventory.checks.finding import Finding, Where, missing
+from labctl.inventory.checks.finding import ANY_PART, Finding, Where, missing
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
 from labctl.inventory.services import LlamaSwap
@@ -32,7 +32,9 @@ def peers(at: Where, rack: Rack, host: Host, swap: LlamaSwap) -> Iterator[Findin
     found = peers_of(rack, host, swap)
     if swap.peers == "rack":
         if not found:
-            yield Finding(path, "no other host of this rack has a llama-swap with models", "remove it")
+            yield Finding(
+                path, "no other host of this rack has a llama-swap with models", "remove it", ANY_PART
+            )
     else:
         yield from _named(path, rack, host, swap.peers)
     for peer in found:
