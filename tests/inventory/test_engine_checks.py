@@ -124,7 +124,7 @@ def test_peers_are_not_missed_where_their_hosts_could_not_be_read(tmp_path: Path
     assert [p.field for p in problems(write(tmp_path, text))] == ["services[0].ctxsize"]
 
 
-@pytest.mark.parametrize("name", ["agent", "caps", "ray"])
+@pytest.mark.parametrize("name", ["agent", "caps"])
 def test_a_service_that_bears_a_name_of_labctl_s_own_is_refused(name: str, tmp_path: Path) -> None:
     (told,) = problems(write(tmp_path, SOUND.replace('name="chat",', f'name="{name}",')))
     assert (told.line, told.field, told.hint) == (CHAT, "services[0].name", "choose another name")

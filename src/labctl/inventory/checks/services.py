@@ -13,7 +13,6 @@ from labctl.inventory.services import Engine, Ollama, each_engine
 _OWN = {
     "agent": "/var/lib/labctl-agent belongs to the agent",
     "caps": "labctl-caps.service keeps the caps of the cards",
-    "ray": "labctl-ray.service is the host's part of a cluster",
 }
 
 
