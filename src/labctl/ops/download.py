@@ -109,8 +109,7 @@ def file(  # noqa: PLR0913
         was = {"absent": "not there", "file": f"sha256 {info.sha256}"}.get(info.kind, f"a {info.kind}")
         diff.show(dest, b"", b"", notes=[f"{was} -> sha256 {digest} from {', else '.join(urls)}"])
         argv = (dest, digest, mode, f"{user}:{group}", stamp, "" if size is None else str(size))
-        asks = urls[-1] if token else ""
-        stdin = f"{token}\n" if token else ""
+        asks, stdin = (urls[-1], f"{token}\n") if token else ("", "")
         yield Script("download", *argv, asks, pinned, *urls, stdin=stdin, timeout_s=timeout_s)
     elif notes := attribute_notes(info, mode, user, group):
         diff.show(dest, b"", b"", notes=notes)
