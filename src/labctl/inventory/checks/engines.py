@@ -48,6 +48,14 @@ _OWN_FLAGS = {
     "--config": "the options by their names",
 }
 _KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY", "LLAMA_ARG_API_KEY_FILE")
+# By these a program would listen elsewhere than `listen` and `port` say, past the demand for a key.
+_ADDRESS_VARIABLES = {
+    "OLLAMA_HOST": "listen",
+    "OLLA_SERVER_HOST": "listen",
+    "OLLA_SERVER_PORT": "port",
+    "LLAMA_ARG_HOST": "listen",
+    "LLAMA_ARG_PORT": "port",
+}
 
 
 def builds(rack: Rack) -> Iterator[Finding]:
@@ -117,6 +125,10 @@ def keys(rack: Rack) -> Iterator[Finding]:
                 yield Finding(
                     (*at, "env"), f"{name} would show a secret in the unit", "say `api_key` instead"
                 )
+            elif name in _ADDRESS_VARIABLES and not isinstance(wanted, Command):
+                field = _ADDRESS_VARIABLES[name]
+                reason = f"{name} says where it listens, past `{field}` and the demand for a key"
+                yield Finding((*at, "env"), reason, f"say it by {field} only")
 
 
 def _is_open(wanted: Program) -> bool:
@@ -165,7 +177,7 @@ def arguments(rack: Rack) -> Iterator[Finding]:
             if not flag.startswith("-"):
                 continue
             field = flag.lstrip("-").removeprefix("no-").replace("-", "_")
-            own = _OWN_FLAGS.get(flag.replace("_", "-"))
+            own = _own(flag.replace("_", "-"))
             if (
                 own is None
                 and field in type(wanted).model_fields
@@ -175,6 +187,12 @@ def arguments(rack: Rack) -> Iterator[Finding]:
             if own is not None:
                 path = (*at, "extra_args", index)
                 yield Finding(path, f"{flag} is said by labctl already", f"say it by {own} only")
+
+
+def _own(flag: str) -> str | None:
+    """Return the field of what labctl says itself; Python's engines take the beginning of a flag for it."""
+    begun = [field for known, field in _OWN_FLAGS.items() if len(flag) > 3 and known.startswith(flag)]
+    return _OWN_FLAGS.get(flag) or next(iter(begun), None)
 
 
 def options(rack: Rack) -> Iterator[Finding]:
