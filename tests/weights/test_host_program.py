@@ -255,6 +255,20 @@ def test_folders_that_became_empty_go_but_never_the_models_own(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_a_referred_file_is_no_other_under_the_name_of_a_linked_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamps, "FOLDER", tmp_path / "verified")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "models").symlink_to(tmp_path / "disk")
+    for name in ("m.gguf", "old.gguf"):
+        (tmp_path / "models" / name).write_bytes(CONTENT)
+        stamps.vouch(str(tmp_path / "models" / name), SHA256, len(CONTENT), [])
+    wanted = [{"path": str(tmp_path / "disk" / "m.gguf"), "sha256": SHA256}]
+    said = look.look(wanted, [{"path": str(tmp_path / "models"), "deep": True}])
+    assert [(Path(one["path"]).name, one["vouched"]) for one in said["others"]] == [("old.gguf", True)]
+
+
 # --- what it is made of ---
 
 
