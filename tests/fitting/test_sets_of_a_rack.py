@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fit_racks import engine, judged, model, rack, shape, sizes, swap
 
+from fit_racks import engine, judged, model, rack, shape, sizes, swap
 from labctl.domain.fit.terms import GIB, MIB, Use
 from labctl.domain.problem import Problem
 from labctl.inventory import (

@@ -55,6 +55,7 @@ CASES = [
     ("a key in the environment", 'name="big",', 'name="big", env={"VLLM_API_KEY": "x"},', BIG, "a", "services[1].env", "would show a secret"),
     ("an address in the environment", 'name="olla",', 'name="olla", env={"OLLAMA_HOST": "0.0.0.0"},', OLLA, "a", "services[2].env", "OLLAMA_HOST says where it listens, past `listen`"),
     ("the beginning of an address's flag", 'name="big",', 'name="big", extra_args=["--hos=0.0.0.0"],', BIG, "a", "services[1].extra_args[0]", "--hos is said by labctl already"),
+    ("an open vLLM that takes orders", "port=8081,", 'port=8081, listen="0.0.0.0", api_key=Secret(env="K"), enable_sleep_mode=True,', BIG, "a", "services[1].enable_sleep_mode", "its key guards /v1 alone"),
     ("an address said again", 'name="chat",', 'name="chat", extra_args=["--host", "0.0.0.0"],', CHAT, "a", "services[0].extra_args[0]", "--host is said by labctl already"),
     ("a key on the command line", 'name="big",', 'name="big", extra_args=["--api-key=x"],', BIG, "a", "services[1].extra_args[0]", "--api-key is said by labctl already"),
     ("an option said twice", 'name="chat",', 'name="chat", ctx_size=1, extra_args=["--ctx-size", "2"],', CHAT, "a", "services[0].extra_args[0]", "--ctx-size is said by labctl already"),

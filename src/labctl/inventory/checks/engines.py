@@ -116,6 +116,7 @@ def keys(rack: Rack) -> Iterator[Finding]:
     for at, host in each_host(rack):
         for index, service in enumerate(host.services):
             yield from _open((*at, "services", index), service)
+            yield from _sleeping((*at, "services", index), service)
             for below, engine in each_engine(service):
                 if below:
                     yield from _under_swap((*at, "services", index, *below), engine)
@@ -153,6 +154,14 @@ def _open(at: Where, service: Program) -> Iterator[Finding]:
             f"listens on {service.listen} without a key: anyone who reaches the host could use it",
             'add api_key=Secret(file="keys/...") or Secret(env="..."), or listen on "127.0.0.1"',
         )
+
+
+def _sleeping(at: Where, service: Program) -> Iterator[Finding]:
+    # The orders to sleep come with orders to run things (/collective_rpc), and vLLM asks nobody for a key there.
+    if isinstance(service, Vllm) and service.enable_sleep_mode and _is_open(service):
+        reason = f"listens on {service.listen}, where anyone could order it about: its key guards /v1 alone"
+        hint = "put it under a LlamaSwap(...), which is who sends it to sleep, or remove `enable_sleep_mode`"
+        yield Finding((*at, "enable_sleep_mode"), reason, hint)
 
 
 def _under_swap(at: Where, engine: Engine | Command) -> Iterator[Finding]:
