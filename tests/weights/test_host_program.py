@@ -269,6 +269,11 @@ def test_a_referred_file_is_no_other_under_the_name_of_a_linked_folder(
     assert [(Path(one["path"]).name, one["vouched"]) for one in said["others"]] == [("old.gguf", True)]
 
 
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.gguf")
+    assert look.verify(str(tmp_path / "m.gguf"), SHA256, lambda there: None) == {"kind": "other"}
+
+
 # --- what it is made of ---
 
 

@@ -145,6 +145,19 @@ def test_what_labctl_brought_stays_its_own_when_its_times_move(bench: Bench, hub
     assert "2 files removed" in bench.run("gc", "--yes")[1]
 
 
+def test_names_that_are_no_text_or_no_line_stop_nobody(bench: Bench, hub: Hub) -> None:
+    hub.files["/tiny.gguf"] = CONTENT
+    bench.declare(tiny(hub.url))
+    folder = bench.lan.write("rig", "/srv/models/x/a", b"").parent
+    for name in (b"\xff\xfe.gguf", b"a\nb", b"\x1b[31m", "模 $(id).gguf".encode()):
+        Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(b"x")
+    for argv in (("pull",), ("ls",), ("gc", "--dry-run")):
+        code, out, err = bench.run(*argv)
+        assert code == 0 and "\x1b" not in out + err, (argv, out, err)
+    said = bench.document("gc", "--yes")
+    assert len(said["unreferred"]["rig"]) == 5 and not any(one["goes"] for one in said["unreferred"]["rig"])
+
+
 def test_a_flipped_byte_is_named_by_host_file_and_part(bench: Bench, hub: Hub) -> None:
     hub.files["/tiny.gguf"] = CONTENT
     bench.declare(tiny(hub.url))

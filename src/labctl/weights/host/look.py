@@ -143,7 +143,8 @@ def _remove_empty(folder: Path, roots: list[str]) -> None:
 def verify(path: str, sha256: str | None, progress: Callable[[int], None]) -> dict[str, Any]:
     """Read a file once; return its sha256 and those of its parts, and which parts are not as they were."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe that somebody put there would keep us waiting for whoever writes into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return {"kind": "absent"}
     except OSError as error:

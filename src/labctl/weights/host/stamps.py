@@ -22,7 +22,7 @@ _HEAD = "labctl-parts 1"
 
 def stamp_of(path: str) -> Path:
     """Return where the stamp of a file lies; the path is taken as the inventory spells it."""
-    return FOLDER / hashlib.sha256(path.encode()).hexdigest()[:32]
+    return FOLDER / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
 
 
 def _moment(nanoseconds: int) -> str:
