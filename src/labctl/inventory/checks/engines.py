@@ -157,7 +157,7 @@ def _open(at: Where, service: Program) -> Iterator[Finding]:
 
 
 def _sleeping(at: Where, service: Program) -> Iterator[Finding]:
-    # The orders to sleep come with orders to run things (/collective_rpc), and vLLM asks nobody for a key there.
+    # The orders to sleep come with orders to run things (/collective_rpc), for which vLLM asks for no key.
     if isinstance(service, Vllm) and service.enable_sleep_mode and _is_open(service):
         reason = f"listens on {service.listen}, where anyone could order it about: its key guards /v1 alone"
         hint = "put it under a LlamaSwap(...), which is who sends it to sleep, or remove `enable_sleep_mode`"

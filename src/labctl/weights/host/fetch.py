@@ -228,7 +228,7 @@ class Fetch:
                 tries = 0 if self.incoming.there > before else tries + 1
                 if error.final or tries == _TRIES:
                     raise
-                if self.cancelled.wait(tries):
+                if self.cancelled.wait(max(tries, error.after_s)):
                     raise CancelledError from None
                 continue
             if self.incoming.is_right():
