@@ -30,11 +30,15 @@ class Server(BaseHTTPRequestHandler):
     stop_after: int | None = None
     content = CONTENT
     seen: ClassVar[list[str]] = []
+    measured = True
     redirect: ClassVar[dict[str, str]] = {}
     authorized: ClassVar[list[tuple[str, str]]] = []
 
     def do_HEAD(self) -> None:
         if self._answered():
+            return
+        if not self.measured:
+            self.send_error(405)
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(self.content)))
@@ -78,7 +82,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    Server.ranges, Server.stop_after, Server.content = True, None, CONTENT
+    Server.ranges, Server.stop_after, Server.content, Server.measured = True, None, CONTENT, True
     Server.seen.clear()
     Server.redirect.clear()
     Server.authorized.clear()
@@ -287,6 +291,20 @@ def test_what_cannot_fit_is_refused_before_the_first_byte(
     assert "No space left on device" in done.stderr
     assert Server.seen == []
     assert os.listdir(models) == []
+
+
+def test_a_source_that_tells_no_size_cannot_fill_the_disk(here: Here, models: Path, url: str) -> None:
+    Server.measured = False
+    (models / "m.gguf").write_text("old")
+    here.stand_in("df", "printf 'Filesystem 1-blocks Used Available\\n/dev/x 400000 100000 200000\\n'")
+    done = here.apply(download.file, **_wanted(models, url))[0]
+    assert done.status == 1 and "No space left on device" in done.stderr
+    assert os.listdir(models) == ["m.gguf"]
+
+
+def test_an_address_is_no_pattern(here: Here, models: Path, url: str) -> None:
+    here.must(download.file, **_wanted(models, url.replace("model.gguf", "m[1-2]{a,b}")))
+    assert (models / "m.gguf").read_bytes() == CONTENT and len(Server.seen) == 1
 
 
 # --- tokens ---

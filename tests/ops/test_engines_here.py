@@ -148,6 +148,9 @@ HOSTILE = {
     "an absolute name": member("/tmp/evil"),
     "a link that leaves": member("x/out", tarfile.SYMTYPE, "/etc/passwd"),
     "a link that climbs": member("x/out", tarfile.SYMTYPE, "../../../etc"),
+    "a link beside the folder that is all of it": member("x/out", tarfile.SYMTYPE, "../previous"),
+    "a hard link that leaves": member("x/out", tarfile.LNKTYPE, "/etc/passwd"),
+    "a name of two lines": member("x/a\nb"),
     "a device": member("x/null", tarfile.CHRTYPE),
     "a pipe": member("x/pipe", tarfile.FIFOTYPE),
 }
@@ -158,8 +161,36 @@ def test_an_archive_that_reaches_beyond_its_folder_is_refused_as_a_whole(
     what: str, here: Here, pack: Pack, shelf: Path
 ) -> None:
     one = pack(**{"x__llama-server": SERVER, "evil": HOSTILE[what]})
-    assert "refused" in refused(here, engines.archive, place=place(shelf, one), archives=(one,))
+    said = refused(here, engines.archive, place=place(shelf, one), archives=(one,))
+    assert "refused" in said or "could not be unpacked" in said
     assert names(shelf) == []
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_that_would_fill_the_disk_is_refused_before_it_is_unpacked(
+    kind: str, here: Here, pack: Pack, shelf: Path, tmp_path: Path
+) -> None:
+    if kind == "tar":
+        here.stand_in("df", "printf 'Filesystem 1-blocks Used Available\\n/dev/x 4000000 3000000 1000000\\n'")
+        one = pack(**{"llama-server": SERVER, "zeros": bytes(1_000_000)})
+    else:
+        with zipfile.ZipFile(tmp_path / "big.zip", "w") as held:
+            held.writestr("llama-server", SERVER)
+            held.filelist[0].file_size = 2**62  # as its directory will say
+        one = described(tmp_path / "big.zip")
+    said = refused(here, engines.archive, place=place(shelf, one), archives=(one,))
+    assert "No space left on device" in said
+    assert names(shelf) == []
+
+
+def test_the_mark_of_a_build_is_labctls_whatever_the_archive_holds_by_its_name(
+    here: Here, pack: Pack, shelf: Path
+) -> None:
+    one = pack(**{"llama-server": SERVER, ".labctl-build": "llama-server"})
+    wanted = place(shelf, one)
+    here.must(engines.archive, place=wanted, archives=(one,))
+    assert (shelf / "b1/llama-server").read_bytes() == SERVER
+    assert (shelf / "b1/.labctl-build").read_text() == f"{wanted.digest}\n"
 
 
 def test_a_zip_with_a_link_is_refused(here: Here, shelf: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import http.client
+import http.server
 import mmap
 import os
 import random
@@ -27,6 +28,7 @@ from labctl.weights.host import look, stamps
 from labctl.weights.host.door import Door
 from labctl.weights.host.incoming import HostFault
 from labctl.weights.host.shelf import Held, Server, Shelf
+from labctl.weights.host.source import Source, SourceError
 
 CONTENT = random.Random(0).randbytes(2 * parts.MIB + 99)  # the same for every worker of pytest-xdist
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -100,6 +102,43 @@ def test_a_stranger_is_turned_away_unheard(tmp_path: Path, server: Server) -> No
     server._guests = frozenset({"10.0.0.7"})
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
         ask(server, f"/{SHA256}/0")
+
+
+# --- a source ---
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "final", "after_s"),
+    [
+        (429, "7", False, 7),
+        (503, "99999999", False, 120),
+        (503, "soon", False, 0),
+        (500, "", False, 0),
+        (404, "7", True, 7),
+        (403, "", True, 0),
+        (416, "", True, 0),
+    ],
+)
+def test_a_server_says_whether_and_when_to_ask_it_again(
+    status: int, told: str, final: bool, after_s: int
+) -> None:
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Retry-After", told)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Busy)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    with pytest.raises(SourceError) as said:
+        Source(f"http://127.0.0.1:{server.server_port}/m", "", 0)
+    thread.join()
+    server.server_close()
+    assert (said.value.final, said.value.after_s) == (final, after_s)
 
 
 # --- the firewall ---
@@ -253,6 +292,25 @@ def test_folders_that_became_empty_go_but_never_the_models_own(
     doomed = [{"path": str(file), "identity": stamps.identity(file.lstat())}]
     look.collect(doomed, [str(tmp_path / "models")], really=True)
     assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_referred_file_is_no_other_under_the_name_of_a_linked_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamps, "FOLDER", tmp_path / "verified")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "models").symlink_to(tmp_path / "disk")
+    for name in ("m.gguf", "old.gguf"):
+        (tmp_path / "models" / name).write_bytes(CONTENT)
+        stamps.vouch(str(tmp_path / "models" / name), SHA256, len(CONTENT), [])
+    wanted = [{"path": str(tmp_path / "disk" / "m.gguf"), "sha256": SHA256}]
+    said = look.look(wanted, [{"path": str(tmp_path / "models"), "deep": True}])
+    assert [(Path(one["path"]).name, one["vouched"]) for one in said["others"]] == [("old.gguf", True)]
+
+
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.gguf")
+    assert look.verify(str(tmp_path / "m.gguf"), SHA256, lambda there: None) == {"kind": "other"}
 
 
 # --- what it is made of ---

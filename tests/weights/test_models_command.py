@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,42 @@ def test_gc_asks_first_and_a_no_removes_nothing(
     assert bench.lan.path("rig", PATH).exists()
     code, _, err = bench.run("gc", "--json")
     assert code == 2 and "--json cannot ask" in err
+
+
+@pytest.mark.parametrize("verb", ["verify", "pull"])
+def test_what_an_admin_copied_there_stays_even_if_it_was_verified(bench: Bench, hub: Hub, verb: str) -> None:
+    hub.files["/tiny.gguf"] = CONTENT
+    bench.declare(tiny(hub.url))
+    copied = bench.lan.write("rig", PATH, CONTENT)
+    bench.run(verb)
+    assert bench.run("ls")[1].count("verified") == 1
+    bench.declare(serves=False)
+    code, out, _ = bench.run("gc", "--yes")
+    assert code == 0 and copied.read_bytes() == CONTENT
+    assert ("1 file removed" if verb == "pull" else "0 files removed") in out
+
+
+def test_what_labctl_brought_stays_its_own_when_its_times_move(bench: Bench, hub: Hub) -> None:
+    hub.files["/tiny.gguf"] = CONTENT
+    bench.declare(tiny(hub.url))
+    bench.run("pull")
+    os.utime(bench.lan.path("rig", PATH), (1, 1))
+    assert bench.run("verify")[0] == 0
+    bench.declare(serves=False)
+    assert "2 files removed" in bench.run("gc", "--yes")[1]
+
+
+def test_names_that_are_no_text_or_no_line_stop_nobody(bench: Bench, hub: Hub) -> None:
+    hub.files["/tiny.gguf"] = CONTENT
+    bench.declare(tiny(hub.url))
+    folder = bench.lan.write("rig", "/srv/models/x/a", b"").parent
+    for name in (b"\xff\xfe.gguf", b"a\nb", b"\x1b[31m", "模 $(id).gguf".encode()):
+        Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(b"x")
+    for argv in (("pull",), ("ls",), ("gc", "--dry-run")):
+        code, out, err = bench.run(*argv)
+        assert code == 0 and "\x1b" not in out + err, (argv, out, err)
+    said = bench.document("gc", "--yes")
+    assert len(said["unreferred"]["rig"]) == 5 and not any(one["goes"] for one in said["unreferred"]["rig"])
 
 
 def test_a_flipped_byte_is_named_by_host_file_and_part(bench: Bench, hub: Hub) -> None:

@@ -365,6 +365,9 @@ def test_a_full_disk_fails_its_host_alone(driven: Driven, hub: Hub, lengths: boo
         assert driven.left("h1") == []
         only = driven.pull(rack(f"{hub.url}/m.gguf", ("h1",)))
         assert "No space left on device" in next(only.reasons("h1"))
+        assert driven.left("h1") == []
+        space = os.statvfs(small)
+        assert space.f_bavail * space.f_frsize >= parts.reserve(3 * parts.MIB)
     finally:
         subprocess.run(["umount", small], check=True)
     driven.right("h0")
@@ -393,3 +396,14 @@ def test_a_large_file_takes_less_than_50_mb_of_memory(driven: Driven) -> None:
     result = driven.pull(wanted.model_copy(update={"models": (model,)}))
     assert result.status("h1") == "ok"
     assert set(peaks) == {"h0", "h1"} and max(peaks.values()) < 50_000, peaks
+
+
+def test_what_was_cut_between_its_last_byte_and_its_renaming_is_finished(driven: Driven, hub: Hub) -> None:
+    hub.files["/m"] = CONTENT
+    place = driven.lan.write("h0", PATH, b"").with_name(f".labctl-get.{sha256(CONTENT)[:32]}")
+    place.with_name("m.gguf").unlink()
+    place.write_bytes(CONTENT)
+    result = driven.pull(rack(f"{hub.url}/m", hosts=NAMES[:1]))
+    assert result.status("h0") == "ok", driven.notes()
+    driven.right("h0")
+    assert all(not asked for _, asked, _ in hub.asked)

@@ -60,8 +60,12 @@ def colour(stream: IO[str] | None = None) -> bool:
 
 
 def safe(text: str) -> str:
-    """Return text from elsewhere without control characters and escape sequences; tabs and newlines stay."""
-    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """Return text from elsewhere without control characters and escape sequences; tabs and newlines stay.
+
+    What is no text at all, such as a file's name in another encoding, is shown as question marks.
+    """
+    shown = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return shown.encode("utf-8", "replace").decode("utf-8")
 
 
 def style(text: str, how: str) -> str:
@@ -88,7 +92,9 @@ def err(text: str) -> None:
 
 def emit_json(document: object) -> None:
     """Print one JSON document, the whole of what a ``--json`` command says on stdout."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # A file's name in another encoding becomes \udcXX, which is JSON's own word for such a byte.
+    click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def show_problems(problems: Iterable[Problem], *, severity: str = "error") -> None:

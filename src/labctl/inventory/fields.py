@@ -11,6 +11,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 from zoneinfo import TZPATH
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -39,6 +40,7 @@ _HUB_REPO = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}", re.ASCII)
 _HUB_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
 _ELSE_BY_SLOT = "copy all of it, or tell the card by its `slot` instead"
+_URL_SAFE = "%:/?#[]@!$&'()*+,;=~"
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?:in)?)?(?:(\d{1,6})s)?", re.ASCII)
 
 
@@ -149,6 +151,11 @@ def _source(text: str) -> str:
         raise ValueError("must be an https://, http:// or file:///absolute/path address")
     if "@" in server:
         raise ValueError("must not contain a password")
+    if not text.isascii() or " " in text:
+        raise MendableError(
+            "must be written as it travels: ASCII without spaces",
+            f"{quote(text, safe=_URL_SAFE)}",
+        )
     return text
 
 
@@ -193,6 +200,16 @@ def _file_name(text: str) -> str:
     parts = text.split("/")
     if not all(_FILE_PART.fullmatch(part) and part not in (".", "..") for part in parts):
         raise ValueError("must be a path inside the folder: letters, digits and . _ + - between slashes")
+    return text
+
+
+def _model_id(text: str) -> str:
+    # Its parts are folders on hosts.
+    if not _MODEL_ID.fullmatch(text) or any(part in ("", ".", "..") for part in text.split("/")):
+        raise ValueError(
+            "must be letters, digits and . _ : / + -, at most 128 characters, without a part that is empty, "
+            "'.' or '..'"
+        )
     return text
 
 
@@ -245,11 +262,7 @@ ServiceName = Annotated[
 Slot = Annotated[
     str, Field(strict=True), _matching(_NAME, "must be a short name such as slot0: a-z, 0-9, '-' and '_'")
 ]
-ModelId = Annotated[
-    str,
-    Field(strict=True),
-    _matching(_MODEL_ID, "must be letters, digits and . _ : / + -, at most 128 characters"),
-]
+ModelId = Annotated[str, Field(strict=True), AfterValidator(_model_id)]
 UserName = Annotated[
     str,
     Field(strict=True),

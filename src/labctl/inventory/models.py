@@ -154,6 +154,11 @@ class Model(Spec):
         in_place = self.source is not None and self.source.startswith("/")
         if in_place and self.path not in (None, self.source):
             raise MendableError("lies at `source` already, so `path` cannot be elsewhere", "remove `path`")
+        if str(PurePosixPath(self.root)) != self.root or PurePosixPath(self.root).name in ("", ".."):
+            # What lies where is told by path, so every path has one spelling.
+            raise MendableError(
+                f"lies at {self.root}, which is no plain path of a file or folder", 'path="/srv/models/NAME"'
+            )
         return self
 
     @property

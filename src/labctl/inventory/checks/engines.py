@@ -48,6 +48,14 @@ _OWN_FLAGS = {
     "--config": "the options by their names",
 }
 _KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY", "LLAMA_ARG_API_KEY_FILE")
+# By these a program would listen elsewhere than `listen` and `port` say, past the demand for a key.
+_ADDRESS_VARIABLES = {
+    "OLLAMA_HOST": "listen",
+    "OLLA_SERVER_HOST": "listen",
+    "OLLA_SERVER_PORT": "port",
+    "LLAMA_ARG_HOST": "listen",
+    "LLAMA_ARG_PORT": "port",
+}
 
 
 def builds(rack: Rack) -> Iterator[Finding]:
@@ -110,6 +118,7 @@ def keys(rack: Rack) -> Iterator[Finding]:
     for at, host in each_host(rack):
         for index, service in enumerate(host.services):
             yield from _open((*at, "services", index), service)
+            yield from _sleeping((*at, "services", index), service)
             for below, engine in each_engine(service):
                 if below:
                     yield from _under_swap((*at, "services", index, *below), engine)
@@ -119,6 +128,10 @@ def keys(rack: Rack) -> Iterator[Finding]:
                 yield Finding(
                     (*at, "env"), f"{name} would show a secret in the unit", "say `api_key` instead"
                 )
+            elif name in _ADDRESS_VARIABLES and not isinstance(wanted, Command):
+                field = _ADDRESS_VARIABLES[name]
+                reason = f"{name} says where it listens, past `{field}` and the demand for a key"
+                yield Finding((*at, "env"), reason, f"say it by {field} only")
 
 
 def _is_open(wanted: Program) -> bool:
@@ -145,6 +158,14 @@ def _open(at: Where, service: Program) -> Iterator[Finding]:
         )
 
 
+def _sleeping(at: Where, service: Program) -> Iterator[Finding]:
+    # The orders to sleep come with orders to run things (/collective_rpc), for which vLLM asks for no key.
+    if isinstance(service, Vllm) and service.enable_sleep_mode and _is_open(service):
+        reason = f"listens on {service.listen}, where anyone could order it about: its key guards /v1 alone"
+        hint = "put it under a LlamaSwap(...), which is who sends it to sleep, or remove `enable_sleep_mode`"
+        yield Finding((*at, "enable_sleep_mode"), reason, hint)
+
+
 def _under_swap(at: Where, engine: Engine | Command) -> Iterator[Finding]:
     if _is_open(engine):
         reason = f"listens on {engine.listen}, past its llama-swap"
@@ -167,7 +188,7 @@ def arguments(rack: Rack) -> Iterator[Finding]:
             if not flag.startswith("-"):
                 continue
             field = flag.lstrip("-").removeprefix("no-").replace("-", "_")
-            own = _OWN_FLAGS.get(flag.replace("_", "-"))
+            own = _own(flag.replace("_", "-"))
             if (
                 own is None
                 and field in type(wanted).model_fields
@@ -177,6 +198,12 @@ def arguments(rack: Rack) -> Iterator[Finding]:
             if own is not None:
                 path = (*at, "extra_args", index)
                 yield Finding(path, f"{flag} is said by labctl already", f"say it by {own} only")
+
+
+def _own(flag: str) -> str | None:
+    """Return the field of what labctl says itself; Python's engines take the beginning of a flag for it."""
+    begun = [field for known, field in _OWN_FLAGS.items() if len(flag) > 3 and known.startswith(flag)]
+    return _OWN_FLAGS.get(flag) or next(iter(begun), None)
 
 
 def options(rack: Rack) -> Iterator[Finding]:

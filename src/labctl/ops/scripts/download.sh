@@ -28,7 +28,7 @@ part=$dir/.labctl-get.$(printf '%.32s' "$want")
 ask() {
   if [ "$url" = "$token_for" ]; then
     printf 'header = "Authorization: Bearer %s"\n' "$token"
-  fi | curl -K - -fsSL --proto '=https,http,file' --proto-redir '=https,http' --connect-timeout 20 "$@" -- "$url"
+  fi | curl -K - -gfsSL --proto '=https,http,file' --proto-redir '=https,http' --connect-timeout 20 "$@" -- "$url"
 }
 
 sum() {
@@ -56,13 +56,26 @@ gate() {
   }'
 }
 
+# As many blocks of 512 bytes as may come before the reserve is touched: who tells a size may send more.
+most() {
+  here=$(stat -c %s -- "$part" 2>/dev/null) || here=0
+  df -PB1 -- "$dir" | awk -v here="$here" 'NR == 2 {
+    spare = $2 / 20
+    if (spare > 1073741824) spare = 1073741824
+    room = $4 - spare
+    printf "%.0f", (here + (room > 0 ? room : 0)) / 512
+  }'
+}
+
 fetch() {
   rc=0
-  code=$(ask --speed-limit 1 --speed-time 60 --retry 3 --retry-connrefused -C - -o "$part" \
+  room=$(most)
+  code=$(ulimit -f "$room" 2>/dev/null || true
+    ask --speed-limit 1 --speed-time 60 --retry 3 --retry-connrefused -C - -o "$part" \
     -w '%{response_code}') || rc=$?
   case $rc in
     0) ;;
-    23)
+    23 | 153)
       rm -f -- "$part"
       df -P -- "$dir" >&2 || true
       fail "could not write to $dir: No space left on device, or another write error; $dest was not changed"
@@ -139,3 +152,4 @@ rm -f -- "$part.parts"
 # Proof for later runs that this very file was verified; any change to it moves its ctime.
 (umask 022 && mkdir -p -- "${stamp%/*}")
 printf '%s %s\n' "$(stat -c '%d:%i:%s:%.9Y:%.9Z' -- "$dest")" "$want" >"$stamp"
+rm -f -- "$stamp.found"

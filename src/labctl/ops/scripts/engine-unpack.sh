@@ -16,7 +16,15 @@ trap '[ -z "$work" ] || rm -rf -- "$work"' EXIT
 # What a killed run left behind; only this run is at work here, since the host is locked.
 rm -rf -- "$shelf"/.labctl-new.*
 work=$(mktemp -d -- "$shelf/.labctl-new.XXXXXXXX")
-chmod 755 -- "$work"
+
+# roomy BYTES ARCHIVE: a few bytes can hold a disk full of zeros.
+roomy() {
+  df -PB1 -- "$work" | awk -v need="$1" 'NR == 2 {
+    spare = $2 / 20
+    if (spare > 1073741824) spare = 1073741824
+    exit !(need <= $4 - spare)
+  }' || fail "the disk is too small: $2 unpacks to $1 bytes, and $shelf has no room for them (No space left on device)"
+}
 
 # A name that leads out of the folder is refused, not bent into it.
 sane() {
@@ -29,6 +37,10 @@ unzip='
 import os, stat, sys, zipfile
 source, into = sys.argv[1:]
 with zipfile.ZipFile(source) as held:
+    space = os.statvfs(into)
+    spare = min(space.f_blocks * space.f_frsize // 20, 1 << 30)
+    if sum(one.file_size for one in held.infolist()) > space.f_bavail * space.f_frsize - spare:
+        sys.exit("the disk is too small for what it holds: No space left on device")
     for one in held.infolist():
         mode = one.external_attr >> 16
         if stat.S_ISLNK(mode) or one.filename.startswith("/") or ".." in one.filename.split("/"):
@@ -60,6 +72,8 @@ unpack() {
   esac
   tar "$how" -tf "$1" --quoting-style=escape >"$work/names" || fail "refused: ${1##*/} cannot be read as an archive"
   sane "${1##*/}"
+  tar "$how" -tvf "$1" --numeric-owner --quoting-style=escape >"$work/sizes"
+  roomy "$(awk '/^-/ { sum += $3 } END { printf "%.0f", sum }' "$work/sizes")" "${1##*/}"
   tar "$how" -xf "$1" -C "$2" --no-same-owner --no-same-permissions --delay-directory-restore ||
     fail "${1##*/} could not be unpacked (No space left on device, or a damaged archive)"
 }
@@ -110,9 +124,13 @@ for archive in "$@"; do
   fi
   cp -a --no-clobber -- "$more/." "$tree/" || fail "${archive##*/} could not be laid beside $program"
 done
+# What was wrapped in a folder, or laid beside, has another top now, and its links must not leave that either.
+only_within "$tree"
 chown -R -h root:root -- "$tree" 2>/dev/null || [ "$(id -u)" != 0 ] || fail "could not give $tree to root"
 chmod -R u+rwX,go+rX,go-w,u-s,g-s -- "$tree"
 chmod 755 -- "$tree/$program"
+# The archive may hold something by that name, and be it a link.
+rm -rf -- "$tree/.labctl-build"
 printf '%s\n' "$digest" >"$tree/.labctl-build"
 sync -f -- "$tree" 2>/dev/null || sync
 for note in $notes; do note_stale "$note"; done

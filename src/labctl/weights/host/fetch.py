@@ -228,7 +228,7 @@ class Fetch:
                 tries = 0 if self.incoming.there > before else tries + 1
                 if error.final or tries == _TRIES:
                     raise
-                if self.cancelled.wait(tries):
+                if self.cancelled.wait(max(tries, error.after_s)):
                     raise CancelledError from None
                 continue
             if self.incoming.is_right():
@@ -239,11 +239,15 @@ class Fetch:
 
     def _read_source(self, url: str, token: str) -> None:
         incoming = self.incoming
+        if incoming.is_full():
+            return  # cut before it was renamed; a server has nothing behind the end to give
         source = Source(url, token, incoming.there)
         try:
             if incoming.size is None and source.size is not None:
                 incoming.knows_size(source.size)
                 self._begin()
+                if incoming.is_full():
+                    return
                 if incoming.there:
                     source.close()
                     source = Source(url, token, incoming.there)
@@ -265,12 +269,17 @@ class Fetch:
         """Read from a server that tells no size: nothing can be handed on, or resumed, before the end."""
         offset = 0
         self.incoming.restart()
-        while chunk := source.read(CHUNK):
-            if self.cancelled.is_set():
-                raise CancelledError
-            self.incoming.add(chunk, offset)
-            offset += len(chunk)
-            self.checking = offset
+        try:
+            while chunk := source.read(CHUNK):
+                if self.cancelled.is_set():
+                    raise CancelledError
+                self.incoming.require_spare()
+                self.incoming.add(chunk, offset)
+                offset += len(chunk)
+                self.checking = offset
+        except HostFault:
+            self.incoming.restart()  # it may never end, so what came is not worth the disk
+            raise
         self.incoming.size = self.incoming.there = offset
 
 

@@ -152,15 +152,30 @@ class Incoming:
         """Raise ``HostFault`` unless what is missing fits on the disk, with a reserve left."""
         if self.size is None:
             return
-        space = os.fstatvfs(self._fd)
-        free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
-        missing, spare = self.size - self.there, parts.reserve(total)
+        free, spare = self._space()
+        missing = self.size - self.there
         if missing > free - spare:
             reason = (
                 f"the disk is too small: {self._folder} needs {missing} bytes more and has {free} free, "
                 f"of which {spare} stay free (No space left on device)"
             )
             raise HostFault("disk-full", reason)
+
+    def require_spare(self) -> None:
+        """Raise ``HostFault`` when no more than the reserve is free: for a file whose size nobody tells."""
+        free, spare = self._space()
+        if free < spare:
+            reason = f"its disk is full ({self._folder}: {free} bytes free, {spare} of which stay free"
+            raise HostFault("disk-full", f"{reason}: No space left on device)")
+
+    def _space(self) -> tuple[int, int]:
+        """Return the bytes that are free, and those that stay so."""
+        space = os.fstatvfs(self._fd)
+        return space.f_bavail * space.f_frsize, parts.reserve(space.f_blocks * space.f_frsize)
+
+    def is_full(self) -> bool:
+        """Return whether all bytes are here, right or wrong."""
+        return bool(self.there) and self.there == self.size
 
     def part(self) -> Part:
         """Return the next part, to be filled."""

@@ -25,7 +25,12 @@ MOST_FILES = 20_000
 
 def look(wanted: list[dict[str, Any]], folders: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what is at each wanted path, and every file below the folders."""
-    return {"files": [_file(one) for one in wanted], "others": _others(folders)}
+    kept = set()
+    for one in wanted:
+        with contextlib.suppress(OSError):
+            status = Path(one["path"]).stat()
+            kept.add((status.st_dev, status.st_ino))
+    return {"files": [_file(one) for one in wanted], "others": _others(folders, kept)}
 
 
 def _file(wanted: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +65,8 @@ def _room(folder: Path) -> dict[str, int]:
     }
 
 
-def _others(folders: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _others(folders: list[dict[str, Any]], kept: set[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return the plain files below the folders, but no wanted one under another name (a linked folder)."""
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         for path in _walk(folder["path"], deep=folder["deep"]):
@@ -68,13 +74,15 @@ def _others(folders: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 status = os.lstat(path)
             except OSError:
                 continue
+            if (status.st_dev, status.st_ino) in kept:
+                continue
             if modes.S_ISREG(status.st_mode) and len(found) < MOST_FILES:
                 found[path] = {
                     "path": path,
                     "size": status.st_size,
                     "allocated": status.st_blocks * 512,
                     "identity": stamps.identity(status),
-                    "vouched": stamps.vouched(path, status) is not None,
+                    "vouched": stamps.vouched(path, status) is not None and stamps.brought(path, status),
                 }
     return list(found.values())
 
@@ -135,7 +143,8 @@ def _remove_empty(folder: Path, roots: list[str]) -> None:
 def verify(path: str, sha256: str | None, progress: Callable[[int], None]) -> dict[str, Any]:
     """Read a file once; return its sha256 and those of its parts, and which parts are not as they were."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe that somebody put there would keep us waiting for whoever writes into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return {"kind": "absent"}
     except OSError as error:
@@ -152,7 +161,8 @@ def verify(path: str, sha256: str | None, progress: Callable[[int], None]) -> di
     finally:
         os.close(descriptor)
     if whole == sha256 and same and not Path(path).is_symlink():
-        stamps.vouch(path, whole, status.st_size, digests)
+        ours = stamps.brought(path, status)
+        stamps.vouch(path, whole, status.st_size, digests, ours=ours)
     elif sha256 is not None and whole != sha256:
         # Its proof must not hold any more; what its parts were stays known.
         stamps.stamp_of(path).unlink(missing_ok=True)

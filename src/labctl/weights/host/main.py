@@ -126,7 +126,7 @@ class Program:
         """Hand on a file that is complete here."""
         path, sha256 = order["path"], order["sha256"]
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             self.say("unserved", file=order["file"], reason=error.strerror or str(error))
             return

@@ -16,16 +16,21 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 SILENCE_S = 60.0
+MOST_PATIENCE_S = 120
+"""How long a server that is asked too often may keep us waiting before it is asked again."""
 CHUNK = 1 << 20
 _RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 _PORTS = {"http": 80, "https": 443}
 
 
 class SourceError(Exception):
-    """An address did not give the file; ``final`` where asking it again would change nothing."""
+    """An address did not give the file; ``final`` where asking it again would change nothing.
 
-    def __init__(self, reason: str, *, final: bool = False) -> None:
-        self.final = final
+    ``after_s``: for how many seconds its server wants to be left alone.
+    """
+
+    def __init__(self, reason: str, *, final: bool = False, after_s: int = 0) -> None:
+        self.final, self.after_s = final, after_s
         super().__init__(reason)
 
 
@@ -79,7 +84,10 @@ class Source:
             error.close()
             denied = " (does its token allow it?)" if error.code in (401, 403) else ""
             again = error.code == 429 or error.code >= 500
-            raise SourceError(f"{self.url} answered {error.code}{denied}", final=not again) from None
+            told = error.headers.get("Retry-After", "")
+            after_s = min(int(told), MOST_PATIENCE_S) if told.isascii() and told.isdecimal() else 0
+            reason = f"{self.url} answered {error.code}{denied}"
+            raise SourceError(reason, final=not again, after_s=after_s) from None
         except urllib.error.URLError as error:
             raise SourceError(f"{self.url}: {error.reason}") from None
         except (OSError, http.client.HTTPException) as error:

@@ -2,7 +2,8 @@
 
 A stamp is /var/lib/labctl/verified/H, where H is made of the file's path. It holds device, inode, size, mtime
 and ctime of the file, and its sha256: nothing can change the content without moving the ctime. Beside it,
-H.parts holds the sha256 of each part, by which a byte that flipped later is traced to its part.
+H.parts holds the sha256 of each part, by which a byte that flipped later is traced to its part. H.found says
+that labctl found the file there and did not bring it; such a file is never labctl's to remove.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _HEAD = "labctl-parts 1"
 
 def stamp_of(path: str) -> Path:
     """Return where the stamp of a file lies; the path is taken as the inventory spells it."""
-    return FOLDER / hashlib.sha256(path.encode()).hexdigest()[:32]
+    return FOLDER / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
 
 
 def _moment(nanoseconds: int) -> str:
@@ -45,18 +46,39 @@ def vouched(path: str, status: os.stat_result) -> str | None:
     return sha256 if known == identity(status) else None
 
 
-def vouch(path: str, sha256: str, size: int, digests: list[bytes]) -> None:
-    """Write the stamp of a file that lies at ``path`` and was just verified, and the digests of its parts."""
+def brought(path: str, status: os.stat_result) -> bool:
+    """Return whether labctl brought this very file, even if its times moved since."""
+    try:
+        known = stamp_of(path).read_text()
+    except (OSError, ValueError):
+        return False
+    same = known.startswith(f"{status.st_dev}:{status.st_ino}:{status.st_size}:")
+    return same and not _found(path).exists()
+
+
+def _found(path: str) -> Path:
+    return Path(f"{stamp_of(path)}.found")
+
+
+def vouch(path: str, sha256: str, size: int, digests: list[bytes], *, ours: bool = True) -> None:
+    """Write the stamp of a file that lies at ``path`` and was just verified, and the digests of its parts.
+
+    ``ours``: labctl brought it. Should this be cut, it counts as found.
+    """
     stamp = stamp_of(path)
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not ours:
+        _replace(_found(path), "")
     if len(digests) == parts.count(size):
         write_digests(Path(f"{stamp}.parts"), size, digests)
     _replace(stamp, f"{identity(os.lstat(path))} {sha256}\n")
+    if ours:
+        _found(path).unlink(missing_ok=True)
 
 
 def forget(path: str) -> None:
     """Remove the stamp of a file that is no more."""
-    for name in (stamp_of(path), Path(f"{stamp_of(path)}.parts")):
+    for name in (stamp_of(path), Path(f"{stamp_of(path)}.parts"), _found(path)):
         with contextlib.suppress(FileNotFoundError):
             name.unlink()
 
