@@ -13,6 +13,7 @@ import pytest
 
 from labctl.agent import engines
 from labctl.agent.sections import Finding
+from labctl.render.llamaswap.config import KEY
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -95,7 +96,7 @@ def test_llama_swap_is_asked_what_runs_with_its_key_and_nothing_that_starts_a_mo
     root: Path, serving: Any
 ) -> None:
     unit(root, "swap", "/opt/llama-swap", "-config", "c", "-listen", f"0.0.0.0:{serving.server_port}")
-    (root / engines.SECRETS / "swap.api-key").write_text("secret\n")
+    (root / engines.SECRETS / "swap.api-key").write_text(f"{KEY}=secret\n")
     running = {"running": [{"model": "a", "state": "ready"}, {"model": "b", "state": "starting"}, "nonsense"]}
     serving.answers["/running"] = (200, json.dumps(running).encode())
     (found,) = engines.engines(root)

@@ -162,7 +162,7 @@ class Serving:
         return next(number for number, line in enumerate(lines, 1) if words in line)
 
     def labctl(self, verb: str, *options: str, code: int = 0) -> str:
-        given = ("--inventory", str(self.file)) if verb == "fit" else (str(self.file),)
+        given = ("--inventory", str(self.file)) if verb in ("fit", "status") else (str(self.file),)
         done = labctl(verb, *given, *options, timeout=400)
         said = done.stdout + done.stderr
         assert done.returncode == code, said
@@ -213,6 +213,9 @@ def test_a_rack_serves_through_its_front_and_every_mistake_is_refused_before_any
     assert len(before[0].split()) == 3  # llama-swap and both of its models, which the matrix allows
 
     assert "Result: 0 changes on 3 hosts" in serving.labctl("apply", "--yes")
+    shown = serving.labctl("status")
+    assert "tiny-chat, tiny-coder" in shown, shown
+    assert "tiny-writer" in shown, shown
     assert serving.pids() == before
 
     for what, mistake in MISTAKES.items():

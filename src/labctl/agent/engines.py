@@ -169,6 +169,9 @@ def _ask(unit: dict[str, Any], root: Path) -> None:
     if question is None:
         return
     key = text(root / SECRETS / f"{unit['service']}.api-key")
+    if key is not None:
+        # llama-swap gets its keys as variables; the file is an EnvironmentFile then.
+        key = key.removeprefix("LABCTL_API_KEY=")
     try:
         status, body = _get(unit["port"], question, key)
     except (OSError, ValueError):
