@@ -173,10 +173,10 @@ def check_an_engine_that_fills_its_share() -> None:
 
 
 def check_an_engine_that_lacks_room_for_one_request() -> None:
-    """512 KiB for each token and layer: a million tokens take 16 GiB, and 10 % of the card is 2.4."""
+    """4 KiB for each token and layer: a million tokens take 16 GiB, and 10 % of the card is 2.4."""
     use = Use("vllm", 1_000_000, memory_share=0.1)
     found = estimate("m", model(4), use, [card(), HOST])
-    assert found.refused.startswith("vllm would not start: its share of gpu0 (0.1) is 2.4 GiB, and ")
+    assert found.refused.startswith("vllm's share of gpu0 (0.1) is 2.4 GiB, and ")
     assert found.refused.endswith(" for one request of 1000000 tokens")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fit_racks import engine, judged, model, rack, shape, sizes, swap
 
+from fit_racks import engine, judged, model, rack, shape, sizes, swap
 from labctl.domain.fit.terms import GIB, MIB, Use
 from labctl.domain.problem import Problem
 from labctl.inventory import (
@@ -195,6 +195,47 @@ def test_a_model_that_could_not_be_read_leaves_the_verdict_open() -> None:
     ((path, problem),) = unknowns(found)
     assert (problem.reason, problem.hint) == ("whether b fits is not known: 404", "is it right?")
     assert path == ("hosts", 0, "services", 0, "models", 1, "engine")
+
+
+@pytest.mark.parametrize(
+    ("one", "hint"),
+    [
+        (LlamaServer(name="e", model="a", port=1), "state ctx_size"),
+        (LlamaServer(name="e", model="a", port=1, parallel=2), "state ctx_size"),
+        (Vllm(name="v", model="a", port=1), "state max_model_len"),
+        (TabbyApi(name="t", model="a", port=1), "state cache_size"),
+    ],
+)
+def test_a_context_that_nobody_states_is_not_taken_for_none(one: object, hint: str) -> None:
+    silent = Sizes({"a": shape(1, context=0)})
+    found = judged(rack(one), silent)
+    ((_, problem),) = unknowns(found)
+    assert (found.fits, problem.hint) == (None, hint)
+    assert "how long the context of a is stands neither in its files nor in the rack file" in problem.reason
+    stated = one.model_copy(update={hint.removeprefix("state "): 4096})  # type: ignore[attr-defined]
+    assert judged(rack(stated), silent).fits is True
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        Vllm(name="v", model="a", port=1, max_model_len=8192),
+        Sglang(name="s", model="a", port=1, context_length=8192),
+        TabbyApi(name="t", model="a", port=1, cache_size=8192),
+    ],
+)
+def test_every_user_that_a_person_asks_about_needs_a_cache(one: object) -> None:
+    wanted, known = rack(one), sizes(a=5)  # a GiB for each user
+    (host,) = loads(wanted)
+    assert host_fit(wanted, host, known, Asked(users=8)).fits is True
+    assert host_fit(wanted, host, known, Asked(users=24)).fits is False
+
+
+def test_where_memory_is_free_and_an_engine_would_not_start_no_memory_is_said_to_lack() -> None:
+    tight = rack(Vllm(name="v", model="a", port=1, gpu_memory_utilization=0.1))
+    ((_, problem),) = refusals(judged(tight, sizes(a=5)))
+    assert "a would not start: vllm's share of slot0 (0.1) is 2.4 GiB" in problem.reason
+    assert problem.hint == "no shorter context or smaller cache changes that: see its options"
 
 
 def test_what_would_make_it_fit_is_proposed_in_the_engines_words() -> None:

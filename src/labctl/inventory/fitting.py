@@ -150,6 +150,12 @@ def row(rack: Rack, served: Served, sizes: Sizes, asked: Asked = Asked()) -> Row
         None if draft is None else sizes.shapes[draft], sizes.projectors.get(served.model.id, 0)
     )
     use = asked.of(uses.use(served, shape, parts))
+    if use.context < 1:
+        reason = (
+            f"how long the context of {served.model.id} is stands neither in its files nor in the rack file"
+        )
+        word = dict(uses.options(served)).get("context", "")
+        return Row(served, use, why=Problem(reason, f"state {word}" if word else ""))
     try:
         plain = _estimate(served, shape, use, sizes)
     except LabctlError as error:
@@ -226,7 +232,7 @@ class _Judging:
         beside = [one for ways in others for other in ways for one in other.members]
         for one in (*way.members, *beside):
             if why := self._rows[one.key].why:
-                because = f"how large {one.model.id} is could not be read: {why.reason}"
+                because = f"whether {one.model.id} fits is not known: {why.reason}"
                 return SetFit(way.title, way.path, models, Verdict(None, because, why.hint))
         found = [self._of_pool(pool, way, others) for pool in self._pools]
         worst = max(found, key=lambda one: one.rank)

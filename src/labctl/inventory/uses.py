@@ -172,7 +172,7 @@ def _ollama(served: Served, shape: ModelShape, parts: Parts) -> Mapping[str, Any
 def _slot_tokens(total: int, sequences: int) -> int:
     """Return the tokens of one slot: llama-server rounds the whole up to 256 before it deals it out."""
     whole = -(-total // _CELLS) * _CELLS
-    return max(1, -(-whole // sequences))
+    return -(-whole // sequences)
 
 
 def _ollama_context(served: Served) -> int:
