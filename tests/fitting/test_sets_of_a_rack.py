@@ -167,11 +167,13 @@ def test_cards_that_are_lent_count_on_the_host_that_has_them() -> None:
 
 def test_what_labctl_does_not_know_is_said_and_not_counted() -> None:
     own = Command(name="own", argv=("/usr/bin/own",), model="a", port=3)
-    found = judged(rack(own, engine("b", port=1, extra_args=("-c", "9000", "--color"))), sizes(b=1))
+    found = judged(
+        rack(own, engine("b", port=1, extra_args=("-c", "9000", "--color", "--n-cpu-moe=3"))), sizes(b=1)
+    )
     assert found.notes == (
         "own is not counted: labctl does not know what its program takes",
         "memory_gib is not stated, so what models need of main memory was not checked",
-        "e-b: not counted of extra_args: -c",
+        "e-b: not counted of extra_args: -c --n-cpu-moe",
     )
 
 
@@ -181,6 +183,30 @@ def test_a_host_of_which_no_memory_is_known_is_not_checked() -> None:
     found = judged(bare, Sizes())
     assert (found.sets, list(unknowns(found)), list(refusals(found))) == ((), [], [])
     assert "nothing was checked" in found.notes[0]
+
+
+ODD = {"model": "Odd 1", "slot": "slot0", "vendor": "nvidia", "tdp_w": 100}
+
+
+def test_a_card_that_labctl_does_not_know_is_checked_by_what_the_inventory_says() -> None:
+    silent = rack(engine("a", port=1), gpus=(Gpu(**ODD),), memory_gib=64)  # type: ignore[arg-type]
+    ((_, problem),) = unknowns(judged(silent, sizes(a=5)))
+    assert problem.hint == "state memory_gib of the Gpu"
+    for name in ("Odd 1", "RTX 3090"):  # boards with twice the memory are sold, too
+        card = Gpu(**{**ODD, "model": name, "memory_gib": 48})  # type: ignore[arg-type]
+        stated = rack(engine("a", port=1), gpus=(card,))
+        assert judged(stated, sizes(a=40)).fits is True
+        (reason,) = told(stated, sizes(a=47))
+        assert "GPU slot0 (47.5 usable)" in reason
+
+
+@pytest.mark.parametrize(
+    ("card", "lacks"),
+    [(ODD, "no Gpu that labctl knows"), ({"model": "Strix Halo", "slot": "s"}, "no unified_memory_gib")],
+)
+def test_a_host_with_cards_of_no_known_size_says_what_to_state(card: dict[str, object], lacks: str) -> None:
+    found = judged(rack(engine("a", port=1), gpus=(Gpu(**card),)), sizes(a=5))  # type: ignore[arg-type]
+    assert lacks in found.notes[0]
 
 
 def test_main_memory_is_checked_where_it_is_stated() -> None:

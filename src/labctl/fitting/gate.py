@@ -13,8 +13,10 @@ A host of which no memory is known, or that serves no model, costs nothing: no h
 from __future__ import annotations
 
 import json
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -95,8 +97,33 @@ def _read(
         except LabctlError as error:
             return error.problems[0]
 
-    with ThreadPoolExecutor(min(_AT_ONCE, len(wanted)), thread_name_prefix="header") as pool:
-        return dict(zip(wanted, pool.map(one, wanted.values()), strict=True))
+    waiting = deque(wanted)
+    news: queue.SimpleQueue[tuple[str, tuple[ModelShape, int] | Problem | BaseException]] = (
+        queue.SimpleQueue()
+    )
+
+    def work() -> None:
+        while True:
+            try:
+                name = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                news.put((name, one(wanted[name])))
+            except BaseException as bug:
+                news.put((name, bug))
+
+    for _ in range(
+        min(_AT_ONCE, len(wanted))
+    ):  # daemons: Ctrl-C does not wait for a server that says nothing
+        threading.Thread(target=work, name="header", daemon=True).start()
+    found: dict[str, tuple[ModelShape, int] | Problem] = {}
+    while len(found) < len(wanted):
+        name, said = news.get()
+        if isinstance(said, BaseException):
+            raise said
+        found[name] = said
+    return {name: found[name] for name in wanted}
 
 
 def disk_rates(loaded: LoadedRack, measured: Mapping[str, Measured]) -> dict[str, int]:
