@@ -68,3 +68,23 @@ def test_ctrl_c_does_not_wait_for_a_server_that_says_nothing() -> None:
     assert not ended.is_set()
     released.set()
     assert ended.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("", "does not say why"),
+        ("yes", "does not say why"),
+        ("1234567890 !!", "does not say why"),
+        ("lent out \u202eyadnom", "does not say why"),
+        ("\x1b[31mlent out until monday", "does not say why"),
+        ("why " * 100, "in 399 letters"),
+    ],
+)
+def test_words_that_say_nothing_or_hide_something_force_nothing(words: str, reason: str) -> None:
+    with pytest.raises(LabctlError, match=reason):
+        gate.checked_words(words)
+
+
+def test_words_are_kept_as_one_line() -> None:
+    assert gate.checked_words("lent out\nuntil\tMonday ") == "lent out until Monday"

@@ -30,6 +30,7 @@ from labctl.inventory.models import Model
 from labctl.inventory.served import Loads
 
 FEWEST_LETTERS = 8
+MOST_LETTERS = 300
 _AT_ONCE = 8
 
 
@@ -167,7 +168,7 @@ def checked_words(words: str | None) -> str:
     """Return the words of ``--force`` without the space around them; "" for none.
 
     Raises:
-        LabctlError: they are too few to say why.
+        LabctlError: they are too few to say why, or more than anybody would read.
     """
     if words is None:
         return ""
@@ -176,6 +177,11 @@ def checked_words(words: str | None) -> str:
         raise LabctlError(
             f"--force {words!r} does not say why",
             hint='say it in words, which are kept on the host: --force "card two is lent out until Monday"',
+        )
+    if len(said) > MOST_LETTERS:
+        raise LabctlError(
+            f"--force says why in {len(said)} letters",
+            hint=f"say it in {MOST_LETTERS}: labctl status shows them",
         )
     return said
 
