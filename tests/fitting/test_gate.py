@@ -17,7 +17,7 @@ from labctl.inventory.served import loads
 from fit_racks import rack, shape, swap  # isort: skip
 
 WANTED = rack(swap("a", "b"))
-LOADED = LoadedRack(WANTED, Path("rack.py").absolute(), {"rig": {}}, {})
+LOADED = LoadedRack(WANTED, Path("rack.py").absolute(), {}, {"rig": {}})
 
 
 class Headers:
