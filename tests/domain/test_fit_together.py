@@ -154,7 +154,8 @@ def test_a_part_of_which_an_engine_said_nothing_is_as_it_was_estimated() -> None
 def test_what_a_process_holds_is_what_its_parts_add_up_to(whole: int) -> None:
     guess = Estimate("a", (Share("slot0", 100, 20, 10, overhead=7),))
     seen = Measured("now", "rig", "a", {"slot0": {"process": whole}})
-    assert corrected(guess, seen).on("slot0") == max(whole, 100)
+    # Less than the weights is a model that was still loading, which proves nothing.
+    assert corrected(guess, seen).on("slot0") == (whole if whole >= 100 else 137)
     assert error_percent(guess, seen) == pytest.approx((137 - whole) / whole * 100)
 
 

@@ -47,6 +47,25 @@ def test_what_can_be_read_is_known_and_what_cannot_says_why() -> None:
     assert found.silent["b"].reason == "404"
 
 
+def test_a_host_that_is_off_hides_no_model_that_lies_on_another() -> None:
+    (rig,) = WANTED.hosts
+    both = WANTED.model_copy(update={"hosts": (rig, rig.model_copy(update={"name": "other"}))})
+    asked: list[str | None] = []
+
+    class Off(Headers):
+        def of(self, model: Model, *, host: str | None) -> ModelShape:
+            asked.append(host)
+            if host == "rig":
+                raise LabctlError(f"{host} is off")
+            return super().of(model, host=host)
+
+    loaded = LoadedRack(both, Path("rack.py").absolute(), {}, {"rig": {}, "other": {}})
+    found = gate.sizes(loaded, loads(both), lambda: Off(a=shape(1), b=LabctlError("404")), {})
+    assert found.shapes == {"a": shape(1)}
+    assert found.silent["b"].reason == "rig is off"
+    assert sorted(map(str, asked)) == ["other", "other", "rig", "rig"]
+
+
 def test_a_bug_in_a_reader_is_not_taken_for_a_header_that_cannot_be_read() -> None:
     with pytest.raises(ZeroDivisionError):
         gate.sizes(LOADED, loads(WANTED), lambda: Headers(a=ZeroDivisionError(), b=shape(1)), {})

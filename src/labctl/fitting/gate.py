@@ -32,6 +32,7 @@ from labctl.inventory.served import Loads
 FEWEST_LETTERS = 8
 MOST_LETTERS = 300
 _AT_ONCE = 8
+_MOST_HOSTS = 3  # that are asked for one model's header, one after another
 
 
 class Headers(Protocol):
@@ -70,15 +71,18 @@ def sizes(
 
     With ``everything``, also for hosts of which no memory is known.
     """
-    wanted: dict[str, tuple[Model, str | None]] = {}
+    wanted: dict[str, tuple[Model, list[str | None]]] = {}
     for one in hosts:
         for served in one.served if everything or fitting.can_be_judged(one) else ():
             # A host that is made up has no files: what lies nowhere else is a file of this machine.
             host = served.host if served.host in loaded.host_data else None
-            wanted.setdefault(served.model.id, (served.model, host))
+            models = [served.model]
             if served.model.draft is not None:
-                draft = loaded.rack.model(served.model.draft)
-                wanted.setdefault(draft.id, (draft, host))
+                models.append(loaded.rack.model(served.model.draft))
+            for model in models:
+                places = wanted.setdefault(model.id, (model, []))[1]
+                if host not in places:
+                    places.append(host)
     found = _read(wanted, read) if wanted else {}
     shapes = {name: one[0] for name, one in found.items() if not isinstance(one, Problem)}
     projectors = {name: one[1] for name, one in found.items() if not isinstance(one, Problem)}
@@ -87,16 +91,20 @@ def sizes(
 
 
 def _read(
-    wanted: Mapping[str, tuple[Model, str | None]], read: Read
+    wanted: Mapping[str, tuple[Model, list[str | None]]], read: Read
 ) -> dict[str, tuple[ModelShape, int] | Problem]:
     headers = read()
 
-    def one(pair: tuple[Model, str | None]) -> tuple[ModelShape, int] | Problem:
-        model, host = pair
-        try:
-            return headers.of(model, host=host), headers.projector_bytes(model, host=host)
-        except LabctlError as error:
-            return error.problems[0]
+    def one(pair: tuple[Model, list[str | None]]) -> tuple[ModelShape, int] | Problem:
+        """Read a model's header on the first host that gives it; one that is off hides no other's."""
+        model, hosts = pair
+        failed: list[Problem] = []
+        for host in hosts[:_MOST_HOSTS]:
+            try:
+                return headers.of(model, host=host), headers.projector_bytes(model, host=host)
+            except LabctlError as error:
+                failed.append(error.problems[0])
+        return failed[0]
 
     waiting = deque(wanted)
     news: queue.SimpleQueue[tuple[str, tuple[ModelShape, int] | Problem | BaseException]] = (

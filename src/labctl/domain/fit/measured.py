@@ -46,7 +46,7 @@ class Measured:
 def _comparable(share: Share, parts: Mapping[str, int]) -> int:
     if PROCESS in parts:
         return share.total
-    said = sum(getattr(share, name) for name in BUFFERS if name in parts)
+    said: int = sum(getattr(share, name) for name in BUFFERS if name in parts)
     return said + (share.draft if "weights" in parts else 0)
 
 
@@ -78,6 +78,8 @@ def _fixed(share: Share, parts: Mapping[str, int] | None) -> Share:
     if parts is None:
         return share
     if PROCESS in parts:
+        if parts[PROCESS] < share.weights:  # it was still loading when it was asked
+            return share
         more = parts[PROCESS] - share.total
         if share.overhead + more >= 0:
             return replace(share, overhead=share.overhead + more)
