@@ -94,6 +94,10 @@ class Model(Spec):
         default=None, description="SHA-256 of the file; needed for anything that comes over the network."
     )
     file: FileName | None = Field(default=None, description="Name of the one file in the repository `hub`.")
+    size: Bytes | None = Field(
+        default=None,
+        description="Size of the one file in bytes; from it follow checks of disks and timeouts.",
+    )
     files: tuple[ModelFile, ...] = Field(default=(), description="Its files, where it has several.")
     path: RemotePath | None = Field(
         default=None,
@@ -118,7 +122,7 @@ class Model(Spec):
 
     @model_validator(mode="after")
     def _files_or_file(self) -> "Model":
-        if self.files and (self.sha256 is not None or self.file is not None):
+        if self.files and any(one is not None for one in (self.sha256, self.file, self.size)):
             raise MendableError(
                 "give either `files`, or `sha256` of the one file", "each file has its own sha256"
             )
@@ -194,7 +198,7 @@ class Model(Spec):
     def layout(self) -> tuple[Placed, ...]:
         """Return every file of the model and where it lies."""
         if not self.files:
-            return (Placed(self._only, self.root, self.sha256, None, self._address(self._only)),)
+            return (Placed(self._only, self.root, self.sha256, self.size, self._address(self._only)),)
         root, start = self.root, self._address("")
         return tuple(
             Placed(

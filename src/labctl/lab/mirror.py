@@ -15,7 +15,7 @@ file imports.
 from __future__ import annotations
 
 import hashlib
-import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +47,17 @@ engines = [
 models = [
 {models}]
 '''
-_MODEL = '    Model(id="{id}", source="file://{inside}/{id}/{id}.gguf", sha256="{sha256}"),\n'
+_MODEL = '    Model(id="{id}", source="file://{inside}/{id}/{id}.gguf", sha256="{sha256}", size={size}),\n'
 _TAG = "b9999"
 
 
 @dataclass(frozen=True, slots=True)
 class Wares:
-    """What the mirror holds: the archives and the models, each a file and its sha256."""
+    """What the mirror holds: the archives, each a file name and its sha256, and each model."""
 
-    llama: tuple[Path, str]
-    swap: tuple[Path, str]
-    models: dict[str, str]
+    llama: tuple[str, str]
+    swap: tuple[str, str]
+    models: dict[str, tuple[str, int]]
 
 
 def folder(cache: Path) -> Path:
@@ -74,6 +74,20 @@ def make(cache: Path, progress: Callable[[str], None]) -> Wares:
     place = folder(cache)
     place.mkdir(parents=True, exist_ok=True)
     progress("engines for virtual hosts: llama-server from Debian's archive, a double of llama-swap")
+    # Hosts may be reading: what is there is only ever replaced, whole, by the same or a newer file.
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=place) as made:
+        wares = _make(cache, Path(made))
+        for path in sorted(Path(made).rglob("*")):
+            target = place / path.relative_to(made)
+            if path.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                path.chmod(0o644)
+                path.replace(target)
+    return wares
+
+
+def _make(cache: Path, place: Path) -> Wares:
     try:
         packed = llama.archive(cache, place, _TAG)
     except llama.NoLlama as reason:
@@ -84,24 +98,25 @@ def make(cache: Path, progress: Callable[[str], None]) -> Wares:
     models = {}
     for seed, name in enumerate(MODELS):
         path = place / name / f"{name}.gguf"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir()
         write_tiny(path, seed)
-        models[name] = _sha256(path)
-    return Wares(packed, (swap, _sha256(swap)), models)
+        models[name] = (_sha256(path), path.stat().st_size)
+    return Wares((packed[0].name, packed[1]), (swap.name, _sha256(swap)), models)
 
 
-def recipe(wares: Wares, module: str) -> str:
-    """Return the text of a Python module that names everything in the mirror with its pin."""
+def recipe(wares: Wares, module: str, inside: str = INSIDE) -> str:
+    """Return the text of a Python module that names everything in the mirror; hosts see it at ``inside``."""
     rows = "".join(
-        _MODEL.format(id=name, inside=INSIDE, sha256=sha256) for name, sha256 in wares.models.items()
+        _MODEL.format(id=name, inside=inside, sha256=sha256, size=size)
+        for name, (sha256, size) in wares.models.items()
     )
     return _RECIPE.format(
         module=module,
-        inside=INSIDE,
+        inside=inside,
         tag=_TAG,
-        llama_url=f"file://{INSIDE}/{wares.llama[0].name}",
+        llama_url=f"file://{inside}/{wares.llama[0]}",
         llama=wares.llama[1],
-        swap_url=f"file://{INSIDE}/{wares.swap[0].name}",
+        swap_url=f"file://{inside}/{wares.swap[0]}",
         swap=wares.swap[1],
         swap_version=llama_swap.NAME.split("_")[1],
         models=rows,
@@ -123,8 +138,7 @@ def write_tiny(path: Path, seed: int) -> None:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     kinds = [gguf.TokenType.UNKNOWN, *[gguf.TokenType.CONTROL] * 2, *[gguf.TokenType.BYTE] * 256]
     rng = np.random.default_rng(seed)
-    partial = path.with_name(f".{path.name}")
-    writer = gguf.GGUFWriter(partial, "llama")
+    writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(path.stem)
     writer.add_context_length(context)
     writer.add_embedding_length(width)
@@ -151,7 +165,6 @@ def write_tiny(path: Path, seed: int) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    shutil.move(partial, path)
 
 
 def _tensors(width: int, hidden: int, layers: int, vocabulary: int) -> list[tuple[str, tuple[int, ...]]]:
