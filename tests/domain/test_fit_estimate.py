@@ -189,6 +189,21 @@ def check_parallel_cards_each_hold_a_part() -> None:
     assert last.weights == (200_000_000 + 60_000_000) // 2
 
 
+def check_cards_that_hold_nothing_are_opened_all_the_same() -> None:
+    """A context on each, and where no block is on any, the largest matrix: a third of a block."""
+    cards = [card("gpu0"), card("gpu1")]
+    nothing = estimate("m", model(4), replace(FULL, gpu_layers=0), [*cards, HOST])
+    assert [nothing.on(one.name) for one in cards] == [
+        llamacpp.CONTEXT + 100_000_000 // 3, llamacpp.CONTEXT
+    ]  # fmt: skip
+    one = replace(FULL, gpu_layers=0, split="none", main_gpu=1)
+    assert [estimate("m", model(4), one, [*cards, HOST]).on(name) for name in ("gpu0", "gpu1")] == [
+        0, llamacpp.CONTEXT + 100_000_000 // 3
+    ]  # fmt: skip
+    first = estimate("m", model(4), replace(FULL, shares=(1.0, 0.0)), [*cards, HOST])
+    assert first.on("gpu1") == llamacpp.CONTEXT
+
+
 CHECKS = {name: value for name, value in list(globals().items()) if name.startswith("check_")}
 
 
