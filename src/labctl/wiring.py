@@ -108,7 +108,7 @@ def find_inventory(given: str | None) -> Path:
     """
     candidates = (Path(given),) if given else inventory_candidates()
     for candidate in candidates:
-        for path in (candidate, candidate / "rack.py", candidate / _RACK):
+        for path in (candidate, *_racks_in(candidate)):
             if path.is_file():
                 return path.absolute()
     if len(candidates) == 1:
@@ -117,6 +117,15 @@ def find_inventory(given: str | None) -> Path:
         f"no rack file found; looked for {' and '.join(str(path) for path in candidates)}",
         hint="name one (labctl plan path/to/rack.py), or start one with: labctl init DIR",
     )
+
+
+def _racks_in(folder: Path) -> tuple[Path, ...]:
+    return folder / "rack.py", folder / _RACK
+
+
+def holds_inventory(folder: Path) -> bool:
+    """Return whether a directory, named as the inventory, would lead to a rack file."""
+    return any(path.is_file() for path in _racks_in(folder))
 
 
 def cpu_count() -> int:

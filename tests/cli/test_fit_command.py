@@ -148,6 +148,11 @@ def test_fit_of_one_model_shows_only_what_is_about_it(over: Desk) -> None:
     assert host["models"][0]["devices"][0]["usable_bytes"] == int(23.5 * 1024**3)
 
 
+def test_a_folder_that_is_called_as_a_model_is_no_rack(over: Desk) -> None:
+    (over.folder / "c").mkdir()
+    assert over.run("fit", "c").out.startswith("rig: ")
+
+
 def test_another_context_and_more_users_take_more(over: Desk) -> None:
     def cache(*args: str) -> int:
         document = json.loads(over.run("fit", "c", "--json", *args).out)
@@ -167,6 +172,8 @@ def test_another_context_and_more_users_take_more(over: Desk) -> None:
         ("Strix Halo 64 GiB", 0, "what-if: fits"),
         ("RTX 9999", 2, "labctl knows no such card"),
         ("Strix Halo", 2, "how much memory has the machine?"),
+        ("Strix Halo 0 GiB", 2, "no machine has 0 GiB"),
+        ("Strix Halo 99999 GiB", 2, "no machine has 99999 GiB"),
         ("0x RTX 3090", 2, "no card at all"),
         ("", 2, "--what-if names no card"),
         ("100x RTX 3090", 2, "more than 64 cards"),
@@ -183,6 +190,9 @@ def test_a_file_that_is_in_no_rack_is_looked_at_where_it_lies(desk: Desk, shelf:
     assert (done.code, done.out.splitlines()[0]) == (0, "what-if: fits")
     assert desk.run("fit", f"{shelf.url}/b.gguf", "--what-if", "RTX 3060").code == 1
     assert desk.run("fit", f"{shelf.url}/a.gguf", "--what-if", "RTX 3090", "--json").code == 0
+    long = shelf.folder / f"{'b' * 200}.gguf"
+    long.hardlink_to(path)
+    assert desk.run("fit", str(long), "--what-if", "RTX 3090").code == 0
     missing = desk.run("fit", "./nothing.gguf", "--what-if", "RTX 3090")
     assert (missing.code, "there is no file ./nothing.gguf" in missing.err) == (2, True)
 
@@ -194,6 +204,14 @@ def test_a_file_that_is_in_no_rack_is_looked_at_where_it_lies(desk: Desk, shelf:
         (["a", "--host", "nas"], "there is no host called 'nas'"),
         (["a", "b"], "one model at a time, not a and b"),
         (["--what-if", "RTX 3090"], "--what-if of which model?"),
+        (["http://[.gguf", "--what-if", "RTX 3090"], "must be an https://, http://"),
+        (["http://me:word@127.0.0.1/a.gguf", "--what-if", "RTX 3090"], "must not contain a password"),
+        (
+            ["https://127.0.0.1/a?key=secret", "--what-if", "RTX 3090"],
+            "https://127.0.0.1/a is no GGUF file by",
+        ),
+        (["~nobody-of-that-name/a.gguf", "--what-if", "RTX 3090"], "there is no file ~nobody-of-that-name"),
+        (["./" + "a" * 300 + ".gguf", "--what-if", "RTX 3090"], "there is no file ./aaa"),
         (["x.gguf"], "x.gguf is a file, so on which cards?"),
         (["a", "--what-if", "RTX 3090", "--host", "rig"], "--what-if goes without --host"),
         (["a", "--ctx", "0"], "--ctx"),

@@ -97,6 +97,12 @@ def test_what_a_host_says_decides_the_exit_code(ask: Any, rig: Any, code: int, w
     assert "\x1b" not in text
 
 
+def test_what_one_host_says_never_looks_like_a_row_of_another(ask: Any) -> None:
+    note = {"words": "lent\nnas   ok\u2028x", "who": "ann", "when": "now"}
+    _, text = ask(rig=said(unit(), forced=note), nas=off)
+    assert [line.split()[0] for line in text.splitlines()] == ["HOST", "rig", "nas", "nas:"]
+
+
 def test_json_is_one_document(ask: Any) -> None:
     code, text = ask("--json", rig=said(unit()), nas=off)
     document = json.loads(text)

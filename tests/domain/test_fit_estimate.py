@@ -173,10 +173,10 @@ def check_an_engine_that_fills_its_share() -> None:
 
 
 def check_an_engine_that_lacks_room_for_one_request() -> None:
-    """512 KiB for each token and layer: a million tokens take 16 GiB, and 10 % of the card is 2.4."""
+    """4 KiB for each token and layer: a million tokens take 16 GiB, and 10 % of the card is 2.4."""
     use = Use("vllm", 1_000_000, memory_share=0.1)
     found = estimate("m", model(4), use, [card(), HOST])
-    assert found.refused.startswith("vllm would not start: its share of gpu0 (0.1) is 2.4 GiB, and ")
+    assert found.refused.startswith("vllm's share of gpu0 (0.1) is 2.4 GiB, and ")
     assert found.refused.endswith(" for one request of 1000000 tokens")
 
 
@@ -187,6 +187,21 @@ def check_parallel_cards_each_hold_a_part() -> None:
     first, last = found.shares[0], found.shares[3]
     assert first.weights == (200_000_000 + 50_000_000) // 2
     assert last.weights == (200_000_000 + 60_000_000) // 2
+
+
+def check_cards_that_hold_nothing_are_opened_all_the_same() -> None:
+    """A context on each, and where no block is on any, the largest matrix: a third of a block."""
+    cards = [card("gpu0"), card("gpu1")]
+    nothing = estimate("m", model(4), replace(FULL, gpu_layers=0), [*cards, HOST])
+    assert [nothing.on(one.name) for one in cards] == [
+        llamacpp.CONTEXT + 100_000_000 // 3, llamacpp.CONTEXT
+    ]  # fmt: skip
+    one = replace(FULL, gpu_layers=0, split="none", main_gpu=1)
+    assert [estimate("m", model(4), one, [*cards, HOST]).on(name) for name in ("gpu0", "gpu1")] == [
+        0, llamacpp.CONTEXT + 100_000_000 // 3
+    ]  # fmt: skip
+    first = estimate("m", model(4), replace(FULL, shares=(1.0, 0.0)), [*cards, HOST])
+    assert first.on("gpu1") == llamacpp.CONTEXT
 
 
 CHECKS = {name: value for name, value in list(globals().items()) if name.startswith("check_")}

@@ -43,6 +43,13 @@ def test_loading_lasts_from_the_file_to_the_word_that_it_is_loaded() -> None:
     assert read([]).load_s is None
 
 
+@pytest.mark.parametrize("lines", range(1, 11))
+def test_a_start_that_ended_in_the_middle_says_nothing_of_sizes(lines: int) -> None:
+    later = [(moment + 100, text) for moment, text in START]
+    assert read(later[:lines]).shares == {}
+    assert read([*START, *later[:lines]]).shares == {}
+
+
 def test_only_the_last_start_counts() -> None:
     later = [(moment + 100, text.replace("4685.50", "1.00")) for moment, text in START]
     said = read([*START, *later])

@@ -379,6 +379,18 @@ def test_experts_of_a_configuration() -> None:
     assert [(layer.weight_bytes, layer.expert_bytes) for layer in found.layers] == [(3000, 1000)] * 4
 
 
+def without_heads() -> dict[str, Any]:
+    return {name: value for name, value in HF.items() if "heads" not in name and name != "head_dim"}
+
+
+def test_a_model_without_any_attention_needs_no_heads() -> None:
+    facts = {"model_type": "mamba", "expand": 2, "state_size": 16, "conv_kernel": 4}
+    found = config_shape.shape({**without_heads(), **facts}, files())
+    inner = 2 * HF["hidden_size"]
+    assert {layer.cache.growth for layer in found.layers} == {"recurrent"}
+    assert found.layers[0].cache.state_bytes == (3 * (inner + 2 * 16) + 16 * inner) * 4
+
+
 @pytest.mark.parametrize(
     "config, tensors, words",
     [
@@ -388,6 +400,8 @@ def test_experts_of_a_configuration() -> None:
         ({**HF, "hidden_size": True}, files(), "that cannot be"),
         ({**HF, "num_key_value_heads": -1}, files(), "that cannot be"),
         ({**HF, "layer_types": ["full_attention"]}, files(), "the kinds of 1 blocks, and the model has 4"),
+        # As published for some models: what is the library's default is left out.
+        (without_heads(), files(), "does not say how many key-value heads"),
         (HF, [Tensor("something.weight", 1)], "the files hold no blocks of a language model"),
     ],
 )

@@ -100,6 +100,13 @@ def test_moving_to_another_kind_of_place_is_refused(server: Served, target: str)
         source.read(0, 10)
 
 
+@pytest.mark.parametrize("target", ["http://[bad", f"http://xn--zz.{'a' * 300}/", f"http://{'a' * 70_000}/"])
+def test_moving_to_what_is_no_address_is_an_error_in_words(server: Served, target: str) -> None:
+    server.moved["/a"] = target
+    with HttpRanges(f"{server.url}/a") as source, pytest.raises(LabctlError, match="cannot be read"):
+        source.read(0, 10)
+
+
 def test_moving_from_https_to_http_is_refused() -> None:
     import httpx
 

@@ -167,11 +167,13 @@ def test_cards_that_are_lent_count_on_the_host_that_has_them() -> None:
 
 def test_what_labctl_does_not_know_is_said_and_not_counted() -> None:
     own = Command(name="own", argv=("/usr/bin/own",), model="a", port=3)
-    found = judged(rack(own, engine("b", port=1, extra_args=("-c", "9000", "--color"))), sizes(b=1))
+    found = judged(
+        rack(own, engine("b", port=1, extra_args=("-c", "9000", "--color", "--n-cpu-moe=3"))), sizes(b=1)
+    )
     assert found.notes == (
         "own is not counted: labctl does not know what its program takes",
         "memory_gib is not stated, so what models need of main memory was not checked",
-        "e-b: not counted of extra_args: -c",
+        "e-b: not counted of extra_args: -c --n-cpu-moe",
     )
 
 
@@ -181,6 +183,30 @@ def test_a_host_of_which_no_memory_is_known_is_not_checked() -> None:
     found = judged(bare, Sizes())
     assert (found.sets, list(unknowns(found)), list(refusals(found))) == ((), [], [])
     assert "nothing was checked" in found.notes[0]
+
+
+ODD = {"model": "Odd 1", "slot": "slot0", "vendor": "nvidia", "tdp_w": 100}
+
+
+def test_a_card_that_labctl_does_not_know_is_checked_by_what_the_inventory_says() -> None:
+    silent = rack(engine("a", port=1), gpus=(Gpu(**ODD),), memory_gib=64)  # type: ignore[arg-type]
+    ((_, problem),) = unknowns(judged(silent, sizes(a=5)))
+    assert problem.hint == "state memory_gib of the Gpu"
+    for name in ("Odd 1", "RTX 3090"):  # boards with twice the memory are sold, too
+        card = Gpu(**{**ODD, "model": name, "memory_gib": 48})  # type: ignore[arg-type]
+        stated = rack(engine("a", port=1), gpus=(card,))
+        assert judged(stated, sizes(a=40)).fits is True
+        (reason,) = told(stated, sizes(a=47))
+        assert "GPU slot0 (47.5 usable)" in reason
+
+
+@pytest.mark.parametrize(
+    ("card", "lacks"),
+    [(ODD, "no Gpu that labctl knows"), ({"model": "Strix Halo", "slot": "s"}, "no unified_memory_gib")],
+)
+def test_a_host_with_cards_of_no_known_size_says_what_to_state(card: dict[str, object], lacks: str) -> None:
+    found = judged(rack(engine("a", port=1), gpus=(Gpu(**card),)), sizes(a=5))  # type: ignore[arg-type]
+    assert lacks in found.notes[0]
 
 
 def test_main_memory_is_checked_where_it_is_stated() -> None:
@@ -195,6 +221,47 @@ def test_a_model_that_could_not_be_read_leaves_the_verdict_open() -> None:
     ((path, problem),) = unknowns(found)
     assert (problem.reason, problem.hint) == ("whether b fits is not known: 404", "is it right?")
     assert path == ("hosts", 0, "services", 0, "models", 1, "engine")
+
+
+@pytest.mark.parametrize(
+    ("one", "hint"),
+    [
+        (LlamaServer(name="e", model="a", port=1), "state ctx_size"),
+        (LlamaServer(name="e", model="a", port=1, parallel=2), "state ctx_size"),
+        (Vllm(name="v", model="a", port=1), "state max_model_len"),
+        (TabbyApi(name="t", model="a", port=1), "state cache_size"),
+    ],
+)
+def test_a_context_that_nobody_states_is_not_taken_for_none(one: object, hint: str) -> None:
+    silent = Sizes({"a": shape(1, context=0)})
+    found = judged(rack(one), silent)
+    ((_, problem),) = unknowns(found)
+    assert (found.fits, problem.hint) == (None, hint)
+    assert "how long the context of a is stands neither in its files nor in the rack file" in problem.reason
+    stated = one.model_copy(update={hint.removeprefix("state "): 4096})  # type: ignore[attr-defined]
+    assert judged(rack(stated), silent).fits is True
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        Vllm(name="v", model="a", port=1, max_model_len=8192),
+        Sglang(name="s", model="a", port=1, context_length=8192),
+        TabbyApi(name="t", model="a", port=1, cache_size=8192),
+    ],
+)
+def test_every_user_that_a_person_asks_about_needs_a_cache(one: object) -> None:
+    wanted, known = rack(one), sizes(a=5)  # a GiB for each user
+    (host,) = loads(wanted)
+    assert host_fit(wanted, host, known, Asked(users=8)).fits is True
+    assert host_fit(wanted, host, known, Asked(users=24)).fits is False
+
+
+def test_where_memory_is_free_and_an_engine_would_not_start_no_memory_is_said_to_lack() -> None:
+    tight = rack(Vllm(name="v", model="a", port=1, gpu_memory_utilization=0.1))
+    ((_, problem),) = refusals(judged(tight, sizes(a=5)))
+    assert "a would not start: vllm's share of slot0 (0.1) is 2.4 GiB" in problem.reason
+    assert problem.hint == "no shorter context or smaller cache changes that: see its options"
 
 
 def test_what_would_make_it_fit_is_proposed_in_the_engines_words() -> None:

@@ -211,6 +211,17 @@ def test_a_kept_shape_that_is_none_is_read_anew(world: World, text: str) -> None
     assert json.loads(kept.read_text())["format"] == shapes.FORMAT
 
 
+@pytest.mark.parametrize("value", [-(5 * 10**12), "abc", None, 1.5, True])
+def test_a_kept_shape_that_was_changed_is_read_anew(world: World, value: object) -> None:
+    model = Model(id="a", source=world.offer("a.gguf", made.llama()), sha256=SHA)
+    first = world.shapes().of(model, host=None)
+    (kept,) = world.cache.iterdir()
+    document = json.loads(kept.read_text())
+    document["found"]["layers"][0]["weight_bytes"] = value
+    kept.write_text(json.dumps(document))
+    assert world.shapes().of(model, host=None) == first
+
+
 def test_a_cache_that_cannot_be_written_costs_only_time(world: World) -> None:
     model = Model(id="a", source=world.offer("a.gguf", made.llama()), sha256=SHA)
     world.cache.rmdir()

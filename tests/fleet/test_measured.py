@@ -11,6 +11,7 @@ import pytest
 from scripted import Scripted
 
 from fit_racks import engine, rack, shape, swap
+from labctl.domain.fit.measured import Measured
 from labctl.domain.fit.terms import GIB, MIB
 from labctl.fitting import store
 from labctl.fleet import measured
@@ -112,3 +113,23 @@ def test_a_measurement_is_kept_and_corrects_later_estimates_of_the_same_use(tmp_
 def test_a_broken_file_of_measurements_costs_the_corrections_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / store.NAME).write_text(text)
     assert store.load(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shares": [1]},
+        {"shares": {"slot0": {"weights": -1}}},
+        {"shares": {"slot0": {"weights": "much"}}},
+        {"when": 5},
+        {"load_s": "long"},
+        {"loaded_bytes": 1.5},
+    ],
+)
+def test_an_entry_that_is_no_measurement_costs_itself_alone(tmp_path: Path, wrong: dict[str, object]) -> None:
+    good = Measured("now", "rig", "a", {"slot0": {"weights": 5}}, 2.0, 10)
+    store.save(tmp_path, {"good": good, "bad": good})
+    document = json.loads((tmp_path / store.NAME).read_text())
+    document["measured"]["bad"].update(wrong)
+    (tmp_path / store.NAME).write_text(json.dumps(document))
+    assert store.load(tmp_path) == {"good": good}

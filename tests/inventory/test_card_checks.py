@@ -64,6 +64,12 @@ def test_a_cap_that_no_card_of_the_model_takes_is_told_with_the_range(
     assert field == "cap_w"
 
 
+def test_a_chip_without_memory_of_its_own_is_given_none(tmp_path: Path) -> None:
+    (found,) = told(tmp_path, 'gpus=[Gpu(model="Strix Halo", slot="s", memory_gib=96)]')
+    reason = "is of a card of its own, and a Strix Halo has the machine's memory"
+    assert found == ("gpus[0].memory_gib", reason, "state unified_memory_gib of the host")
+
+
 def test_clocks_are_offered_only_for_cards_whose_clocks_can_be_locked(tmp_path: Path) -> None:
     for model in ("P40", "RX 9070 XT"):
         low = f'gpus=[Gpu(model="{model}", slot="s", cap_w=1, cap_reason="noise")]'

@@ -77,7 +77,11 @@ class HttpRanges:
                     if answer.status_code not in _MOVED:
                         return self._piece(answer, offset, length)
                     self._url = self._next(answer)
-        except httpx.HTTPError as error:
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            ValueError,
+        ) as error:  # what a redirect names may be no address
             raise LabctlError(
                 f"{self.name}: cannot be read: {str(error) or type(error).__name__}",
                 hint="is the server up, and reachable from here?",

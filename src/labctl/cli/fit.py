@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from labctl.inventory.fitting import HostFit
     from labctl.inventory.served import Loads
 
+_MOST_PATH = 256  # longer words are no folder's name, and some systems refuse to look
 _HELP = """\b
 Examples:
   labctl fit                                   every host of the rack, and every set of llama-swap
@@ -121,11 +122,22 @@ def _split(options: Options) -> tuple[str | None, str | None]:
     """
     words = list(options.words)
     inventory = options.inventory
-    if words and inventory is None and (words[-1].endswith(".py") or Path(words[-1]).is_dir()):
+    if words and inventory is None and _is_rack(words[-1]):
         inventory = words.pop()
     if len(words) > 1:
         raise LabctlError(f"one model at a time, not {' and '.join(words)}", hint="see: labctl fit --help")
     return (words[0] if words else None), inventory
+
+
+def _is_rack(word: str) -> bool:
+    """Return whether a word means a rack file; folders may well be called as models are."""
+    if word.endswith(".py"):
+        return True
+    return (
+        len(word) < _MOST_PATH
+        and Path(word).is_dir()
+        and ("/" in word or word == "." or wiring.holds_inventory(Path(word)))
+    )
 
 
 def _is_file(model: str) -> bool:

@@ -155,8 +155,11 @@ def _line_of_input() -> str | None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table: aligned words in a pipe, wrapped to the terminal's width in a terminal."""
-    cells = [[safe(str(cell)) for cell in row] for row in rows]
+    """Print a table: aligned words in a pipe, wrapped to the terminal's width in a terminal.
+
+    A row stays a row, whatever is in it: what a host says must not look like another host's row.
+    """
+    cells = [[" ".join(safe(str(cell)).splitlines()) for cell in row] for row in rows]
     if interactive():
         _rich_table(columns, cells)
         return

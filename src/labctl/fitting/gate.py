@@ -13,8 +13,10 @@ A host of which no memory is known, or that serves no model, costs nothing: no h
 from __future__ import annotations
 
 import json
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -28,7 +30,9 @@ from labctl.inventory.models import Model
 from labctl.inventory.served import Loads
 
 FEWEST_LETTERS = 8
+MOST_LETTERS = 300
 _AT_ONCE = 8
+_MOST_HOSTS = 3  # that are asked for one model's header, one after another
 
 
 class Headers(Protocol):
@@ -67,15 +71,18 @@ def sizes(
 
     With ``everything``, also for hosts of which no memory is known.
     """
-    wanted: dict[str, tuple[Model, str | None]] = {}
+    wanted: dict[str, tuple[Model, list[str | None]]] = {}
     for one in hosts:
         for served in one.served if everything or fitting.can_be_judged(one) else ():
             # A host that is made up has no files: what lies nowhere else is a file of this machine.
             host = served.host if served.host in loaded.host_data else None
-            wanted.setdefault(served.model.id, (served.model, host))
+            models = [served.model]
             if served.model.draft is not None:
-                draft = loaded.rack.model(served.model.draft)
-                wanted.setdefault(draft.id, (draft, host))
+                models.append(loaded.rack.model(served.model.draft))
+            for model in models:
+                places = wanted.setdefault(model.id, (model, []))[1]
+                if host not in places:
+                    places.append(host)
     found = _read(wanted, read) if wanted else {}
     shapes = {name: one[0] for name, one in found.items() if not isinstance(one, Problem)}
     projectors = {name: one[1] for name, one in found.items() if not isinstance(one, Problem)}
@@ -84,19 +91,48 @@ def sizes(
 
 
 def _read(
-    wanted: Mapping[str, tuple[Model, str | None]], read: Read
+    wanted: Mapping[str, tuple[Model, list[str | None]]], read: Read
 ) -> dict[str, tuple[ModelShape, int] | Problem]:
     headers = read()
 
-    def one(pair: tuple[Model, str | None]) -> tuple[ModelShape, int] | Problem:
-        model, host = pair
-        try:
-            return headers.of(model, host=host), headers.projector_bytes(model, host=host)
-        except LabctlError as error:
-            return error.problems[0]
+    def one(pair: tuple[Model, list[str | None]]) -> tuple[ModelShape, int] | Problem:
+        """Read a model's header on the first host that gives it; one that is off hides no other's."""
+        model, hosts = pair
+        failed: list[Problem] = []
+        for host in hosts[:_MOST_HOSTS]:
+            try:
+                return headers.of(model, host=host), headers.projector_bytes(model, host=host)
+            except LabctlError as error:
+                failed.append(error.problems[0])
+        return failed[0]
 
-    with ThreadPoolExecutor(min(_AT_ONCE, len(wanted)), thread_name_prefix="header") as pool:
-        return dict(zip(wanted, pool.map(one, wanted.values()), strict=True))
+    waiting = deque(wanted)
+    news: queue.SimpleQueue[tuple[str, tuple[ModelShape, int] | Problem | BaseException]] = (
+        queue.SimpleQueue()
+    )
+
+    def work() -> None:
+        while True:
+            try:
+                name = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                news.put((name, one(wanted[name])))
+            except BaseException as bug:
+                news.put((name, bug))
+
+    for _ in range(
+        min(_AT_ONCE, len(wanted))
+    ):  # daemons: Ctrl-C does not wait for a server that says nothing
+        threading.Thread(target=work, name="header", daemon=True).start()
+    found: dict[str, tuple[ModelShape, int] | Problem] = {}
+    while len(found) < len(wanted):
+        name, said = news.get()
+        if isinstance(said, BaseException):
+            raise said
+        found[name] = said
+    return {name: found[name] for name in wanted}
 
 
 def disk_rates(loaded: LoadedRack, measured: Mapping[str, Measured]) -> dict[str, int]:
@@ -140,7 +176,7 @@ def checked_words(words: str | None) -> str:
     """Return the words of ``--force`` without the space around them; "" for none.
 
     Raises:
-        LabctlError: they are too few to say why.
+        LabctlError: they are too few to say why, or more than anybody would read.
     """
     if words is None:
         return ""
@@ -149,6 +185,11 @@ def checked_words(words: str | None) -> str:
         raise LabctlError(
             f"--force {words!r} does not say why",
             hint='say it in words, which are kept on the host: --force "card two is lent out until Monday"',
+        )
+    if len(said) > MOST_LETTERS:
+        raise LabctlError(
+            f"--force says why in {len(said)} letters",
+            hint=f"say it in {MOST_LETTERS}: labctl status shows them",
         )
     return said
 

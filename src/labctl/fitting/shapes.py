@@ -35,7 +35,7 @@ from labctl.inventory.rack import Rack
 from labctl.inventory.secrets import Secret
 from labctl.ports import Ranges
 
-FORMAT = 1
+FORMAT = 2
 """Changes with what a shape holds or how it is read, so that nothing older is believed."""
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 _MOST_PARTS = 1024
@@ -165,14 +165,16 @@ class Shapes:
             return None
         try:
             document = json.loads((self._cache / f"{key}.json").read_text(encoding="utf-8"))
-            return rebuild(document["found"]) if document["format"] == FORMAT else None
+            found = document["found"]
+            whole = document["format"] == FORMAT and document["sha256"] == _digest(found)
+            return rebuild(found) if whole else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def _keep(self, key: str | None, found: object) -> None:
         if key is None or self._cache is None:
             return
-        text = json.dumps({"format": FORMAT, "found": found})
+        text = json.dumps({"format": FORMAT, "sha256": _digest(found), "found": found})
         try:
             descriptor, name = tempfile.mkstemp(prefix=f".{key}-", dir=self._cache)
         except OSError:
@@ -240,6 +242,11 @@ def _key(kind: str, files: Sequence[Placed]) -> str | None:
         return None
     words = json.dumps([FORMAT, kind, [[one.name, one.sha256] for one in files]])
     return hashlib.sha256(words.encode()).hexdigest()
+
+
+def _digest(found: object) -> str:
+    """Return what tells whether a kept shape is as it was kept: any number would fit."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _shape(document: Mapping[str, Any]) -> ModelShape:

@@ -16,6 +16,7 @@ from labctl.inventory.fields import (
     CudaToolkit,
     Fingerprint,
     Flag,
+    Gibibytes,
     GpuUuid,
     MendableError,
     PciAddress,
@@ -59,6 +60,9 @@ class Gpu(Spec):
     tdp_w: Watts | None = Field(
         default=None,
         description="Watts at full load, for a card that labctl does not know or a board that draws more.",
+    )
+    memory_gib: Gibibytes | None = Field(
+        default=None, description="Its own memory, for a card that labctl does not know or a board with more."
     )
 
     @model_validator(mode="after")

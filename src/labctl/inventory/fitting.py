@@ -24,7 +24,7 @@ from labctl.domain.fit.terms import Device, Estimate, ModelShape, Use, Verdict
 from labctl.domain.fit.together import Pool, judge, pools
 from labctl.domain.outcome import counted
 from labctl.domain.problem import LabctlError, Problem
-from labctl.inventory import memory, uses
+from labctl.inventory import memory, profiles, uses
 from labctl.inventory.hosts import Host
 from labctl.inventory.models import Model
 from labctl.inventory.rack import Rack
@@ -150,6 +150,12 @@ def row(rack: Rack, served: Served, sizes: Sizes, asked: Asked = Asked()) -> Row
         None if draft is None else sizes.shapes[draft], sizes.projectors.get(served.model.id, 0)
     )
     use = asked.of(uses.use(served, shape, parts))
+    if use.context < 1:
+        reason = (
+            f"how long the context of {served.model.id} is stands neither in its files nor in the rack file"
+        )
+        word = dict(uses.options(served)).get("context", "")
+        return Row(served, use, why=Problem(reason, f"state {word}" if word else ""))
     try:
         plain = _estimate(served, shape, use, sizes)
     except LabctlError as error:
@@ -192,12 +198,21 @@ def host_fit(rack: Rack, loaded: Loads, sizes: Sizes, asked: Asked = Asked()) ->
 def _notes(loaded: Loads, rows: Sequence[Row]) -> Iterator[str]:
     every = pools(loaded.devices)
     if not any(pool.known for pool in every):
-        yield "nothing is known of its memory (no Gpu, no memory_gib), so nothing was checked"
+        yield f"nothing is known of its memory ({_lacks(loaded.host)}), so nothing was checked"
     elif not all(pool.known for pool in every if not pool.decides):
         yield "memory_gib is not stated, so what models need of main memory was not checked"
     for one in rows:
         if flags := uses.uncounted(one.served):
             yield f"{one.served.service}: not counted of extra_args: {' '.join(flags)}"
+
+
+def _lacks(host: Host) -> str:
+    """Return what of the inventory would say how much memory a host has, and does not."""
+    if not host.gpus:
+        return "no Gpu, no memory_gib"
+    if any(profiles.of(gpu).unified for gpu in host.gpus):
+        return "no unified_memory_gib"
+    return "no Gpu that labctl knows or that states memory_gib"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +241,7 @@ class _Judging:
         beside = [one for ways in others for other in ways for one in other.members]
         for one in (*way.members, *beside):
             if why := self._rows[one.key].why:
-                because = f"how large {one.model.id} is could not be read: {why.reason}"
+                because = f"whether {one.model.id} fits is not known: {why.reason}"
                 return SetFit(way.title, way.path, models, Verdict(None, because, why.hint))
         found = [self._of_pool(pool, way, others) for pool in self._pools]
         worst = max(found, key=lambda one: one.rank)
@@ -315,4 +330,4 @@ def unknowns(fit: HostFit) -> Iterator[tuple[Where, Problem]]:
         if place.verdict.fits is None and not told and place.verdict.because not in told:
             told.add(place.verdict.because)
             reason = f"{place.title}: {place.verdict.because}"
-            yield place.path, Problem(reason, "", host=fit.loads.host.name)
+            yield place.path, Problem(reason, place.verdict.hint, host=fit.loads.host.name)

@@ -66,7 +66,7 @@ def closest(model: str) -> tuple[str, ...]:
 def of(gpu: Gpu) -> GpuProfile:
     """Return the profile of a card: its row, or what the inventory itself says of an unknown card.
 
-    ``tdp_w`` of the inventory goes before the row's, since boards with a higher limit are sold.
+    ``tdp_w`` and ``memory_gib`` of the inventory go before the row's, since boards with more are sold.
 
     Raises:
         LookupError: no row knows the card and the inventory does not give its vendor and watts; a loaded
@@ -74,7 +74,8 @@ def of(gpu: Gpu) -> GpuProfile:
     """
     known = find(gpu.model)
     if known is not None:
-        return known if gpu.tdp_w is None else replace(known, tdp_w=gpu.tdp_w)
+        memory = known.memory_gib if gpu.memory_gib is None or known.unified else gpu.memory_gib
+        return replace(known, tdp_w=gpu.tdp_w or known.tdp_w, memory_gib=memory)
     if gpu.vendor is None or gpu.tdp_w is None:
         raise LookupError(gpu.model)
     capped = gpu.vendor in _CAPPED
@@ -83,7 +84,7 @@ def of(gpu: Gpu) -> GpuProfile:
         patterns=(re.escape(gpu.model),),
         vendor=gpu.vendor,
         architecture="unknown",
-        memory_gib=None,
+        memory_gib=gpu.memory_gib,
         bandwidth_gb_s=0,
         tdp_w=gpu.tdp_w,
         cap_min_w=1 if capped else None,

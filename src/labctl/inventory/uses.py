@@ -27,8 +27,33 @@ _SGLANG_SHARE = 0.88  # SGLang computes its own from the card; this is what it c
 _COUNTED = {
     *("-c", "--ctx-size", "-ngl", "--n-gpu-layers", "--gpu-layers", "-np", "--parallel", "-ub", "-b"),
     *("-ctk", "-ctv", "--cache-type-k", "--cache-type-v", "-ts", "--tensor-split", "-sm", "--split-mode"),
-    *("-ot", "--override-tensor", "-cmoe", "-ncmoe", "--max-model-len", "--gpu-memory-utilization"),
-    *("--tensor-parallel-size", "-tp", "--context-length", "--mem-fraction-static", "--max-num-seqs"),
+    *(
+        "-ot",
+        "--override-tensor",
+        "-cmoe",
+        "--cpu-moe",
+        "-ncmoe",
+        "--n-cpu-moe",
+        "--ubatch-size",
+        "--batch-size",
+    ),
+    *(
+        "-md",
+        "--model-draft",
+        "--mmproj",
+        "--lora",
+        "--swa-full",
+        "-fa",
+        "--flash-attn",
+        "-nkvo",
+        "--no-kv-offload",
+    ),
+    *("-kvu", "--kv-unified", "-cram", "--cache-ram", "-mg", "--main-gpu", "-dev", "--device"),
+    *("--max-model-len", "--gpu-memory-utilization", "--kv-cache-dtype", "--max-num-seqs", "--swap-space"),
+    *("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp", "--max-num-batched-tokens"),
+    *("--quantization", "-q", "--cpu-offload-gb", "--kv-cache-memory-bytes", "--speculative-config"),
+    *("--context-length", "--mem-fraction-static", "--max-total-tokens", "--tp-size", "--tp", "--pp-size"),
+    *("--chunked-prefill-size", "--cache-size", "--max-seq-len", "--cache-mode", "--gpu-split"),
 }
 
 
@@ -172,7 +197,7 @@ def _ollama(served: Served, shape: ModelShape, parts: Parts) -> Mapping[str, Any
 def _slot_tokens(total: int, sequences: int) -> int:
     """Return the tokens of one slot: llama-server rounds the whole up to 256 before it deals it out."""
     whole = -(-total // _CELLS) * _CELLS
-    return max(1, -(-whole // sequences))
+    return -(-whole // sequences)
 
 
 def _ollama_context(served: Served) -> int:

@@ -16,6 +16,7 @@ from labctl.inventory.hosts import Host
 
 NAME = "what-if"
 MOST_CARDS = 64
+MOST_GIB = 65536  # what the inventory takes for a machine's memory
 _PART = re.compile(r"(?:(?P<count>\d{1,3})\s*[x×*]\s*)?(?P<model>.*\S)", re.IGNORECASE)
 _MEMORY = re.compile(r"(?P<model>.*\S)\s+(?P<gib>\d{1,5})\s*Gi?B", re.IGNORECASE)
 _EXAMPLE = 'for example: --what-if "2x RTX 3090 + RTX 5090"'
@@ -66,4 +67,7 @@ def _part(text: str) -> tuple[int, str, int | None]:
         raise LabctlError(
             f"--what-if {text!r}: how much memory has the machine?", hint=f'say: "{profile.name} 128 GiB"'
         )
-    return count, profile.name, int(sized["gib"])
+    gib = int(sized["gib"])
+    if not 0 < gib <= MOST_GIB:
+        raise LabctlError(f"--what-if {text!r}: no machine has {gib} GiB", hint=_EXAMPLE)
+    return count, profile.name, gib

@@ -6,7 +6,8 @@ that is there counts. ``layer_types`` says which blocks have a window, which are
 everything; without it, a window counts only where a pattern says which blocks have it.
 
 Parts for pictures and sound, and blocks beyond the model's own (which predict further tokens), belong to no
-block. When unsure, a block counts as full attention: that is never too little.
+block. When unsure, a block counts as full attention: that is never too little. Some makers leave out what is
+their library's default; a configuration that does not say how wide attention is cannot be planned with.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _EXPERT = re.compile(r"\.experts?\.")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|tok_embeddings|word_embeddings|embeddings)\.")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|output|norm|final_layernorm|ln_f|norm_f|final_norm)\.")
 _RECURRENT_TYPES = ("linear_attention", "mamba", "recurrent", "conv", "linear")
+_ALL_RECURRENT = ("mamba", "mamba2", "falcon_mamba")
 _WINDOW_TYPES = ("sliding_attention", "chunked_attention", "local_attention")
 
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
@@ -162,7 +164,7 @@ def _caches(facts: _Config, count: int, heads: int, width: int) -> tuple[Cache, 
     k_width, v_width = _widths(facts, heads, width)
     window = facts.number(("sliding_window", "attention_chunk_size"), 0)
     every = facts.number(("sliding_window_pattern",), 0)
-    found = []
+    found: list[Cache] = []
     for number in range(count):
         kind = kinds[number] if kinds else ""
         if kind in _RECURRENT_TYPES:
@@ -170,6 +172,11 @@ def _caches(facts: _Config, count: int, heads: int, width: int) -> tuple[Cache, 
             found.append(Cache("recurrent", state_bytes=state, inner_width=inner))
         elif kind in ("moe", "mlp"):
             found.append(Cache("none"))
+        elif not k_width:
+            raise LabctlError(
+                "config.json does not say how many key-value heads of which size its attention has",
+                hint="write num_key_value_heads and head_dim into it, or use a GGUF file",
+            )
         elif window and (kind in _WINDOW_TYPES or (not kinds and every and (number + 1) % every)):
             found.append(Cache("window", k_width, v_width, window))
         else:
@@ -184,6 +191,8 @@ def _interval(facts: _Config, count: int) -> tuple[str, ...]:
     if pattern:
         names = {"M": "mamba", "*": "full_attention", "-": "mlp", "E": "moe"}
         return tuple(names.get(letter, "full_attention") for letter in pattern)
+    if facts.text("model_type") in _ALL_RECURRENT:
+        return ("mamba",) * count
     if not every:
         return ()
     return tuple("linear_attention" if (number + 1) % every else "full" for number in range(count))

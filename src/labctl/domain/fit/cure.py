@@ -49,9 +49,10 @@ def cures(parts: Sequence[Part], devices: Sequence[Device]) -> str:
     found = list(_found(parts, devices))[:_OFFERED]
     if found:
         return "; or ".join(found)
-    lacks = max(
-        pool.taken([part.estimate for part in parts]) - pool.usable for pool in pools(devices) if pool.known
-    )
+    running = [part.estimate for part in parts]
+    lacks = max((pool.taken(running) - pool.usable for pool in pools(devices) if pool.known), default=0)
+    if lacks <= 0:  # memory is free, and an engine would not start all the same
+        return "no shorter context or smaller cache changes that: see its options"
     if len(parts) > 1:
         return f"{gib(lacks)} GiB too much for any one change: keep fewer of them loaded together"
     return f"no shorter context saves {gib(lacks)} GiB: a smaller quantisation, or more memory"

@@ -38,7 +38,10 @@ class Said:
 
 
 def read(lines: Sequence[tuple[float, str]]) -> Said:
-    """Read the lines of one start, each with its moment in seconds; the last start counts."""
+    """Read the lines of one start, each with its moment in seconds; the last start counts.
+
+    A start that did not come to its end says nothing: what it lacked room for is not among its buffers.
+    """
     begins = [place for place, (_, text) in enumerate(lines) if _BEGIN.search(text)]
     mine = lines[begins[-1] :] if begins else lines
     said = Said()
@@ -51,7 +54,7 @@ def read(lines: Sequence[tuple[float, str]]) -> Said:
             parts = said.shares.setdefault(RAM if on_host or not number else int(number), {})
             part = _PARTS[what]
             parts[part] = parts.get(part, 0) + int(float(size) * MIB)
-    return said
+    return said if said.load_s is not None or not begins else Said()
 
 
 def _between(begin: tuple[float, str], end: tuple[float, str]) -> float:

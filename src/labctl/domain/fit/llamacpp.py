@@ -8,7 +8,7 @@
   four times over.
 - Where matrices stay in main memory, long prompts are still computed on the card, which for that takes in one
   such matrix at a time.
-- Each process has a context on every card that it uses, before anything is loaded.
+- Each process has a context on every card that it sees, before anything is loaded.
 - The projector lies on the first card. A draft model has weights, cache and buffers of its own, in the same
   context and for the same sequences.
 
@@ -58,7 +58,12 @@ def estimate(
     taken = _taken(shape, use, placement)
     drafted = _draft(use, cards)
     projector = {0 if cards and use.projector_on_gpu else HOST: use.projector_bytes}
-    used = {HOST, *placement.cards(), *(drafted.weights if drafted else ()), *projector}
+    used = {
+        HOST,
+        *_opened(use, cards),
+        *(drafted.weights if drafted else ()),
+        *(projector if use.projector_bytes else ()),
+    }
     shares = tuple(
         Share(
             device=host if card == HOST else cards[card].name,
@@ -81,6 +86,13 @@ def estimate(
         notes=_notes(shape, use),
         refused=_refused(shape, use),
     )
+
+
+def _opened(use: Use, cards: Sequence[Device]) -> Sequence[int]:
+    """Return the cards that a process opens: all that it sees, or with ``none`` the main one alone."""
+    if use.split == "none" and cards:
+        return (min(use.main_gpu, len(cards) - 1),)
+    return range(len(cards))
 
 
 def _outputs(shape: ModelShape, use: Use) -> int:
@@ -144,6 +156,9 @@ def _computes(shape: ModelShape, use: Use, placement: Placement) -> dict[int, in
     piped = len(cards) > 1 and everything and use.split == "layer" and not placement.host_experts
     copies = PIPELINE_COPIES if piped else 1
     found = {}
+    if placement.fractions and not cards:  # long prompts are computed on a card all the same
+        first = next(card for card, part in enumerate(placement.fractions) if part > 0)
+        found[first] = _visiting(shape, use, placement)
     for card in cards:
         own = [
             layer

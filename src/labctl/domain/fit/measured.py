@@ -4,7 +4,7 @@ An engine says what it allocated, part by part and device by device (``BUFFERS``
 verbosity print that; a driver knows what each process holds of a card as a whole (``PROCESS``, its own
 context included). Either takes the place of the estimate of the same model in the same use by the same
 build. Where only the whole is known, the difference to the parts as estimated is shown as overhead, or taken
-off what was estimated for computing and caching.
+off what was estimated for computing and caching. What an engine does not tell stays as it was estimated.
 
 The error is that of what was measured: on the devices that it tells of, with the context only where that was
 measured, too.
@@ -44,7 +44,10 @@ class Measured:
 
 
 def _comparable(share: Share, parts: Mapping[str, int]) -> int:
-    return share.total if PROCESS in parts else share.total - share.overhead
+    if PROCESS in parts:
+        return share.total
+    said: int = sum(getattr(share, name) for name in BUFFERS if name in parts)
+    return said + (share.draft if "weights" in parts else 0)
 
 
 def compared(estimate: Estimate, measured: Measured) -> tuple[int, int]:
@@ -75,6 +78,8 @@ def _fixed(share: Share, parts: Mapping[str, int] | None) -> Share:
     if parts is None:
         return share
     if PROCESS in parts:
+        if parts[PROCESS] < share.weights:  # it was still loading when it was asked
+            return share
         more = parts[PROCESS] - share.total
         if share.overhead + more >= 0:
             return replace(share, overhead=share.overhead + more)
@@ -82,6 +87,6 @@ def _fixed(share: Share, parts: Mapping[str, int] | None) -> Share:
         compute = max(0, share.compute - less)
         cache = max(0, share.cache - max(0, less - share.compute))
         return replace(share, overhead=0, compute=compute, cache=cache)
-    # What the engine says is of the whole process: projector and draft are in it.
-    weights, cache, compute = (parts.get(name, 0) for name in BUFFERS)
-    return replace(share, weights=weights, cache=cache, compute=compute, projector=0, draft=0)
+    # What the engine says is of the whole process: a draft is in it, a projector's weights are never said. A
+    # part of which it says nothing is as it was estimated: silence is no proof that it takes nothing.
+    return replace(share, **{name: parts.get(name, getattr(share, name)) for name in BUFFERS}, draft=0)

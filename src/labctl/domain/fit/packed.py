@@ -59,6 +59,7 @@ def _cache(layer: Layer, use: Use) -> int:
     if use.engine != "tabbyapi":
         return paged_bytes(layer.cache, use) * max(1, use.sequences)
     tokens = rounded(use.context, _EXL_PAGE) if layer.cache.growth in ("full", "window") else 0
+    tokens *= max(1, use.sequences)  # more than one only where a person asks about so many
     keys = bytes_of(layer.cache.k_width * tokens, use.cache_k)
     values = bytes_of(layer.cache.v_width * tokens, use.cache_v)
     return keys + values + layer.cache.state_bytes * max(1, use.sequences)

@@ -4,7 +4,8 @@ Each card holds its part of the weights: blocks are dealt out to ``pipeline_para
 matrix of a stage is divided among ``tensor_parallel`` cards. vLLM's share holds all that it takes; SGLang's
 holds weights and cache, and what it computes with comes on top. Whatever is left of the share becomes cache,
 so such a model fits its card or does not start: it refuses unless the cache holds one request of full length
-(``refused`` says so, however much memory is free).
+(``refused`` says so, however much memory is free). Where a person asks about several at a time
+(``sequences``), the cache has to hold them all.
 
 Weights and cache are exact for what the files say. What is computed with is an estimate: a batch's
 activations at 2 bytes, the odds of all tokens for every request at 4, and per card a fixed part for CUDA,
@@ -32,7 +33,7 @@ _FLOAT = 4
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """What one card needs, in bytes: ``least`` is the cache of one request of full length."""
+    """What one card needs, in bytes: ``least`` is the cache of all requests of full length."""
 
     weights: int
     compute: int
@@ -101,16 +102,20 @@ def _rank(shape: ModelShape, use: Use, stage: int) -> _Rank:
     last = stage == max(1, use.pipeline_parallel) - 1
     draft = 0
     if use.draft is not None and last:
-        caches = sum(paged_bytes(layer.cache, use, parts=parts) for layer in use.draft.layers)
-        draft = -(-use.draft.weight_bytes // parts) + caches
+        draft = -(-use.draft.weight_bytes // parts) + _cache(use.draft.layers, use, parts)
     return _Rank(
         weights=-(-weights // parts),
         compute=_activations(shape, use, heads=last),
-        least=sum(paged_bytes(layer.cache, use, parts=parts) for layer in layers),
+        least=_cache(layers, use, parts),
         overhead=RUNTIME + (TALKING if parts * use.pipeline_parallel > 1 else 0),
         projector=use.projector_bytes if stage == 0 else 0,
         draft=draft,
     )
+
+
+def _cache(layers: Sequence[Layer], use: Use, parts: int) -> int:
+    """Return the bytes of the cache of all requests at a time, on one of ``parts`` cards."""
+    return sum(paged_bytes(layer.cache, use, parts=parts) for layer in layers) * max(1, use.sequences)
 
 
 def _activations(shape: ModelShape, use: Use, *, heads: bool) -> int:
@@ -131,9 +136,10 @@ def _fill(card: Device, rank: _Rank, use: Use, share: float) -> tuple[Share, str
     known = card.memory_bytes > 0
     why = ""
     if known and left < rank.least:
+        some = "one request" if use.sequences <= 1 else f"{use.sequences} requests at a time, each"
         why = (
-            f"{use.engine} would not start: its share of {card.name} ({share:g}) is {budget / GIB:.1f} GiB,"
-            f" and {(inside + rank.least) / GIB:.1f} GiB are needed for one request of {use.context} tokens"
+            f"{use.engine}'s share of {card.name} ({share:g}) is {budget / GIB:.1f} GiB, and"
+            f" {(inside + rank.least) / GIB:.1f} GiB are needed for {some} of {use.context} tokens"
         )
     taken = Share(
         card.name,

@@ -89,7 +89,9 @@ def judge(running: Sequence[Estimate], devices: Sequence[Device]) -> Verdict:
         return Verdict(False, because, used=used)
     if open_ := [pool for pool in every if not pool.known and pool.decides and taken[pool.title]]:
         titles = ", ".join(pool.title for pool in open_)
-        return Verdict(None, f"how much memory {titles} has is not known", used=used)
+        unified = any(device.shared for pool in open_ for device in pool.devices)
+        hint = "state unified_memory_gib of the host" if unified else "state memory_gib of the Gpu"
+        return Verdict(None, f"how much memory {titles} has is not known", hint, used)
     known = [pool for pool in every if pool.known]
     if not running or not known:
         return Verdict(True, "nothing is loaded" if not running else "nothing limits it", used=used)

@@ -58,6 +58,9 @@ def models(rack: Rack) -> Iterator[Finding]:
             elif row is not None and gpu.vendor not in (None, row.vendor):
                 reason = f"{row.name} is a card by {row.vendor}, not by {gpu.vendor}"
                 yield Finding((*here, "vendor"), reason, "remove it: labctl knows this card")
+            if row is not None and row.unified and gpu.memory_gib is not None:
+                reason = f"is of a card of its own, and a {row.name} has the machine's memory"
+                yield Finding((*here, "memory_gib"), reason, "state unified_memory_gib of the host")
             elif row is not None and gpu.tdp_w is not None:
                 yield from _drawn((*here, "tdp_w"), gpu.tdp_w, row)
 
