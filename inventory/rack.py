@@ -78,7 +78,8 @@ _nas = Host(name="nas", address="10.66.0.16", roles=["storage", "always-on"], ba
 
 # A small computer that is always on. A service is any program: labctl makes a systemd unit of it. This one
 # shows a folder to programs on the same machine. It listens on 127.0.0.1, which is the default: nobody else
-# gets in.
+# gets in. Engines that serve models are services, too: `serving.py` in the folder `inventory` of labctl
+# itself is a rack that has some.
 _hub = Host(
     name="hub",
     address="10.66.0.17",

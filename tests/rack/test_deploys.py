@@ -69,7 +69,9 @@ def test_a_bare_host_is_planned_wholly_then_changed_once_and_pyinfra_agrees(bare
     deploys = {
         "Base",
         "Agent",
+        "Cluster",
         "Engines",
+        "llama-swap",
         "Services",
         "Wake-on-LAN",
         "Unified memory",
