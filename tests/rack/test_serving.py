@@ -19,6 +19,7 @@ from rack_driving import labctl
 from labctl import wiring
 from labctl.domain.problem import LabctlError
 from labctl.lab import Lab, LabHost, mirror
+from labctl.lab.supplies import mirror_folder
 
 pytestmark = pytest.mark.rack
 
@@ -146,7 +147,7 @@ class Serving:
         except LabctlError as reason:
             pytest.skip(str(reason))
         for host in hosts:
-            shutil.copytree(mirror.folder(cache), lab.root(host.name) / INSIDE.lstrip("/"))
+            shutil.copytree(mirror_folder(cache), lab.root(host.name) / INSIDE.lstrip("/"))
         (file.parent / "pins.py").write_text(mirror.recipe(wares, "pins", INSIDE))
         key = file.parent / "keys/serving"
         key.write_text(f"{KEY}\n")

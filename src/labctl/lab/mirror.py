@@ -23,8 +23,8 @@ from pathlib import Path
 from labctl.domain.problem import LabctlError
 from labctl.lab import llama
 from labctl.lab.fake import llama_swap
+from labctl.lab.supplies import MIRROR_INSIDE, mirror_folder
 
-INSIDE = "/opt/lab/mirror"
 MODELS = ("tiny-chat", "tiny-coder", "tiny-writer")
 _RECIPE = '''\
 """Engines and models of the virtual rack, with their pins; written by `labctl lab engines`.
@@ -60,18 +60,13 @@ class Wares:
     models: dict[str, tuple[str, int]]
 
 
-def folder(cache: Path) -> Path:
-    """Return where the mirror lies on this machine, whether it is there or not."""
-    return cache / "mirror"
-
-
 def make(cache: Path, progress: Callable[[str], None]) -> Wares:
     """Make the mirror where it is missing, and return what is in it.
 
     Raises:
         LabctlError: llama-server cannot be had from Debian's archive.
     """
-    place = folder(cache)
+    place = mirror_folder(cache)
     place.mkdir(parents=True, exist_ok=True)
     progress("engines for virtual hosts: llama-server from Debian's archive, a double of llama-swap")
     # Hosts may be reading: what is there is only ever replaced, whole, by the same or a newer file.
@@ -104,7 +99,7 @@ def _make(cache: Path, place: Path) -> Wares:
     return Wares((packed[0].name, packed[1]), (swap.name, _sha256(swap)), models)
 
 
-def recipe(wares: Wares, module: str, inside: str = INSIDE) -> str:
+def recipe(wares: Wares, module: str, inside: str = MIRROR_INSIDE) -> str:
     """Return the text of a Python module that names everything in the mirror; hosts see it at ``inside``."""
     rows = "".join(
         _MODEL.format(id=name, inside=inside, sha256=sha256, size=size)
@@ -121,12 +116,6 @@ def recipe(wares: Wares, module: str, inside: str = INSIDE) -> str:
         swap_version=llama_swap.NAME.split("_")[1],
         models=rows,
     )
-
-
-def show(cache: Path) -> tuple[str, ...]:
-    """Return the option by which nspawn shows the mirror to a host; none while there is no mirror."""
-    place = folder(cache)
-    return (f"--bind-ro={place}:{INSIDE}",) if place.is_dir() else ()
 
 
 def write_tiny(path: Path, seed: int) -> None:

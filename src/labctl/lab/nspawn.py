@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Protocol
 
 from labctl.domain.problem import LabctlError
-from labctl.lab import mirror
 from labctl.lab.cgroups import Groups
 from labctl.lab.commands import attempt, run
 from labctl.lab.furnish import furnish, furnish_gpus, host_directory
@@ -29,6 +28,7 @@ from labctl.lab.gpus import INSIDE as GPUS_INSIDE
 from labctl.lab.links import Cable
 from labctl.lab.spec import LabHost, LabSpec
 from labctl.lab.supplies import INSIDE as PACKAGES_INSIDE
+from labctl.lab.supplies import mirror_shown
 
 RUN = Path("/run/lab")
 _REBOOT = 133
@@ -242,7 +242,7 @@ class NspawnHost:
             *("SYSTEMD_NSPAWN_API_VFS_WRITABLE=network", "systemd-nspawn", f"--directory={self._root}"),
             *(f"--machine={self.host.name}", f"--hostname={self.host.name}", f"--uuid={identity}"),
             *self._cards_shown(),
-            *mirror.show(self.place.spec.cache_dir),
+            *mirror_shown(self.place.spec.cache_dir),
             *("--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+4", "--quiet"),
             *(f"--network-namespace-path={self.cable.namespace}", "--capability=CAP_NET_ADMIN"),
             *(

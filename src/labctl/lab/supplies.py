@@ -23,6 +23,7 @@ from labctl.lab.fake.packages import Contents, repository, rows
 from labctl.lab.spec import LabSpec
 
 INSIDE = "/opt/lab/packages"
+MIRROR_INSIDE = "/opt/lab/mirror"
 _PROGRAMS = ("persistenced", "rocminfo", "vulkaninfo")
 _SMI_MAIN = "import sys\n\nfrom smi.main import main\n\nsys.exit(main(sys.argv))\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -67,6 +68,17 @@ def packages_of(spec: LabSpec) -> Path | None:
     noted = _noted(spec)
     said = noted.read_text() if noted.exists() else ""
     return Path(said) if said else None
+
+
+def mirror_folder(cache: Path) -> Path:
+    """Return where the mirror of engines and models lies on this machine, whether it is there or not."""
+    return cache / "mirror"
+
+
+def mirror_shown(cache: Path) -> tuple[str, ...]:
+    """Return the option by which nspawn shows the mirror to a host; none while there is no mirror."""
+    place = mirror_folder(cache)
+    return (f"--bind-ro={place}:{MIRROR_INSIDE}",) if place.is_dir() else ()
 
 
 def _noted(spec: LabSpec) -> Path:
