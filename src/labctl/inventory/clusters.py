@@ -132,16 +132,6 @@ def rpc_users(rack: Rack, lender: Host) -> tuple[tuple[Host, LlamaServer], ...]:
     )
 
 
-def rpc_endpoints(rack: Rack, engine: LlamaServer) -> tuple[str, ...]:
-    """Return ADDRESS:PORT of every rpc-server that an engine uses, as ``--rpc`` takes them, in its order."""
-    return tuple(
-        f"{lender.private.address}:{server.port}"
-        for lender in (find_host(rack, name) for name in engine.rpc)
-        if lender is not None and lender.private is not None
-        for server in rpc_servers(lender)
-    )
-
-
 def devices_of(rack: Rack, engine: Engine | Command, host: Host) -> tuple[Part, ...]:
     """Return the hosts and cards that an engine of ``host`` uses, in the order in which it counts them.
 
