@@ -59,8 +59,10 @@ class LoopbackHost(paramiko.ServerInterface):
             except OSError:
                 return
             self.connections += 1
-            self.threads.append(threading.Thread(target=self._talk, args=(connection,), daemon=True))
-            self.threads[-1].start()
+            talk = threading.Thread(target=self._talk, args=(connection,), daemon=True)
+            # Only then into the list: whoever stops the host waits for all that are in it.
+            talk.start()
+            self.threads.append(talk)
 
     def _talk(self, connection: socket.socket) -> None:
         with connection:
@@ -116,8 +118,8 @@ class _Door(paramiko.ServerInterface):
             threading.Timer(0.1, self._transport.close).start()
             return True
         worker = threading.Thread(target=self._host.run, args=(channel, command.decode()), daemon=True)
-        self._host.threads.append(worker)
         worker.start()
+        self._host.threads.append(worker)
         return True
 
 
