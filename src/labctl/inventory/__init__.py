@@ -15,7 +15,8 @@ from labctl.inventory.engines import (
     OllamaBuild,
     PythonEnv,
 )
-from labctl.inventory.hosts import Host, IdlePolicy, PrivateNet, Role, Ssh
+from labctl.inventory.hosts import Host, PrivateNet, Role, Ssh
+from labctl.inventory.idle import Controller, Gate, IdlePolicy, Signals
 from labctl.inventory.loader import LoadedRack, load_rack
 from labctl.inventory.models import HuggingFace, Model, ModelFile
 from labctl.inventory.power import Circuit, Psu
@@ -40,7 +41,7 @@ from labctl.inventory.services import (
     TabbyApi,
     Vllm,
 )
-from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan
+from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan, Webhook
 
 __all__ = [
     "Amd",
@@ -50,7 +51,9 @@ __all__ = [
     "BinaryBuild",
     "Circuit",
     "Command",
+    "Controller",
     "EngineBuild",
+    "Gate",
     "Gpu",
     "Host",
     "HuggingFace",
@@ -81,6 +84,7 @@ __all__ = [
     "Secret",
     "Service",
     "Sglang",
+    "Signals",
     "SmartPlug",
     "Ssh",
     "SwapGroup",
@@ -91,5 +95,6 @@ __all__ = [
     "Wake",
     "WakeCommand",
     "WakeOnLan",
+    "Webhook",
     "load_rack",
 ]

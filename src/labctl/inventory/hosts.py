@@ -15,7 +15,6 @@ from labctl.inventory.engines import Arch
 from labctl.inventory.fields import (
     Address,
     Count,
-    Duration,
     Flag,
     Gibibytes,
     Interface,
@@ -26,12 +25,12 @@ from labctl.inventory.fields import (
     Prefix,
     UserName,
     Watts,
-    duration,
 )
+from labctl.inventory.idle import Gate, IdlePolicy
 from labctl.inventory.power import Psu
 from labctl.inventory.services import Service
 from labctl.inventory.spec import Spec
-from labctl.inventory.wake import NoWake, Wake
+from labctl.inventory.wake import NoWake, Switch, Wake
 
 Role = Literal["gpu", "always-on", "storage"]
 
@@ -54,15 +53,6 @@ class PrivateNet(Spec):
     prefix: Prefix | None = Field(
         default=None,
         description="Length of its network prefix; default: 24, for 169.254.x.x 16, for IPv6 64.",
-    )
-
-
-class IdlePolicy(Spec):
-    """What happens to a host that nobody uses."""
-
-    suspend: Flag = Field(default=False, description="Whether the host may be put to sleep.")
-    after: Duration = Field(
-        default=duration("30m"), description='How long it must be idle first, such as "30m".'
     )
 
 
@@ -93,6 +83,18 @@ class Host(Spec):
     psus: tuple[Psu, ...] = Field(default=(), description="Its power supplies.")
     base_w: Watts | None = Field(default=None, description="Watts of everything but the GPUs, under load.")
     wake: Wake = Field(default=NoWake(), description="How it is woken.")
+    power: Switch | None = Field(
+        default=None,
+        description="What else switches its power (a BMC, a plug): tells sleep from off, may cut a hung host.",
+    )
+    gate: Gate = Field(default=Gate(), description="What must be true after a wake or boot before it serves.")
+    priority: int = Field(
+        default=0,
+        strict=True,
+        ge=-100,
+        le=100,
+        description="Who keeps watts when they are short; higher wins.",
+    )
     idle: IdlePolicy = Field(default=IdlePolicy(), description="What happens when nobody uses it.")
     services: tuple[Service, ...] = Field(default=(), description="What runs on it.")
     depends_on: tuple[Label, ...] = Field(default=(), description="Hosts that must be awake before this one.")

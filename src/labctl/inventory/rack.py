@@ -17,6 +17,7 @@ from labctl.inventory.connect import nodelay_transport
 from labctl.inventory.engines import EngineBuild
 from labctl.inventory.fields import Address, BaseAddress, Label, PackageName, TimeZone
 from labctl.inventory.hosts import Host, Ssh
+from labctl.inventory.idle import Controller
 from labctl.inventory.models import Model
 from labctl.inventory.power import Circuit
 from labctl.inventory.remembered import remembered
@@ -70,6 +71,9 @@ class Rack(Spec):
     ntp: tuple[Address, ...] = Field(default=(), description="Time servers; default: the distribution's.")
     packages: tuple[PackageName, ...] = Field(
         default=(), description="Debian packages to install on every host."
+    )
+    controller: Controller | None = Field(
+        default=None, description="What wakes hosts and lets them sleep; default: none, labctl asks directly."
     )
     controller_key: Path | None = Field(
         default=None,

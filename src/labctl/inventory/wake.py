@@ -1,7 +1,8 @@
 """The ways to bring a sleeping or powered-off host back.
 
-A host has exactly one; ``kind`` tells them apart. Passwords are never written in the inventory: a field that
-ends in ``_file`` names a local file which holds the secret, relative to the rack file's folder.
+A host has exactly one; ``kind`` tells them apart. Besides, `Host.power` may name one that switches its
+power. Passwords are never written in the inventory: a field that ends in ``_file`` names a local file which
+holds the secret, relative to the rack file's folder.
 """
 
 from pathlib import Path
@@ -28,7 +29,13 @@ class WakeOnLan(Spec):
         default=None, description="Local interface to send from; default: the route to the host decides."
     )
     broadcast: Ip | None = Field(
-        default=None, description="Address to send to, such as 192.168.1.255; default: 255.255.255.255."
+        default=None,
+        description="Broadcast address of its network, such as 192.168.1.255; default: 255.255.255.255 on "
+        "the interface that leads to the host, and its network's own broadcast address.",
+    )
+    unicast: Flag = Field(
+        default=False,
+        description="Whether to send to the host's own address too; routers need a static ARP entry for it.",
     )
     port: Port = Field(default=9, description="UDP port; cards look only at the payload.")
     secureon_file: Path | None = Field(
@@ -64,7 +71,10 @@ class Redfish(Spec):
 
 
 class SmartPlug(Spec):
-    """A plug on the network gives power; the firmware must be set to start when power returns."""
+    """A plug on the network gives power; the firmware must be set to start when power returns.
+
+    Shelly plugs of both generations are told apart by themselves.
+    """
 
     kind: Literal["plug"] = Field(default="plug", description="Always ``plug``.")
     driver: Literal["shelly", "tasmota"] = Field(description="The language that the plug speaks.")
@@ -79,14 +89,36 @@ class SmartPlug(Spec):
     )
 
 
+class Webhook(Spec):
+    """Home Assistant, or whatever else has an address that switches power on when it is asked by POST.
+
+    The address is a secret: whoever knows it may switch.
+    """
+
+    kind: Literal["webhook"] = Field(default="webhook", description="Always ``webhook``.")
+    on_file: Path = Field(
+        description="File with the address that switches on, such as http://HOST:8123/api/webhook/ID."
+    )
+    off_file: Path | None = Field(default=None, description="File with the address that switches off.")
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificate that signs the server's; default: the machine's own trust store.",
+    )
+
+
 class WakeCommand(Spec):
     """A command run on this machine wakes the host; exit status 0 means that the order was sent."""
 
     kind: Literal["command"] = Field(default="command", description="Always ``command``.")
     argv: tuple[Text, ...] = Field(min_length=1, description="Program and arguments; no shell is involved.")
+    off_argv: tuple[Text, ...] = Field(default=(), description="What cuts the power; default: nothing can.")
 
 
 Wake = Annotated[
-    NoWake | WakeOnLan | Ipmi | Redfish | SmartPlug | WakeCommand,
+    NoWake | WakeOnLan | Ipmi | Redfish | SmartPlug | Webhook | WakeCommand,
+    Field(discriminator="kind"),
+]
+Switch = Annotated[
+    Ipmi | Redfish | SmartPlug | Webhook | WakeCommand,
     Field(discriminator="kind"),
 ]
