@@ -85,7 +85,7 @@ class Host(Spec):
     wake: Wake = Field(default=NoWake(), description="How it is woken.")
     power: Switch | None = Field(
         default=None,
-        description="What else switches its power (a BMC, a plug): tells sleep from off, may cut a hung host.",
+        description="What else switches its power (BMC, plug): tells sleep from off, may cut a hung host.",
     )
     gate: Gate = Field(default=Gate(), description="What must be true after a wake or boot before it serves.")
     priority: int = Field(

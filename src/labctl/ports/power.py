@@ -60,5 +60,5 @@ class Looks(Protocol):
     """Looks at a host from outside, without waking it."""
 
     def signs(self, host: str, *, deadline_s: float) -> Mapping[str, Sign]:
-        """Return what each look says: "ssh" (a TCP connection), "ping", "arp" (the neighbour table), "power"."""
+        """Return what each look says: "ssh" (a TCP connection), "ping", "arp" (the neighbours), "power"."""
         ...

@@ -83,7 +83,7 @@ class Store(Protocol):
     """See the module's text; wall times ``now`` are given by the caller, in seconds since 1970."""
 
     def enlist(self, hosts: Collection[str], *, now: float) -> None:
-        """Have a row for each host, new ones UNKNOWN; rows of hosts that are gone are kept, and not ``known``."""
+        """Have a row for each host, new ones UNKNOWN; rows of hosts that are gone are only kept."""
         ...
 
     def known(self, *, now: float) -> Known:

@@ -2,9 +2,9 @@
 
 Two numbered rules keep the table honest; everything else follows from them.
 
-1. A mode says what we may *rely* on, never what we hope. READY and DRAINING alone admit requests. Of a host
-that is
-   UNKNOWN, or SUSPENDING without a word, nobody may say that it is off: it counts as awake and busy.
+1. A mode says what we may *rely* on, never what we hope. READY and DRAINING alone admit requests.
+   Of a host that is UNKNOWN, or SUSPENDING without a word, nobody may say that it is off: it counts as awake
+   and busy.
 2. Admission closes by one transaction of ours (``ORDERED``), and opens again only on the host's own word: it
    refused, or it came back and passed the gate. No timer opens it. An order dies by the host's own clock;
    only a report that the host made after that death is such a word.
