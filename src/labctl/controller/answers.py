@@ -18,7 +18,7 @@ class HostStatus:
     """A host as the controller has it.
 
     ``because`` is why it is in that mode, ``next`` what is being waited for (empty: nothing). ``talking``:
-    its agent reports. ``proof``: empty, when it is valid for what the host runs now, else what is wrong with it.
+    its agent reports. ``proof``: empty when it is valid for what the host runs now, else what is wrong.
     ``doing``: what is being done to it right now. ``usual_s``: how long a wake usually takes, None if it was
     never seen to.
     """
