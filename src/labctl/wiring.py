@@ -20,6 +20,7 @@ from labctl.domain.problem import LabctlError
 from labctl.ports import Clock, Ranges, Remote, Talker
 
 if TYPE_CHECKING:
+    from labctl.controller.api.client import Controller
     from labctl.fitting.gate import Headers
     from labctl.fitting.shapes import Readers
     from labctl.inventory import LoadedRack, Secret
@@ -214,3 +215,71 @@ def talker() -> Talker:
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()
+
+
+def controller_socket() -> Path:
+    """Return where the controller of this machine listens: $LABCTL_CONTROLLER, else the usual place."""
+    from labctl.controller.api import SOCKET
+
+    return Path(os.environ.get("LABCTL_CONTROLLER") or SOCKET)
+
+
+def controller_is_here() -> bool:
+    """Return whether a controller listens on this machine, or did."""
+    return controller_socket().is_socket()
+
+
+def controller(loaded: LoadedRack | None) -> Controller:
+    """Return a connection to the rack's controller: the one of this machine, else by SSH to its host.
+
+    Without a rack, whichever is on this machine is meant.
+
+    Raises:
+        LabctlError: there is none, it cannot be reached, or it lets us not in.
+    """
+    from labctl.controller.api.client import ControllerError, no_controller
+
+    wanted = None if loaded is None or loaded.rack.controller is None else loaded.rack.controller
+    refused: ControllerError | None = None
+    if controller_is_here():
+        try:
+            found = _controller_here()
+        except ControllerError as error:
+            if wanted is None:
+                raise
+            refused = error
+        else:
+            if loaded is None or found.rack == loaded.rack.name:
+                return found
+            found.close()
+    if loaded is None or wanted is None:
+        raise no_controller(described=loaded is not None)
+    try:
+        return _controller_there(loaded, wanted.host)
+    except ControllerError:
+        if refused is not None and refused.said == "not-allowed":
+            raise refused from None
+        raise
+
+
+def _controller_here() -> Controller:
+    from labctl.adapters.local_socket import LocalConversation
+    from labctl.controller.api.client import Controller, silent
+
+    path = controller_socket()
+    try:
+        return Controller(LocalConversation(path), who())
+    except OSError as error:
+        raise silent(f"{path}: {error.strerror or error}", "systemctl status labctl-controller") from None
+
+
+def _controller_there(loaded: LoadedRack, host: str) -> Controller:
+    from labctl.controller.api import PROGRAM
+    from labctl.controller.api.client import Controller, silent
+    from labctl.domain.failures import HostError
+
+    try:
+        argv = (PROGRAM, "controller", "connect")
+        return Controller(talker().talk(host, loaded.host_data[host], argv, root=True), who())
+    except HostError as error:
+        raise silent(f"{host}: {error.failure.reason}", error.failure.hint) from None

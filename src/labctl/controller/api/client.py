@@ -15,6 +15,7 @@ from labctl.domain.failures import HostError
 from labctl.domain.problem import ExitCode, LabctlError
 from labctl.ports import Conversation
 
+_AWAY = frozenset({"silent", "no-controller"})
 _REFUSED = frozenset({"refused", "not-allowed", "bad-field", "unknown-host", "unknown-verb", "version"})
 
 
@@ -23,13 +24,22 @@ class ControllerError(LabctlError):
 
     def __init__(self, said: str, reason: str, hint: str = "") -> None:
         code = ExitCode.BAD_INPUT if said in _REFUSED else ExitCode.HOST_FAILED
-        super().__init__(reason, hint=hint, code=ExitCode.UNREACHABLE if said == "silent" else code)
+        super().__init__(reason, hint=hint, code=ExitCode.UNREACHABLE if said in _AWAY else code)
         self.said = said
 
 
 def silent(why: str, hint: str = "") -> ControllerError:
     """Return the error of a controller that cannot be reached or broke off."""
     return ControllerError("silent", f"the controller does not answer: {why}", hint)
+
+
+def no_controller(*, described: bool) -> ControllerError:
+    """Return the error of a rack without a controller, or (not ``described``) of a machine without one."""
+    if described:
+        hint = "name the host it shall run on, Rack(controller=Controller(host=...)), then: labctl apply"
+        return ControllerError("no-controller", "this rack has no controller", hint)
+    hint = "name the rack file with --inventory, or run this on the controller's host"
+    return ControllerError("no-controller", "there is no rack file here, and no controller either", hint)
 
 
 class Controller:

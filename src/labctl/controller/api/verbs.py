@@ -7,7 +7,6 @@ the waiting ends and nothing else: what was wished stays wished.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -102,8 +101,8 @@ class Verbs:
     ) -> Generator[_Item | News]:
         """Yield items until they or the time end, with signs of life while there are none."""
         said = self._monotonic()
-        with contextlib.closing(_closable(items)) as open_items:
-            for item in open_items:
+        try:
+            for item in items:
                 now = self._monotonic()
                 if item is not None:
                     said = now
@@ -113,6 +112,9 @@ class Verbs:
                     yield {"alive": True}
                 if now >= end or gone(0):
                     return
+        finally:
+            if isinstance(items, Generator):
+                items.close()
 
     def _sleep_test(self, request: Request, by: str, gone: Gone) -> Iterator[News]:
         (host,) = self._known(request.fields["hosts"])
@@ -250,23 +252,3 @@ def _which(status: HostStatus) -> str:
         return "nobody holds it"
     listed = ", ".join(f"{one.id} ({one.why}, {one.by})" for one in status.holds)
     return f"several hold it; say which, or all: {listed}"
-
-
-class _Closable(Iterator[_Item]):
-    """An iterator that can be closed, whether or not the one inside can."""
-
-    def __init__(self, inner: Iterator[_Item]) -> None:
-        self._inner = inner
-
-    def __next__(self) -> _Item:
-        return next(self._inner)
-
-    def close(self) -> None:
-        """Let the one inside clean up."""
-        close = getattr(self._inner, "close", None)
-        if close is not None:
-            close()
-
-
-def _closable(items: Iterator[_Item]) -> _Closable[_Item]:
-    return _Closable(items)
