@@ -277,6 +277,8 @@ class SeenHost:
     reads it. ``signs``: by name of the look ("ssh", "ping", "arp", "power"), each from this tick.
     ``quiet_since`` (mono): since when every reading has been quiet, without a gap; None when one is not.
     ``old_agent``: it speaks, but does not know what we ask: it is never put to sleep.
+    ``dark_since`` (mono): since when every look has seen two or more dark signs and no sign of life, without
+    a gap; None when the last look did not.
     """
 
     name: str
@@ -287,6 +289,7 @@ class SeenHost:
     signs: Mapping[str, Sign] = field(default_factory=dict)
     quiet_since: float | None = None
     old_agent: bool = False
+    dark_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
