@@ -1,10 +1,10 @@
 """What a host says of itself, taken at its word only where it speaks plainly.
 
 A line of ``labctl-agent report --watch`` is one JSON object. ``report_of`` reads it into a ``Report`` or
-refuses it whole: a field that is missing, of another kind, too long or not printable, a reading whose ``busy``
-is neither true, false nor null, or no reading at all. A refused line is no report, and of a host without a
-report nobody says that it is idle. Fields that are not known here are passed over, so that a newer agent may
-say more; what a known one means changes only together with ``FORMAT``.
+refuses it whole: a field that is missing, of another kind, too long or not printable, a reading whose
+``busy`` is neither true, false nor null, or no reading at all. A refused line is no report, and of a host
+without a report nobody says that it is idle. Fields that are not known here are passed over, so that a newer
+agent may say more; what a known one means changes only together with ``FORMAT``.
 
 The line, as the agent writes it (``null`` where it does not know; strings are one line of text)::
 
@@ -12,7 +12,8 @@ The line, as the agent writes it (``null`` where it does not know; strings are o
      "readings": [{"signal": "sessions", "busy": false, "because": "nobody is logged in"}],
      "order": {"nonce": "32 hex digits", "said": "going", "because": ""},
      "fingerprint": {"kernel": "6.1.0-26-amd64", "driver": "nvidia 580.95.05",
-                     "nic": "52:54:00:66:00:11 r8169 rtl8125b-2_0.0.2", "how": "suspend", "mem_sleep": "deep"},
+                     "nic": "52:54:00:66:00:11 r8169 rtl8125b-2_0.0.2",
+                     "how": "suspend", "mem_sleep": "deep"},
      "wol_armed": true}
 
 ``n`` counts the lines of one watch from 1; ``busy`` null is "not readable", which counts as busy.
