@@ -31,7 +31,7 @@ class Hands(Protocol):
 
 
 class Threads:
-    """The ``Hands`` of a running controller; ``done`` is called in the act's thread with its host and error."""
+    """The ``Hands`` of a running controller; ``done`` gets host and error, in the act's thread."""
 
     def __init__(self, done: Callable[[str, BaseException | None], None]) -> None:
         self._done = done

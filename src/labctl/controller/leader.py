@@ -1,13 +1,13 @@
 """One controller of several acts: who leads, how a standby takes over, and when a leader stops by itself.
 
-1. The leader counts up its beat every ``BEAT_S``; a standby that saw no beat for ``LAPSE_S`` of its own watched
-   time begins a new term. Every write of a deciding transaction names the term, so an old leader that comes
+1. The leader counts up its beat every ``BEAT_S``; a standby that saw no beat for ``LAPSE_S`` of its own
+   watched time begins a new term. Every deciding transaction names the term, so an old leader that comes
    back can change nothing.
 2. What is not a write (a packet, a word to a host) is fenced by time: a leader acts only while its last beat
    that went through is younger than ``SURE_S``, which is less than ``LAPSE_S``. The clock for that counts on
    while the process is frozen and while the machine sleeps.
-3. The beat stops when the loop hangs (``HANG_S`` without a tick): a leader that cannot act must not keep others
-   from it.
+3. The beat stops when the loop hangs (``HANG_S`` without a tick): a leader that cannot act must not keep
+   others from it.
 """
 
 from __future__ import annotations

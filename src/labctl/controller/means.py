@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from labctl.controller.doors import AGENT, Doors
+from labctl.controller.doors import AGENT, Doors, Timekeeper
 from labctl.controller.leader import Leader
 from labctl.controller.ledger import Ledger
 from labctl.domain.failures import Failure, HostError
@@ -32,16 +32,34 @@ class Observer(Protocol):
         """Look at these hosts every second or so, and at the others once in a tick."""
         ...
 
+    def capped(self, host: str, caps_w: Mapping[str, int]) -> None:
+        """Take in the caps that a host read back, by card name."""
+        ...
+
+    def unloaded(self, host: str) -> None:
+        """Take in that a host's cards were freed."""
+        ...
+
+    def start(self) -> None:
+        """Begin to see."""
+        ...
+
+    def stop(self) -> None:
+        """See no more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What every act needs."""
+    """What every act needs; ``wakes`` is when the wake of a host began (mono), for those under way."""
 
     doors: Doors
     policy: Policy
     leader: Leader
     ledger: Ledger
     observer: Observer
+    times: Timekeeper
+    wakes: dict[str, float] = field(default_factory=dict)
 
     def host(self, name: str) -> HostPolicy:
         """Return what the inventory wants of a host."""

@@ -55,6 +55,8 @@ def unload(means: Means, action: Unload) -> None:
                 talk.send(line({"go": nonce}))
                 refused = _answer(said)
             note.outcome = f"refused: {refused}" if refused else "done"
+            if not refused:
+                means.observer.unloaded(host)
             means.happen(host, "unload", note.outcome)
         finally:
             talk.close()

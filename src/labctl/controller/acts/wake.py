@@ -25,7 +25,12 @@ def wake(means: Means, action: SendWake, known: KnownHost) -> None:
             # It counts as sent all the same: the schedule goes on, and ends.
             note.outcome = f"failed: {error}"
     before = known.attempt
-    began = now if before is None else before.began
-    attempt = Attempt(began=began, sent=action.round, last=doors.wall(), why=action.because)
+    attempt = Attempt(
+        began=now if before is None else before.began,
+        sent=action.round,
+        last=doors.wall(),
+        why=action.because if before is None else before.why,
+        asleep=known.mode is Mode.ASLEEP if before is None else before.asleep,
+    )
     version = means.known(host).version
     doors.store.note_attempt(host, attempt, version=version, term=term, now=doors.wall())
