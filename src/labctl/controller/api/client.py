@@ -58,13 +58,17 @@ class Controller:
         self._conversation = conversation
         self._by = by
         self._lines = conversation.lines()
-        first = self._hear()
-        if first.get("v") != VERSION:
-            raise ControllerError(
-                "version",
-                f"the controller speaks version {first.get('v')} of the protocol, this labctl {VERSION}",
-                "bring the older of the two up to date",
-            )
+        try:
+            first = self._hear()
+            if first.get("v") != VERSION:
+                raise ControllerError(
+                    "version",
+                    f"the controller speaks version {first.get('v')} of the protocol, this labctl {VERSION}",
+                    "bring the older of the two up to date",
+                )
+        except BaseException:
+            conversation.close()
+            raise
         self.rack = str(first.get("rack", ""))
         self.version = str(first.get("labctl", ""))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from ..budget import Rack as WattRack
 from .lifecycle import Claims, Event, Mode
@@ -18,11 +19,23 @@ from .lifecycle import Claims, Event, Mode
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Now, on both clocks, in seconds; ``jumped`` says that the two did not advance alike lately."""
+    """Now, on both clocks, in seconds; ``jumped`` says that the two did not advance alike lately.
+
+    ``steady_s`` is for how long they have: since the last jump, or since this process began, whichever was
+    later. Only so much of a time between two wall times is sure to have passed.
+    """
 
     wall: float
     mono: float
     jumped: bool = False
+    steady_s: float = inf
+
+    def sure_s(self, then: float) -> float:
+        """Return how many seconds have passed since a wall time at the very least, whatever clocks did.
+
+        A time that lies ahead was read before the clock went back, so all of ``steady_s`` has passed since.
+        """
+        return self.steady_s if then > self.wall else min(self.wall - then, self.steady_s)
 
 
 class How(StrEnum):
@@ -58,7 +71,8 @@ class HostPolicy:
     ``awake``: windows in which it is kept awake (and woken for); ``only_in``: windows in which alone idle
     sleep may begin (empty: always). ``boot_s``: how long a wake may take as long as nothing was learnt.
     ``can_cut``: a back-end can cut its power and give it again, and the inventory allows that.
-    ``priority``: who keeps watts when they are short; higher wins.
+    ``priority``: who keeps watts when they are short; higher wins. ``relay``: the host that has to be awake
+    to send its packets; empty: none. ``may_reload``: nvidia_uvm may be reloaded to mend it.
     """
 
     name: str
@@ -75,6 +89,8 @@ class HostPolicy:
     may_reboot: bool = True
     has_meter: bool = False
     priority: int = 0
+    relay: str = ""
+    may_reload: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +147,17 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A wake under way: when it began and when a round was sent last (wall), and how many rounds."""
+    """A wake under way: when it began and when a round was sent last (wall), and how many rounds.
+
+    ``asleep``: it was ASLEEP before, so it had been seen dark after an order: what does not come back then
+    hangs, and nobody can have worked on it since.
+    """
 
     began: float
     sent: int = 0
     last: float = 0.0
     why: str = ""
+    asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +205,7 @@ class KnownHost:
 
     ``version`` rises with each change of the row; a move names the version that it was decided on.
     ``boot_id`` and ``resumes`` are what the host said when it was last READY. ``came_up_s``: how long its
-    last wakes took, the newest last.
+    last wakes took, the newest last, and ``woke_at`` when those ended (wall).
     """
 
     name: str
@@ -204,6 +225,7 @@ class KnownHost:
     proof: Proof | None = None
     repair: Repair = field(default_factory=Repair)
     came_up_s: tuple[float, ...] = ()
+    woke_at: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +298,11 @@ class SeenHost:
     ``talking``: the channel is open and its last line is fresh. ``silent_because``: why not, as a person
     reads it. ``signs``: by name of the look ("ssh", "ping", "arp", "power"), each from this tick.
     ``quiet_since`` (mono): since when every reading has been quiet, without a gap; None when one is not.
-    ``old_agent``: it speaks, but does not know what we ask: it is never put to sleep.
+    ``old_agent``: it speaks, but does not know what we ask: it is never put to sleep. ``dark_since`` (mono):
+    since when each tick saw two or more dark signs and none of life; None when the last did not.
+    ``caps_w``: by card name, the caps in force as they were last read back from it while it talked; a card
+    that is missing here counts with its declared cap. ``unloaded``: its cards were freed since
+    ``quiet_since``.
     """
 
     name: str
@@ -287,6 +313,9 @@ class SeenHost:
     signs: Mapping[str, Sign] = field(default_factory=dict)
     quiet_since: float | None = None
     old_agent: bool = False
+    dark_since: float | None = None
+    caps_w: Mapping[str, int] = field(default_factory=dict)
+    unloaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,36 @@
+"""Send one round of whatever wakes a host; harmless when it is awake, so never held back for fresh news.
+
+The first round moves the host to WAKING before it is sent. How far the wake is, is written after it was
+sent: a controller that dies in between sends the round again.
+"""
+
+from __future__ import annotations
+
+from labctl.controller.means import Means
+from labctl.domain.sleep.lifecycle import Event, Mode
+from labctl.domain.sleep.terms import Attempt, KnownHost, SendWake
+from labctl.ports.power import PowerError
+
+
+def wake(means: Means, action: SendWake, known: KnownHost) -> None:
+    """Send a round, and keep how far the wake is."""
+    doors, host = means.doors, action.host
+    term, now = means.leader.term(), doors.wall()
+    if known.mode is not Mode.WAKING:
+        doors.store.move(host, Event.WISHED, action.because, version=action.version, term=term, now=now)
+    with means.ledger.effect(host, f"wake, round {action.round}", action.because) as note:
+        try:
+            doors.switches[host].wake()
+        except PowerError as error:
+            # It counts as sent all the same: the schedule goes on, and ends.
+            note.outcome = f"failed: {error}"
+    before = known.attempt
+    attempt = Attempt(
+        began=now if before is None else before.began,
+        sent=action.round,
+        last=doors.wall(),
+        why=action.because if before is None else before.why,
+        asleep=known.mode is Mode.ASLEEP if before is None else before.asleep,
+    )
+    version = means.known(host).version
+    doors.store.note_attempt(host, attempt, version=version, term=term, now=doors.wall())

@@ -1,0 +1,64 @@
+"""The ports that the controller acts through, in one place.
+
+The list is complete: whatever the controller does to the world goes through one of these, so a test that
+counts their calls has numbered every effect, and can end the process at each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labctl.domain.sleep.terms import Moment
+from labctl.ports import Clock, Remote, Talker
+from labctl.ports.power import Looks, Switch
+from labctl.ports.store import Store
+from labctl.render.agent_bundle import PATH as AGENT
+
+__all__ = ["AGENT", "Doors", "Timekeeper"]
+
+JUMP_S = 2.0
+"""By how much the two clocks may drift apart between two looks before it counts as a jump."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Everything that the controller acts through.
+
+    ``clock.monotonic`` must count on while this machine sleeps (CLOCK_BOOTTIME): whatever was seen before
+    our own sleep is then as old as it really is. ``data`` is each host's connection data for the
+    controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds.
+    """
+
+    store: Store
+    talker: Talker
+    remote: Remote
+    looks: Looks
+    switches: Mapping[str, Switch]
+    clock: Clock
+    data: Mapping[str, Mapping[str, Any]]
+    rest: Callable[[float], None]
+
+    def wall(self) -> float:
+        """Return seconds since 1970."""
+        return self.clock.now().timestamp()
+
+    def mono(self) -> float:
+        """Return seconds of the clock that never goes back and never stops."""
+        return self.clock.monotonic()
+
+
+class Timekeeper:
+    """Reads both clocks at once, and notices when they did not advance alike."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: tuple[float, float] | None = None
+
+    def moment(self) -> Moment:
+        """Return now; ``jumped`` compares with the last call."""
+        wall, mono = self._clock.now().timestamp(), self._clock.monotonic()
+        last, self._last = self._last, (wall, mono)
+        jumped = last is not None and abs((wall - last[0]) - (mono - last[1])) > JUMP_S
+        return Moment(wall, mono, jumped)

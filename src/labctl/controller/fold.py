@@ -1,0 +1,107 @@
+"""What one host's lines and looks come to: the host as this process has seen it.
+
+It *talks* as long as its channel is open and its newest line is no older than 2.5 intervals. A channel that
+fell silent proves nothing: the host may sleep, hang, or sit behind a dead switch. What has been true for a
+while (quiet, dark) is the domain's to fold: ``idle.fold`` sees every line and every look.
+
+Nothing here does I/O or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from labctl.domain.sleep import idle
+from labctl.domain.sleep.terms import Moment, Report, SeenHost, Sign
+
+SILENT_AFTER = 2.5
+"""Intervals without a line after which a channel counts as silent."""
+
+LEAST_PATIENCE_S = 3.0
+"""A channel is never called silent sooner than this, however short its interval."""
+
+
+@dataclass(slots=True)
+class Fold:
+    """One host; not for two threads at once. ``interval_s`` is how often lines are asked for."""
+
+    name: str
+    tick_s: float
+    interval_s: float
+    _at: float = float("-inf")
+    _open: bool = False
+    _report: Report | None = None
+    _because: str = "it was not asked yet"
+    _signs: Mapping[str, Sign] = field(default_factory=dict)
+    _looked: float = float("-inf")
+    _old_agent: bool = False
+    _caps_w: Mapping[str, int] = field(default_factory=dict)
+    _unloaded: bool = False
+    _before: SeenHost | None = None
+
+    def heard(self, report: Report, now: Moment) -> bool:
+        """Take in a line; return whether it tells more than that all is as it was."""
+        last, news = self._report, not self._open or self._old_agent
+        if last is not None:
+            slept = (report.boot_id, report.resumes) != (last.boot_id, last.resumes)
+            news = news or slept or report.order != last.order or report.watch != last.watch
+        self._report, self._at, self._open = report, report.at, True
+        self._because, self._old_agent, self._signs = "", False, {}
+        self._fold(now)
+        return news
+
+    def ended(self, because: str, now: Moment, *, old_agent: bool = False) -> None:
+        """Take in that there is no channel, or none any more.
+
+        With ``old_agent`` the host did answer, but not to what was asked.
+        """
+        self._open, self._because, self._old_agent = False, because, old_agent
+        if old_agent:
+            self._at = now.mono
+        self._fold(now)
+
+    def looked(self, signs: Mapping[str, Sign], now: Moment) -> bool:
+        """Take in a look from outside; return whether it changed what was seen."""
+        news = dict(signs) != dict(self._signs)
+        self._signs, self._looked, self._at = dict(signs), now.mono, max(self._at, now.mono)
+        self._fold(now)
+        return news
+
+    def capped(self, caps_w: Mapping[str, int]) -> None:
+        """Take in the caps that the host read back."""
+        self._caps_w = {**self._caps_w, **caps_w}
+
+    def unloaded(self) -> None:
+        """Take in that the host's cards were freed; it holds for as long as the host stays quiet."""
+        self._unloaded = True
+        if self._before is not None:
+            self._before = replace(self._before, unloaded=True)
+
+    def talks(self, now: Moment) -> bool:
+        """Return whether the channel is open and its newest line fresh."""
+        patience = max(SILENT_AFTER * self.interval_s, LEAST_PATIENCE_S)
+        return self._open and self._report is not None and now.mono - self._report.at <= patience
+
+    def seen(self, now: Moment) -> SeenHost:
+        """Return the host as it is seen at ``now``."""
+        return self._fold(now)
+
+    def _fold(self, now: Moment) -> SeenHost:
+        talking, because = self.talks(now), self._because
+        if self._open and not talking and self._report is not None:
+            because = f"its channel has been silent for {now.mono - self._report.at:.0f} s"
+        fresh = SeenHost(
+            name=self.name,
+            at=self._at,
+            talking=talking,
+            report=self._report,
+            silent_because=because,
+            signs={} if talking else self._signs,
+            old_agent=self._old_agent,
+            caps_w=self._caps_w,
+            unloaded=self._unloaded,
+        )
+        self._before = folded = idle.fold(self._before, fresh, now, tick_s=self.tick_s)
+        self._unloaded, self._caps_w = folded.unloaded, folded.caps_w
+        return folded
