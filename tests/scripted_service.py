@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +128,10 @@ class Scripted:
         self, host: str, *, cycles: int = 3, by: str, patience_s: float = 5.0
     ) -> Iterator[TestStep | None]:
         self._note("sleep_test", host=host, cycles=cycles, by=by)
-        yield from self.steps
+        for step in self.steps:
+            yield step
+            while step is None and not self.let_go.wait(0.01):
+                yield None
 
     def end_test(self, host: str, *, by: str) -> bool:
         self._note("end_test", host=host, by=by)
@@ -156,12 +159,13 @@ def serving(
     bounds: Bounds | None = None,
     log: list[str] | None = None,
     rack: str = "desk",
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[Server]:
     """Keep a door for a scripted controller, and see that it leaves nothing behind."""
     told = [] if log is None else log
     door = Door(path, who or allowed(()), greeting(rack, "0.1"), told.append)
     before = threading.active_count()
-    with Server(door, Verbs(service, time.monotonic).answer, bounds) as server:
+    with Server(door, Verbs(service, monotonic).answer, bounds) as server:
         yield server
     assert threading.active_count() <= before, "a thread was left behind"
     assert not path.exists()
