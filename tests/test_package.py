@@ -16,6 +16,7 @@ from labctl import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 WHAT_A_BUILD_READS = (
+    "requirements.lock",
     "pyproject.toml",
     "README.md",
     "LICENSE",
