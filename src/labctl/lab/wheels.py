@@ -6,10 +6,13 @@ and checked against the hashes of labctl's lock file. Hosts see them in the mirr
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
 import sys
 from pathlib import Path
+
+from packaging.markers import Marker
 
 from labctl import content
 from labctl.domain.problem import LabctlError
@@ -30,12 +33,33 @@ def make(cache: Path) -> Path:
     folder = mirror_folder(cache) / "wheels"
     mark = folder / ".complete"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    if mark.is_file() and mark.read_text() == digest:
-        return folder
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not (mark.is_file() and mark.read_text() == digest):
+            _fetch(lock, folder)
+            mark.write_text(digest)
+    return folder
+
+
+def _for_python(lock: str, python: str) -> str:
+    """Return the requirements that apply to a Python; pip itself goes by the one that it runs in."""
+    there = {"python_version": python, "python_full_version": f"{python}.0"}
+    found = []
+    for line in lock.replace("\\\n", " ").splitlines():
+        pin, _, hashes = line.partition(" --hash")
+        name, _, marker = pin.partition(";")
+        if hashes and (not marker.strip() or Marker(marker).evaluate(there)):
+            found.append(f"{name.strip()} --hash{hashes}\n")
+    return "".join(found)
+
+
+def _fetch(lock: Path, folder: Path) -> None:
     for python in _PYTHONS:
+        wanted = folder / f".requirements-{python}"
+        wanted.write_text(_for_python(lock.read_text(), python))
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        argv += ["--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(lock), "-d", str(folder)]
+        argv += ["--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(wanted), "-d", str(folder)]
         argv += ["--implementation", "cp", "--python-version", python]
         argv += [word for name in _PLATFORMS for word in ("--platform", name)]
         done = subprocess.run(
@@ -48,5 +72,3 @@ def make(cache: Path) -> Path:
             )
     for path in folder.iterdir():
         path.chmod(0o644)
-    mark.write_text(digest)
-    return folder
