@@ -47,9 +47,9 @@ log = logging.getLogger("labctl.controller")
 class Loop:
     """The loop of one process; ``tick`` is called by one thread, all else by any."""
 
-    def __init__(self, means: Means, hands: Callable[[Loop], Hands], board: Board) -> None:
+    def __init__(self, means: Means, hands: Hands, board: Board) -> None:
         self._means, self._board = means, board
-        self._hands = hands(self)
+        self._hands = hands
         self._recovery = Recovery(means)
         self._teller = Teller()
         self._beats = Beats()

@@ -186,7 +186,7 @@ class Service:
         if kept is None or picture.moment.mono < kept[1]:
             return None
         wish, _, one_shot = kept
-        change = statuses.became_of(self._means.policy, picture, ticket, wish, one_shot)
+        change = statuses.became_of(self._means.policy, picture, ticket, wish, one_shot=one_shot)
         if change is None:
             return statuses.change_of(picture, ticket.host)
         if change.ok is False and ticket.wants == "asleep":

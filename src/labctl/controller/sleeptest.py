@@ -1,4 +1,4 @@
-"""Let a host show that it sleeps and comes back: so many cycles of suspend, dark, wake and gate, then a proof.
+"""Let a host show that it sleeps and comes back: cycles of suspend, dark, wake and gate, then a proof.
 
 The test is a person who wishes: it writes wishes to sleep and to wake, and reads the board. Leases, holds,
 pauses and the host's own last look win over it as over anybody. What fails at a way to sleep goes on with the
@@ -159,7 +159,7 @@ class _Script:
         self._means.doors.store.note_proof(self._host, proof, because, now=self._means.doors.wall())
         self._say(because, ok=ok)
 
-    def _say(self, text: str, ok: bool | None = None) -> None:
+    def _say(self, text: str, *, ok: bool | None = None) -> None:
         self._tell(TestStep(self._host, self._cycle, self._cycles, text, ok))
         self._means.happen(self._host, "sleep-test", text)
 
@@ -192,9 +192,10 @@ class SleepTest:
         told = 0
         while True:
             with self._bell:
-                came = self._bell.wait_for(lambda: len(self._steps) > told, patience_s)
+                if len(self._steps) == told:
+                    self._bell.wait(patience_s)
                 fresh = self._steps[told:]
-            if not came:
+            if not fresh:
                 yield None
             for step in fresh:
                 told += 1

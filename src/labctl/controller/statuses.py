@@ -19,8 +19,9 @@ def status_of(policy: Policy, picture: Picture, host: str, doing: Mapping[str, s
     row = picture.known.hosts.get(host, KnownHost(host, because="the store knows nothing of it yet"))
     seen = picture.seen.hosts.get(host, _UNSEEN)
     report = seen.report
-    proof = proofs.judge(row.proof, None if report is None else report.fingerprint)
-    sleeps = policy.hosts[host].sleeps
+    wanted = policy.hosts[host]
+    fingerprint = None if report is None else report.fingerprint
+    proof = proofs.judge(host, row.proof, fingerprint, proofs.way(row.proof, wanted.how))
     return HostStatus(
         host=host,
         mode=row.mode,
@@ -33,7 +34,7 @@ def status_of(policy: Policy, picture: Picture, host: str, doing: Mapping[str, s
         holds=row.holds,
         wishes=row.wishes,
         leases=row.claims.leases,
-        proof="" if proof or not sleeps else proof.because,
+        proof="" if proof or not wanted.sleeps else proof.because,
         doing=doing.get(host, ""),
         usual_s=waking.usual_s(row),
     )
@@ -63,14 +64,16 @@ def explanation_of(
     )
 
 
-def change_of(picture: Picture, host: str, ok: bool | None = None) -> Change:
+def change_of(picture: Picture, host: str, *, ok: bool | None = None) -> Change:
     """Return a host's mode and reason as a line of news; what it waits for goes before why it is so."""
     row = picture.known.hosts.get(host, KnownHost(host, because="the store knows nothing of it yet"))
     because = picture.waits.get(host) or row.quarantined or row.because
     return Change(host, row.mode, because, waking.usual_s(row), ok)
 
 
-def became_of(policy: Policy, picture: Picture, ticket: Ticket, asked: Wish, one_shot: bool) -> Change | None:
+def became_of(
+    policy: Policy, picture: Picture, ticket: Ticket, asked: Wish, *, one_shot: bool
+) -> Change | None:
     """Return what became of a wish; None while it is under way.
 
     Args:
