@@ -11,6 +11,7 @@ from labctl.controller.doors import AGENT, Doors, Timekeeper
 from labctl.controller.leader import Leader
 from labctl.controller.ledger import Ledger
 from labctl.domain.failures import Failure, HostError
+from labctl.domain.sleep.proofs import Rung
 from labctl.domain.sleep.terms import HostPolicy, KnownHost, Policy, Seen, SeenHost
 from labctl.ports.store import StaleError
 
@@ -51,7 +52,10 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What every act needs; ``wakes`` is when the wake of a host began (mono), for those under way."""
+    """What every act needs; ``wakes`` is when the wake of a host began (mono), for those under way.
+
+    ``rungs`` is by which way to sleep a host is being tested.
+    """
 
     doors: Doors
     policy: Policy
@@ -60,6 +64,7 @@ class Means:
     observer: Observer
     times: Timekeeper
     wakes: dict[str, float] = field(default_factory=dict)
+    rungs: dict[str, Rung] = field(default_factory=dict)
 
     def host(self, name: str) -> HostPolicy:
         """Return what the inventory wants of a host."""

@@ -10,11 +10,18 @@ host, a store that cannot be written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Literal, Protocol
 
+from labctl.controller import statuses
 from labctl.controller.answers import Change, Explanation, RackStatus, TestStep, Ticket
-from labctl.domain.sleep.terms import Hold
+from labctl.controller.board import Board, Picture
+from labctl.controller.hands import Hands
+from labctl.controller.means import Means
+from labctl.controller.sleeptest import SleepTests
+from labctl.domain.problem import LabctlError
+from labctl.domain.sleep.terms import Hold, Wish
 from labctl.ports.store import Happening
 
 WAKE_LASTS_S = 900.0
@@ -22,6 +29,11 @@ WAKE_LASTS_S = 900.0
 
 IDLE_LASTS_S = 12 * 3600.0
 """How long a wish that a host sleep as soon as nothing is against it lives."""
+
+NOW_LASTS_S = 300.0
+"""How long a wish that a host sleep now lives; the first reason against it ends it sooner."""
+
+_RECENT = 10
 
 
 class Asked(Protocol):
@@ -103,3 +115,189 @@ class Asked(Protocol):
     def end_test(self, host: str, *, by: str) -> bool:
         """Stop a host's sleep test after the step that it is in; return whether one ran."""
         ...
+
+
+class Service:
+    """``Asked``, over the store and the loop's board; ``nudge`` makes the loop tick at once."""
+
+    def __init__(self, means: Means, board: Board, hands: Hands, nudge: Callable[[str], None]) -> None:
+        self._means, self._board, self._hands, self._nudge = means, board, hands, nudge
+        self._asked: dict[int, tuple[Wish, float, bool]] = {}
+        self._tests = SleepTests(means, board, nudge)
+
+    def hosts(self) -> tuple[str, ...]:
+        """Return the names of all hosts; see ``Asked``."""
+        return tuple(self._means.policy.hosts)
+
+    def wake(
+        self, hosts: Sequence[str], *, why: str, by: str, lasts_s: float = WAKE_LASTS_S
+    ) -> tuple[Ticket, ...]:
+        """Wish hosts awake; see ``Asked``."""
+        now = self._means.doors.wall()
+        asked = [Wish(0, host, by, why, now, now + lasts_s) for host in self._known_names(hosts)]
+        return self._wish(asked, "awake", one_shot=False)
+
+    def suspend(
+        self, hosts: Sequence[str], *, why: str, by: str, when_idle: bool = False, force: bool = False
+    ) -> tuple[Ticket, ...]:
+        """Wish hosts asleep; see ``Asked``."""
+        now = self._means.doors.wall()
+        until = now + (IDLE_LASTS_S if when_idle else NOW_LASTS_S)
+        asked = [
+            Wish(0, host, by, why, now, until, sleep=True, force=force) for host in self._known_names(hosts)
+        ]
+        return self._wish(asked, "asleep", one_shot=not when_idle)
+
+    def _wish(
+        self, asked: Sequence[Wish], wants: Literal["awake", "asleep"], *, one_shot: bool
+    ) -> tuple[Ticket, ...]:
+        tickets = []
+        for wish in asked:
+            kept = self._means.doors.store.wish(wish, now=wish.at)
+            self._nudge(kept.host)
+            self._asked[kept.id] = kept, self._means.doors.mono(), one_shot
+            tickets.append(Ticket(kept.host, kept.id, wants))
+        return tuple(tickets)
+
+    def follow(self, tickets: Sequence[Ticket], *, patience_s: float = 5.0) -> Iterator[Change | None]:
+        """Yield what becomes of tickets; see ``Asked``."""
+        left = {ticket.wish: ticket for ticket in tickets}
+        said: dict[int, Change] = {}
+        picture: Picture | None = self._board.picture()
+        number = 0 if picture is None else picture.number
+        while left:
+            if picture is None:
+                yield None
+            else:
+                number = picture.number
+                for ticket in tuple(left.values()):
+                    change = self._became(picture, ticket)
+                    if change is not None and change != said.get(ticket.wish):
+                        said[ticket.wish] = change
+                        if change.ok is not None:
+                            del left[ticket.wish]
+                        yield change
+            if left:
+                picture = self._board.newer(number, patience_s)
+
+    def _became(self, picture: Picture, ticket: Ticket) -> Change | None:
+        """Return what to say of a ticket; None: the picture is older than the wish."""
+        kept = self._asked.get(ticket.wish)
+        if kept is None or picture.moment.mono < kept[1]:
+            return None
+        wish, _, one_shot = kept
+        change = statuses.became_of(self._means.policy, picture, ticket, wish, one_shot=one_shot)
+        if change is None:
+            return statuses.change_of(picture, ticket.host)
+        if change.ok is False and ticket.wants == "asleep":
+            change = replace(
+                change, because=statuses.reason_against(self._means.policy, picture, ticket.host, wish)
+            )
+        self.forget([ticket])
+        return change
+
+    def forget(self, tickets: Sequence[Ticket]) -> None:
+        """End wishes that nobody waits for any more; see ``Asked``."""
+        for ticket in tickets:
+            self._asked.pop(ticket.wish, None)
+            self._means.doors.store.end_wish(ticket.wish, now=self._means.doors.wall())
+        self._nudge("")
+
+    def watch(self, hosts: Sequence[str], *, patience_s: float = 5.0) -> Iterator[Change | None]:
+        """Yield changes of hosts; see ``Asked``."""
+        names = self._known_names(hosts) if hosts else self.hosts()
+        said: dict[str, Change] = {}
+        picture: Picture | None = self._board.picture()
+        number = 0
+        while True:
+            if picture is None:
+                yield None
+            else:
+                number = picture.number
+                for name in names:
+                    change = statuses.change_of(picture, name)
+                    if said.get(name) != change:
+                        said[name] = change
+                        yield change
+            picture = self._board.newer(number, patience_s)
+
+    def hold(self, host: str, *, lasts_s: float, why: str, by: str) -> Hold:
+        """Keep a host awake; see ``Asked``."""
+        (name,), now = self._known_names([host]), self._means.doors.wall()
+        held = self._means.doors.store.hold(name, why, by, until=now + lasts_s, now=now)
+        self._nudge(name)
+        return held
+
+    def release(self, host: str, *, by: str, hold: int | None = None) -> int:
+        """End holds; see ``Asked``."""
+        (name,) = self._known_names([host])
+        ended = self._means.doors.store.release_hold(name, hold=hold, by=by, now=self._means.doors.wall())
+        self._nudge(name)
+        return ended
+
+    def pause(self, host: str | None, *, why: str, by: str) -> None:
+        """Hands off; see ``Asked``."""
+        name = None if host is None else self._known_names([host])[0]
+        self._means.doors.store.pause(name, why, by, now=self._means.doors.wall())
+        self._nudge(name or "")
+
+    def resume(self, host: str | None, *, by: str) -> None:
+        """End a pause; see ``Asked``."""
+        name = None if host is None else self._known_names([host])[0]
+        self._means.doors.store.resume(name, by, now=self._means.doors.wall())
+        self._nudge(name or "")
+
+    def status(self) -> RackStatus:
+        """Return the rack as it is known; see ``Asked``."""
+        picture, doors = self._board.picture(), self._means.doors
+        doing = {**self._hands.doing(), **self._tests.doing()}
+        return RackStatus(
+            at=doors.wall(),
+            leader=picture.leader,
+            leading=picture.leading,
+            store=picture.store,
+            paused=picture.known.paused,
+            ticked_s=max(0.0, doors.mono() - picture.moment.mono) if picture.number else None,
+            hosts=tuple(
+                statuses.status_of(self._means.policy, picture, host, doing) for host in self.hosts()
+            ),
+        )
+
+    def explain(self, host: str) -> Explanation:
+        """Return why a host is as it is; see ``Asked``."""
+        (name,), picture = self._known_names([host]), self._board.picture()
+        doing = {**self._hands.doing(), **self._tests.doing()}
+        status = statuses.status_of(self._means.policy, picture, name, doing)
+        recent = self._means.doors.store.happenings(host=name, most=_RECENT)
+        now = self._means.times.moment()
+        return statuses.explanation_of(self._means.policy, picture, status, recent, now)
+
+    def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
+        """Return lines of the kept log; see ``Asked``."""
+        name = None if host is None else self._known_names([host])[0]
+        return self._means.doors.store.happenings(host=name, after=after, most=most)
+
+    def sleep_test(
+        self, host: str, *, cycles: int = 3, by: str, patience_s: float = 5.0
+    ) -> Iterator[TestStep | None]:
+        """Begin a sleep test; see ``Asked``."""
+        (name,) = self._known_names([host])
+        return self._tests.begin(name, cycles, by).steps(patience_s)
+
+    def end_test(self, host: str, *, by: str) -> bool:
+        """Stop a host's sleep test; see ``Asked``."""
+        (name,) = self._known_names([host])
+        return self._tests.end(name, by)
+
+    def stop(self) -> None:
+        """End all tests; the process ends."""
+        self._tests.stop()
+
+    def _known_names(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        unknown = [host for host in hosts if host not in self._means.policy.hosts]
+        if unknown:
+            raise LabctlError(
+                f"there is no host {unknown[0]!r} in the controller's rack file",
+                hint=f"it knows {', '.join(self.hosts())}",
+            )
+        return tuple(dict.fromkeys(hosts))

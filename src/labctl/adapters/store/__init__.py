@@ -17,8 +17,11 @@ from .journal import Journal
 from .leading import Leading
 from .leases import Leases
 from .lives import Lives
+from .postgres import PostgresServer
 from .schema import OURS, Steps, bring_up, verifier
 from .sqlite import SqliteFile
+
+_SQLITE = "sqlite:///"
 
 
 class SqlStore(Lives, Leases, Asks, Journal, Leading):
@@ -40,7 +43,7 @@ def open_store(url_or_path: str | Path, *, create: bool) -> Store:
     return store_at(_place(url_or_path), create=create)
 
 
-def store_at(place: SqliteFile, *, create: bool, steps: Steps = OURS) -> SqlStore:
+def store_at(place: SqliteFile | PostgresServer, *, create: bool, steps: Steps = OURS) -> SqlStore:
     """Return the store at a place; ``steps`` are the migrations, others than our own only in tests."""
     place.prepare(create=create)
     database = Database(place, verifier(place.name, steps))
@@ -48,5 +51,10 @@ def store_at(place: SqliteFile, *, create: bool, steps: Steps = OURS) -> SqlStor
     return SqlStore(database)
 
 
-def _place(url_or_path: str | Path) -> SqliteFile:
+def _place(url_or_path: str | Path) -> SqliteFile | PostgresServer:
+    text = str(url_or_path)
+    if text.startswith(_SQLITE):
+        return SqliteFile(Path(text.removeprefix(_SQLITE)))
+    if isinstance(url_or_path, str) and "://" in text:
+        return PostgresServer(text)
     return SqliteFile(Path(url_or_path))

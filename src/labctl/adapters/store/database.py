@@ -174,7 +174,19 @@ class Database:
                 if write and self._check() != before:
                     self.drop()
                     raise StoreError(f"{self._place.name}: it was replaced meanwhile", hint=TRY_AGAIN)
+                try:
+                    begun.commit()
+                except DBAPIError as error:
+                    if error.connection_invalidated:
+                        raise self._unknown() from None
+                    raise
         return result
+
+    def _unknown(self) -> StoreError:
+        # Both are harmless: an order that nobody sends, a lease that its instance does not know of.
+        text = "the connection broke during a commit, so it may or may not have happened"
+        self.drop()
+        return StoreError(f"{self._place.name}: {text}", hint="look again before you decide again")
 
     def look(self, connection: Connection) -> object:
         """Look at what a new connection leads to; return which place it is."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from labctl.controller.doors import AGENT
 from labctl.controller.means import Means, document, line
@@ -33,7 +34,9 @@ _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 def suspend(means: Means, action: Suspend) -> None:
     """Have a DRAINING host go to sleep, or bring it back to READY with its reason."""
-    host = action.host
+    host, rung = action.host, means.rungs.get(action.host)
+    if rung is not None:
+        action = replace(action, how=rung.how)
     with means.ledger.effect(host, f"{action.how}", action.because) as note:
         talk = means.doors.talker.talk(host, means.doors.data[host], (AGENT, "suspend"), root=False)
         try:
@@ -64,7 +67,9 @@ def unload(means: Means, action: Unload) -> None:
 
 def _conversation(means: Means, action: Suspend, talk: Conversation) -> str:
     doors, host = means.doors, action.host
-    talk.send(line(_wanted(action.how, action.rtc_at, force=action.force)))
+    rung = means.rungs.get(host)
+    wanted = _wanted(action.how, action.rtc_at, force=action.force)
+    talk.send(line({**wanted, "mem_sleep": rung.mem_sleep} if rung and rung.mem_sleep else wanted))
     said = talk.lines()
     nonce, refused = _ready(said)
     heard = doors.mono()

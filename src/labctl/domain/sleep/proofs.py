@@ -2,7 +2,10 @@
 
 A proof is a passed sleep-test: it slept, was seen dark, woke and passed the gate. It holds for one kernel,
 driver, network card and way to sleep; a change of any of these makes it stale, and then the host stays awake
-until the test is passed again.
+until the test is passed again. What a host runs now and does not tell has changed, for all we know.
+
+Where the wanted way fails, the test tries the next one of ``ladder``, and the proof is for the one that
+passed: the host then sleeps that way (``way``), without a change of the rack file.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 
 from labctl.domain.sleep.lifecycle import Verdict
 from labctl.domain.sleep.terms import Fingerprint, How, Proof
+from labctl.domain.sleep.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +25,77 @@ class Rung:
     how: How
     mem_sleep: str = ""
 
+    def __str__(self) -> str:
+        """Return how a person calls it: "suspend (deep)", "power-off"."""
+        return f"{self.how} ({self.mem_sleep})" if self.mem_sleep else str(self.how)
 
-def judge(proof: Proof | None, fingerprint: Fingerprint | None) -> Verdict:
-    """Return whether a proof holds for what a host runs now; ``because`` is one line that says why not."""
-    raise NotImplementedError
+
+_POWER_OFF, _UNLOAD = Rung(How.POWER_OFF), Rung(How.UNLOAD)
+_LADDERS = {
+    How.SUSPEND: (Rung(How.SUSPEND, "deep"), Rung(How.SUSPEND, "s2idle"), _POWER_OFF, _UNLOAD),
+    How.HIBERNATE: (Rung(How.HIBERNATE), _POWER_OFF, _UNLOAD),
+    How.POWER_OFF: (_POWER_OFF, _UNLOAD),
+    How.UNLOAD: (_UNLOAD,),
+}
+
+
+def judge(host: str, proof: Proof | None, fingerprint: Fingerprint | None, wanted: How) -> Verdict:
+    """Return whether a proof holds for what a host runs now; ``because`` is one line that says why not.
+
+    Args:
+        host: its name, for the line.
+        proof: what was proven; None: nothing.
+        fingerprint: what the host says that it runs now; None: it does not tell.
+        wanted: how the inventory wants it to sleep.
+    """
+    if wanted is How.UNLOAD:
+        return Verdict(True, f"{host} stays on, so it needs no proof")
+    test = f"`labctl sleep-test {host}`"
+    if proof is None:
+        return Verdict(False, f"{host} has not shown yet that it comes back: {test} arms it")
+    if fingerprint is None:
+        return Verdict(False, f"{host} does not tell what it runs, so its proof may be stale")
+    if all(rung.how is not proof.fingerprint.how for rung in ladder(wanted)):
+        proven = proof.fingerprint.how
+        return Verdict(False, f"the proof of {host} is for {proven}, and it is to {wanted}: {test} renews it")
+    changed = _changed(proof.fingerprint, fingerprint)
+    if changed:
+        return Verdict(False, f"the proof of {host} is stale ({'; '.join(changed)}): {test} renews it")
+    return Verdict(True, f"{host} came back {counted(proof.cycles, 'time')} in its sleep test")
+
+
+def way(proof: Proof | None, wanted: How) -> How:
+    """Return how a host sleeps: as it has proven, where the wanted way failed and a lower one passed."""
+    if proof is not None and any(rung.how is proof.fingerprint.how for rung in ladder(wanted)):
+        return proof.fingerprint.how
+    return wanted
 
 
 def ladder(how: How) -> tuple[Rung, ...]:
     """Return the ways to sleep to try, the wanted one first: deep, s2idle, power-off, unload."""
-    raise NotImplementedError
+    return _LADDERS[how]
 
 
-def chosen(tried: Sequence[tuple[Rung, str]], how: How) -> tuple[Rung, str]:
-    """Return the first rung that passed (its failure is empty), and one line that says what failed and why.
+def chosen(host: str, tried: Sequence[tuple[Rung, str]], wanted: How) -> tuple[Rung, str]:
+    """Return the rung that a host sleeps by from now on, and one line that says so and why.
 
     Args:
-        tried: what was tried in the order of ``ladder``, each with what went wrong.
-        how: what the inventory wants.
+        host: its name, for the line.
+        tried: what was tried, in the order of ``ladder``, each with what went wrong; empty: it passed.
+        wanted: how the inventory wants it to sleep.
     """
-    raise NotImplementedError
+    failed = [f"{rung} failed: {why}" for rung, why in tried if why]
+    passed = next((rung for rung, why in tried if not why), _UNLOAD)
+    if not failed:
+        return passed, f"{host} sleeps by {passed}" if passed != _UNLOAD else f"{host} only frees its cards"
+    if passed == _UNLOAD:
+        return passed, f"{host} only frees its cards when it is idle and stays on ({'; '.join(failed)})"
+    return passed, f"{host} sleeps by {passed} ({'; '.join(failed)})"
+
+
+def _changed(proven: Fingerprint, now: Fingerprint) -> tuple[str, ...]:
+    """Return what differs; how the system would sleep by itself says nothing where another way is proven."""
+    changed = proven.changed(now)
+    if proven.how is now.how:
+        return changed
+    return tuple(one for one in changed if not one.startswith(("how ", "mem sleep ")))

@@ -66,8 +66,8 @@ class Window:
 class HostPolicy:
     """What the inventory wants of one host's sleep; times in seconds.
 
-    ``wakeable``: some back-end can wake it. ``sleeps``: idle sleep is wanted at all. ``quiet_s``: how long
-    every signal must have been quiet; ``min_up_s``: how long it stays up after it became ready (anti-flap);
+    ``wakeable``: some back-end can wake it. ``sleeps``: idle sleep is wanted. ``quiet_s``: how long every
+    signal must have been quiet; ``min_up_s``: how long it stays up after it became ready (anti-flap);
     ``awake``: windows in which it is kept awake (and woken for); ``only_in``: windows in which alone idle
     sleep may begin (empty: always). ``boot_s``: how long a wake may take as long as nothing was learnt.
     ``can_cut``: a back-end can cut its power and give it again, and the inventory allows that.

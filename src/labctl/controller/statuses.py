@@ -1,0 +1,115 @@
+"""Turn the loop's picture into answers: a host's status, why it is so, and what became of a wish."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from labctl.controller.answers import Change, Explanation, HostStatus, Ticket
+from labctl.controller.board import Picture
+from labctl.domain.sleep import idle, proofs, reconcile, waking
+from labctl.domain.sleep.lifecycle import Mode
+from labctl.domain.sleep.terms import KnownHost, Moment, Policy, SeenHost, Wish
+from labctl.ports.store import Happening
+
+_UNSEEN = SeenHost("", float("-inf"))
+
+
+def status_of(policy: Policy, picture: Picture, host: str, doing: Mapping[str, str]) -> HostStatus:
+    """Return a host as the picture has it."""
+    row = picture.known.hosts.get(host, KnownHost(host, because="the store knows nothing of it yet"))
+    seen = picture.seen.hosts.get(host, _UNSEEN)
+    report = seen.report
+    wanted = policy.hosts[host]
+    fingerprint = None if report is None else report.fingerprint
+    proof = proofs.judge(host, row.proof, fingerprint, proofs.way(row.proof, wanted.how))
+    return HostStatus(
+        host=host,
+        mode=row.mode,
+        since=row.since,
+        because=row.because,
+        next=picture.waits.get(host, ""),
+        talking=seen.talking,
+        paused=row.paused or picture.known.paused,
+        quarantined=row.quarantined,
+        holds=row.holds,
+        wishes=row.wishes,
+        leases=row.claims.leases,
+        proof="" if proof or not wanted.sleeps else proof.because,
+        doing=doing.get(host, ""),
+        usual_s=waking.usual_s(row),
+    )
+
+
+def explanation_of(
+    policy: Policy, picture: Picture, status: HostStatus, recent: Sequence[Happening], now: Moment
+) -> Explanation:
+    """Return why a host is in its mode and what keeps it awake."""
+    host = status.host
+    seen = picture.seen.hosts.get(host, _UNSEEN)
+    known, world = picture.known, picture.seen
+    if host not in known.hosts or host not in world.hosts:
+        return Explanation(status, "it was not looked at yet", may_sleep=False)
+    verdict = idle.judge(policy, known, world, picture.moment, host)
+    against = idle.against(policy, known, world, picture.moment, host)
+    report = seen.report
+    return Explanation(
+        status=status,
+        verdict="; ".join(reconcile.explain(policy, known, world, picture.moment, host)) or verdict.because,
+        may_sleep=verdict.yes,
+        readings=() if report is None else report.readings,
+        report_age_s=None if report is None else max(0.0, now.mono - report.at),
+        signs=tuple(f"{name}: {sign}" for name, sign in sorted(seen.signs.items())),
+        against=tuple(one.because for one in against),
+        recent=tuple((line.at, line.text) for line in recent),
+    )
+
+
+def change_of(picture: Picture, host: str, *, ok: bool | None = None) -> Change:
+    """Return a host's mode and reason as a line of news; what it waits for goes before why it is so."""
+    row = picture.known.hosts.get(host, KnownHost(host, because="the store knows nothing of it yet"))
+    because = picture.waits.get(host) or row.quarantined or row.because
+    return Change(host, row.mode, because, waking.usual_s(row), ok)
+
+
+def became_of(
+    policy: Policy, picture: Picture, ticket: Ticket, asked: Wish, *, one_shot: bool
+) -> Change | None:
+    """Return what became of a wish; None while it is under way.
+
+    Args:
+        policy: what the inventory wants.
+        picture: one that was taken after the wish was written.
+        ticket: what was asked.
+        asked: the wish itself.
+        one_shot: whether the first reason against it ends it.
+    """
+    row = picture.known.hosts.get(ticket.host)
+    if row is None:
+        return change_of(picture, ticket.host, ok=False)
+    wanted = Mode.READY if ticket.wants == "awake" else Mode.ASLEEP
+    if row.mode is wanted:
+        return change_of(picture, ticket.host, ok=True)
+    alive = any(wish.id == ticket.wish for wish in row.wishes)
+    since_then = row.since >= asked.at
+    if ticket.wants == "awake":
+        lost = row.quarantined or (row.mode is Mode.FAILED and since_then) or not alive
+    elif row.mode in (Mode.SUSPENDING, Mode.DRAINING):
+        lost = False
+    else:
+        lost = not alive or row.mode is Mode.FAILED or (one_shot and _refused(policy, picture, row, asked))
+    return change_of(picture, ticket.host, ok=False) if lost else None
+
+
+def _refused(policy: Policy, picture: Picture, row: KnownHost, asked: Wish) -> bool:
+    """Return whether something is against a sleep that is wanted now or not at all."""
+    if row.mode is Mode.READY and row.since > asked.at:
+        return True  # it drained since, and somebody or the host itself was against it
+    return not idle.judge(policy, picture.known, picture.seen, picture.moment, row.name, wish=asked)
+
+
+def reason_against(policy: Policy, picture: Picture, host: str, asked: Wish) -> str:
+    """Return why a host is not put to sleep although somebody wishes it."""
+    row = picture.known.hosts[host]
+    if row.mode is Mode.READY and row.since > asked.at:
+        return row.because
+    return idle.judge(policy, picture.known, picture.seen, picture.moment, host, wish=asked).because

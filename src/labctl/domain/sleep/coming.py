@@ -1,0 +1,65 @@
+"""What happens to a host on its way up: WAKING and VERIFYING."""
+
+from __future__ import annotations
+
+from labctl.domain.sleep import ladder, waking
+from labctl.domain.sleep.case import Case
+from labctl.domain.sleep.lifecycle import Event, Mode
+from labctl.domain.sleep.terms import Action
+from labctl.domain.sleep.watts import Ledger
+
+
+def waking_up(case: Case, ledger: Ledger) -> Action | None:
+    """Decide about a WAKING host: it speaks, the next packet is due, or its time is up.
+
+    One that was asleep and does not come has its power cut and given again once, where that is allowed.
+    """
+    if answer := case.answers():
+        return answer
+    if case.look.old_agent:
+        return case.move(Event.SEEN, f"{case.name} answers, though its agent is too old to report")
+    if case.hands_off:
+        return case.wait(case.hands_off)
+    due = waking.due(case.policy, case.row, case.now)
+    if due.do == "send":
+        return case.send(due.round, due.because)
+    if due.do == "wait":
+        return case.wait(due.because)
+    if case.now.jumped:
+        return case.wait(f"{due.because}, or so a clock says that jumped")
+    if ladder.CUT not in case.row.repair.taken:
+        verdict = ladder.may_cut(case.policy, case.row, case.look, case.now)
+        if verdict:
+            return case.mend(ladder.CUT, verdict.because)
+    return case.move(Event.GAVE_UP, due.because)
+
+
+def verifying(case: Case, ledger: Ledger) -> Action | None:
+    """Decide about a VERIFYING host: through the gate, up the ladder, or into quarantine."""
+    if lost := case.lost:
+        return case.move(Event.LOST, lost)
+    if case.row.quarantined:
+        return case.move(Event.BROKEN, case.hands_off)
+    if case.hands_off:
+        return case.wait(case.hands_off)
+    if case.look.old_agent:
+        return case.wait(f"the agent of {case.name} is too old for the gate: `labctl apply` brings a new one")
+    if not case.look.talking:
+        return None
+    if missing := case.missing:
+        return case.wait(missing)
+    if not case.row.repair.broken:
+        verdict = ledger.may_verify(case.name, _before(case))
+        return case.verify(f"{case.name} is up") if verdict else case.wait(verdict.because)
+    step, because = ladder.next_step(case.policy, case.row)
+    if not step:
+        return case.move(Event.BROKEN, because)
+    allowed = ladder.may_take(step, case.policy, case.row, case.look, case.now)
+    return case.mend(step, because) if allowed else case.wait(allowed.because)
+
+
+def _before(case: Case) -> list[str]:
+    """Return the hosts that came to the gate before this one."""
+    rows = case.sight.known.hosts.values()
+    own = (case.row.since, case.name)
+    return [row.name for row in rows if row.mode is Mode.VERIFYING and (row.since, row.name) < own]
