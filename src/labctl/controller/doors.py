@@ -6,6 +6,7 @@ counts their calls has numbered every effect, and can end the process at each.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,15 +51,24 @@ class Doors:
 
 
 class Timekeeper:
-    """Reads both clocks at once, and notices when they did not advance alike."""
+    """Reads both clocks at once, and notices when they did not advance alike; may be used by any thread.
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last: tuple[float, float] | None = None
+    A jump is told of for ``lasts_s``, so that whoever asks rarely hears of it too.
+    """
+
+    def __init__(self, clock: Clock, lasts_s: float) -> None:
+        self._clock, self._lasts_s = clock, lasts_s
+        self._guard = threading.Lock()
+        self._steady_since = clock.monotonic()
+        self._jumped_at = float("-inf")
+        self._last = clock.now().timestamp(), clock.monotonic()
 
     def moment(self) -> Moment:
-        """Return now; ``jumped`` compares with the last call."""
-        wall, mono = self._clock.now().timestamp(), self._clock.monotonic()
-        last, self._last = self._last, (wall, mono)
-        jumped = last is not None and abs((wall - last[0]) - (mono - last[1])) > JUMP_S
-        return Moment(wall, mono, jumped)
+        """Return now."""
+        with self._guard:
+            wall, mono = self._clock.now().timestamp(), self._clock.monotonic()
+            last, self._last = self._last, (wall, mono)
+            if abs((wall - last[0]) - (mono - last[1])) > JUMP_S:
+                self._jumped_at = self._steady_since = mono
+            jumped = mono - self._jumped_at <= self._lasts_s
+            return Moment(wall, mono, jumped, max(0.0, mono - self._steady_since))

@@ -28,8 +28,12 @@ QUICK_S = 1.0
 SHARE = 0.8
 """A line is asked for after this share of a tick, so that the newest is never older than a tick."""
 
+LOOK_SHARE = 0.6
+"""One that does not talk is looked at after this share of a tick, since a look takes its time too."""
+
 LOOK_S = 2.0
 FIRST_LINE_S = 20.0
+LEAST_PAUSE_S = 0.05
 WORST_PAUSE_S = 60.0
 _STRANGE = "op-failed"
 _STACK = 256 * 1024
@@ -41,9 +45,9 @@ class Watch(threading.Thread):
     def __init__(self, doors: Doors, host: str, tick_s: float, news: Callable[[str], None]) -> None:
         super().__init__(daemon=True, name=f"watch {host}")
         self._doors, self._host, self._news = doors, host, news
-        self._usual_s = tick_s * SHARE
+        self._tick_s, self._usual_s = tick_s, tick_s * SHARE
         self._fold = Fold(host, tick_s, self._usual_s)
-        self._times = Timekeeper(doors.clock)
+        self._times = Timekeeper(doors.clock, 0.0)
         self._guard = threading.Lock()
         self._over = threading.Event()
         self._turn = threading.Event()
@@ -103,13 +107,17 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Look, and talk when there is somebody to talk to."""
         while not self._over.is_set():
-            if self.look() and self._doors.mono() >= self._not_before:
+            began = self._doors.mono()
+            answers, due = self.look(), began + min(self._interval(), self._tick_s * LOOK_SHARE)
+            if answers:
+                due = min(due, self._not_before)
+            if answers and self._doors.mono() >= self._not_before:
                 try:
                     self._converse()
                 except Exception as bug:  # one host that nobody foresaw must not be lost for ever
                     self._failed(f"labctl failed at it: {type(bug).__name__}: {bug}")
                 continue
-            self._turn.wait(max(0.05, min(self._interval(), self._not_before - self._doors.mono())))
+            self._turn.wait(max(LEAST_PAUSE_S, due - self._doors.mono()))
             self._turn.clear()
 
     def look(self) -> bool:

@@ -59,7 +59,7 @@ def assembled(doors: Doors, policy: Policy, name: str) -> Parts:
         leader=leader,
         ledger=Ledger(doors, leader),
         observer=Watches(doors, policy.tick_s, nudge),
-        times=Timekeeper(doors.clock),
+        times=Timekeeper(doors.clock, policy.tick_s),
     )
     hands = Threads(done)
     loop = Loop(means, hands, board)

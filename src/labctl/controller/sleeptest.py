@@ -13,11 +13,12 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
+from labctl.controller import statuses
 from labctl.controller.answers import TestStep
 from labctl.controller.board import Board, Picture
 from labctl.controller.means import Means
 from labctl.domain.problem import LabctlError
-from labctl.domain.sleep import idle, proofs
+from labctl.domain.sleep import proofs
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.proofs import Rung
 from labctl.domain.sleep.terms import How, KnownHost, Proof, Wish
@@ -113,14 +114,7 @@ class _Script:
             if row.mode is Mode.READY and row.since > wish.at:
                 raise _RungFailedError(row.because)
             if row.mode is Mode.READY:
-                verdict = idle.judge(
-                    self._means.policy,
-                    picture.known,
-                    picture.seen,
-                    picture.moment,
-                    self._host,
-                    wish=wish,
-                )
+                verdict = statuses.judged(self._means.policy, picture, self._host, wish)
                 if not verdict:
                     raise _EndError(f"not now: {verdict.because}")
             if now - began > DARK_S:

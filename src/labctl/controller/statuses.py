@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from labctl.controller.answers import Change, Explanation, HostStatus, Ticket
 from labctl.controller.board import Picture
-from labctl.domain.sleep import idle, proofs, reconcile, waking
-from labctl.domain.sleep.lifecycle import Mode
-from labctl.domain.sleep.terms import KnownHost, Moment, Policy, SeenHost, Wish
+from labctl.domain.sleep import idle, proofs, waking
+from labctl.domain.sleep.lifecycle import ADMITS, Mode, Verdict
+from labctl.domain.sleep.sight import Sight, sight_of
+from labctl.domain.sleep.terms import How, KnownHost, Moment, Policy, SeenHost, Wish
 from labctl.ports.store import Happening
 
 _UNSEEN = SeenHost("", float("-inf"))
@@ -46,15 +47,14 @@ def explanation_of(
     """Return why a host is in its mode and what keeps it awake."""
     host = status.host
     seen = picture.seen.hosts.get(host, _UNSEEN)
-    known, world = picture.known, picture.seen
-    if host not in known.hosts or host not in world.hosts:
+    if host not in picture.known.hosts or host not in picture.seen.hosts:
         return Explanation(status, "it was not looked at yet", may_sleep=False)
-    verdict = idle.judge(policy, known, world, picture.moment, host)
-    against = idle.against(policy, known, world, picture.moment, host)
+    seen_all = sight(policy, picture)
+    verdict, against = idle.judge(seen_all, host), idle.against(seen_all, host)
     report = seen.report
     return Explanation(
         status=status,
-        verdict="; ".join(reconcile.explain(policy, known, world, picture.moment, host)) or verdict.because,
+        verdict=verdict.because,
         may_sleep=verdict.yes,
         readings=() if report is None else report.readings,
         report_age_s=None if report is None else max(0.0, now.mono - report.at),
@@ -86,8 +86,7 @@ def became_of(
     row = picture.known.hosts.get(ticket.host)
     if row is None:
         return change_of(picture, ticket.host, ok=False)
-    wanted = Mode.READY if ticket.wants == "awake" else Mode.ASLEEP
-    if row.mode is wanted:
+    if _true(policy, picture, row, ticket):
         return change_of(picture, ticket.host, ok=True)
     alive = any(wish.id == ticket.wish for wish in row.wishes)
     since_then = row.since >= asked.at
@@ -100,11 +99,19 @@ def became_of(
     return change_of(picture, ticket.host, ok=False) if lost else None
 
 
+def _true(policy: Policy, picture: Picture, row: KnownHost, ticket: Ticket) -> bool:
+    if ticket.wants == "awake":
+        return row.mode in ADMITS
+    frees = proofs.way(row.proof, policy.hosts[row.name].how) is How.UNLOAD
+    seen = picture.seen.hosts.get(row.name)
+    return row.mode is Mode.ASLEEP or (frees and seen is not None and seen.unloaded)
+
+
 def _refused(policy: Policy, picture: Picture, row: KnownHost, asked: Wish) -> bool:
     """Return whether something is against a sleep that is wanted now or not at all."""
     if row.mode is Mode.READY and row.since > asked.at:
         return True  # it drained since, and somebody or the host itself was against it
-    return not idle.judge(policy, picture.known, picture.seen, picture.moment, row.name, wish=asked)
+    return not judged(policy, picture, row.name, asked)
 
 
 def reason_against(policy: Policy, picture: Picture, host: str, asked: Wish) -> str:
@@ -112,4 +119,17 @@ def reason_against(policy: Policy, picture: Picture, host: str, asked: Wish) -> 
     row = picture.known.hosts[host]
     if row.mode is Mode.READY and row.since > asked.at:
         return row.because
-    return idle.judge(policy, picture.known, picture.seen, picture.moment, host, wish=asked).because
+    return judged(policy, picture, host, asked).because
+
+
+def judged(policy: Policy, picture: Picture, host: str, wish: Wish) -> Verdict:
+    """Return whether a host could be put to sleep for a wish, as the picture has it.
+
+    A report that is a moment old still counts: what matters is whether it is worth waiting.
+    """
+    return idle.judge(sight(policy, picture), host, wish=wish)
+
+
+def sight(policy: Policy, picture: Picture) -> Sight:
+    """Return what a decision on that picture rests on."""
+    return sight_of(policy, picture.known, picture.seen, picture.moment)
