@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from labctl.domain.sleep import asleep, awake, coming
+from labctl.domain.sleep import asleep, awake, coming, explaining
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.domain.sleep.sight import Sight, sight_of
@@ -109,3 +109,9 @@ def overtaken(known: Known, now: Moment) -> tuple[Wish, ...]:
             if true or newer:
                 found.append(wish)
     return tuple(found)
+
+
+def explain(policy: Policy, known: Known, seen: Seen, now: Moment, host: str) -> tuple[str, ...]:
+    """Return, line by line, in which mode a host is and why, what keeps it awake, and what happens when."""
+    actions = [action for action in decide(policy, known, seen, now) if action.host == host]
+    return tuple(explaining.lines(sight_of(policy, known, seen, now), host, actions))
