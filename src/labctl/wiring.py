@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from labctl.fitting.gate import Headers
     from labctl.fitting.shapes import Readers
     from labctl.inventory import LoadedRack, Secret
+    from labctl.ports.store import Store
 
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
@@ -214,3 +215,20 @@ def talker() -> Talker:
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()
+
+
+def store(place: str | Path | None = None, *, create: bool = False) -> Store:
+    """Return the store of controller, gateways and commands.
+
+    Args:
+        place: a file, or the address of a database (``Controller.store_url_file`` holds one); default:
+            ``store.db`` among labctl's own state.
+        create: whether to make it where there is none; the controller does.
+
+    Raises:
+        StoreError: it cannot be used; says why.
+    """
+    # Only now: SQLAlchemy takes 0.2 s that few commands need.
+    from labctl.adapters.store import open_store
+
+    return open_store(place or state_home() / "store.db", create=create)

@@ -1,0 +1,121 @@
+"""Leases, and the instances that hold them.
+
+A lease is taken under the host's lock, so that it and an order can never both be committed. It belongs to
+an instance whose row stays locked until then: an instance is either buried before, and gets none, or after,
+and loses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, insert, select, update
+
+from labctl.domain.sleep.lifecycle import Mode, may_lease
+from labctl.ports.store import Instance, Lease, StaleError
+
+from . import tables
+from .database import Database, Transaction
+from .deciding import happen, locked, readmit
+from .rows import mode_of
+
+
+class Leases:
+    """The part of the store that gateways use; see ``ports.store.Store``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def register(self, instance: str, kind: str, *, now: float) -> None:
+        """Make an instance known."""
+
+        def work(transaction: Transaction) -> None:
+            _end(transaction, instance)
+            transaction.run(insert(tables.instance).values(name=instance, kind=kind, beat=0, since=now))
+
+        self._database.write(work, sure=False)
+
+    def beat(self, instance: str, *, now: float) -> None:
+        """Say that an instance lives."""
+        table = tables.instance
+        statement = update(table).where(table.c.name == instance).values(beat=table.c.beat + 1)
+
+        def work(transaction: Transaction) -> None:
+            if transaction.run(statement).rowcount == 0:
+                raise _buried(instance)
+
+        self._database.write(work, sure=False)
+
+    def instances(self) -> Sequence[Instance]:
+        """Return all of them."""
+        table = tables.instance
+
+        def work(transaction: Transaction) -> list[Instance]:
+            rows = transaction.run(select(table).order_by(table.c.name))
+            return [Instance(row.name, row.kind, row.beat) for row in rows]
+
+        return self._database.read(work)
+
+    def bury(self, instance: str, beat: int, *, now: float) -> bool:
+        """Take all leases of an instance whose beat has not changed."""
+        table = tables.instance
+        query = select(table.c.beat).where(table.c.name == instance).with_for_update()
+
+        def work(transaction: Transaction) -> bool:
+            found = transaction.run(query).scalar_one_or_none()
+            if found is None:
+                return True  # somebody else did it
+            if found != beat:
+                return False
+            ended = _end(transaction, instance)
+            text = f"{instance} is dead: {ended} of its leases ended"
+            happen(transaction, "", "instance", text, now=now)
+            return True
+
+        return self._database.write(work, sure=False)
+
+    def take_lease(self, instance: str, host: str, *, now: float) -> Lease | Mode:
+        """Take a lease if the host's mode admits it, or return that mode."""
+        table = tables.instance
+        # Not FOR UPDATE: two leases of one instance on two hosts need not wait for each other.
+        alive = (
+            select(table.c.name).where(table.c.name == instance).with_for_update(read=True, key_share=True)
+        )
+
+        def work(transaction: Transaction) -> Lease | Mode:
+            row = locked(transaction, host)
+            if transaction.run(alive).first() is None:
+                raise _buried(instance)
+            if row is None:
+                return Mode.UNKNOWN
+            mode = mode_of(row)
+            if not may_lease(mode):
+                return mode
+            readmit(transaction, row, f"{instance} has a request for it", now=now)
+            values = {"host": host, "instance": instance, "since": now}
+            statement = insert(tables.lease).values(values).returning(tables.lease.c.id)
+            return Lease(transaction.run(statement).scalar_one(), host, instance)
+
+        return self._database.write(work, sure=False)
+
+    def release(self, lease: Lease, *, now: float) -> None:
+        """Give a lease back."""
+        table = tables.lease
+        # All of it, not the id alone: a backup that was put in place may have given the id to another.
+        statement = delete(table).where(
+            table.c.id == lease.id, table.c.host == lease.host, table.c.instance == lease.instance
+        )
+        self._database.write(lambda transaction: transaction.run(statement), sure=False)
+
+
+def _end(transaction: Transaction, instance: str) -> int:
+    """Remove an instance and its leases; return how many those were."""
+    table = tables.instance
+    transaction.run(select(table.c.name).where(table.c.name == instance).with_for_update())
+    ended = transaction.run(delete(tables.lease).where(tables.lease.c.instance == instance)).rowcount
+    transaction.run(delete(table).where(table.c.name == instance))
+    return ended
+
+
+def _buried(instance: str) -> StaleError:
+    return StaleError(f"{instance} was taken for dead, or never registered; it holds no lease")
