@@ -6,16 +6,12 @@ from collections.abc import Iterator
 
 from labctl.domain.sleep import evidence, idle, proofs, waking, wanting, windows
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
-from labctl.domain.sleep.sight import Sight, sight_of
+from labctl.domain.sleep.sight import Sight
 from labctl.domain.sleep.terms import (
     Action,
     How,
-    Known,
     Mend,
-    Moment,
     Move,
-    Policy,
-    Seen,
     SendWake,
     StepCaps,
     Suspend,
@@ -69,25 +65,13 @@ def said(action: Action) -> str:
     return f"{what}: {action.because}"
 
 
-def verdict(policy: Policy, known: Known, seen: Seen, now: Moment, host: str) -> tuple[str, tuple[str, ...]]:
-    """Return in one sentence whether a host may sleep now, and every single thing that keeps it awake.
-
-    An empty sequence means that it may.
-    """
-    sight = sight_of(policy, known, seen, now)
-    row = sight.row(host)
-    wish = wanting.sleep_wish(row, now.wall) if row is not None else None
-    found = idle.against(sight, host, wish=wish)
-    return idle.judge(sight, host, wish=wish).because, tuple(one.because for one in found)
-
-
 def _awake(sight: Sight, host: str) -> Iterator[str]:
     row, policy = sight.known.hosts[host], sight.policy.hosts[host]
     wish = wanting.sleep_wish(row, sight.now.wall)
-    found = idle.against(sight, host, wish=wish)
+    found = idle.reasons(sight, host, wish=wish)
     yield from (f"awake: {one.because}" for one in found)
     if not found:
-        yield f"nothing keeps {host} awake: {idle.judge(sight, host, wish=wish).because}"
+        yield f"nothing keeps {host} awake: {idle.verdict(sight, host, wish=wish).because}"
         return
     times = [one.for_s for one in found if one.for_s is not None]
     if len(times) < len(found):
