@@ -108,15 +108,14 @@ def next_at(policy: HostPolicy, known: KnownHost, now: Moment) -> float:
 
 
 def _waiting(policy: HostPolicy, known: KnownHost, now: Moment) -> str:
-    attempt, usual = known.attempt, usual_s(known)
-    passed = now.sure_s(attempt.began) if attempt is not None else 0.0
-    text = f"{policy.name} has been waking for {lasting(passed)}"
+    """Return what is to be said while a host wakes; it changes only when there is something new to say."""
+    attempt, usual, most = known.attempt, usual_s(known), lasting(time_s(policy, known))
     if usual is None:
-        return f"{text}; it may take up to {lasting(time_s(policy, known))}"
-    if passed <= COLD_TIMES * usual:
-        return f"{text}; it usually takes {lasting(usual)}"
-    late = f"it usually takes {lasting(usual)}, so this is probably a cold boot"
-    return f"{text}; {late}, which may take {lasting(time_s(policy, known))}"
+        return f"{policy.name} is waking, which may take up to {most}"
+    text = f"{policy.name} is waking, which usually takes {lasting(usual)}"
+    if attempt is None or now.sure_s(attempt.began) <= COLD_TIMES * usual:
+        return text
+    return f"{text}: it is late, so this is probably a cold boot, which may take {most}"
 
 
 def _dice(name: str, number: int) -> float:
