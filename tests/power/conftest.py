@@ -1,0 +1,18 @@
+"""Fixtures for the tests of power back-ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from labctl.agent.build import zipapp_bytes
+
+
+@pytest.fixture(scope="session")
+def agent_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the executable zip on disk, in a directory of its own."""
+    path = tmp_path_factory.mktemp("agent") / "agent.pyz"
+    path.write_bytes(zipapp_bytes())
+    path.chmod(0o755)
+    return path
