@@ -17,13 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from labctl.domain.problem import LabctlError
-from labctl.ports import Clock, Ranges, Remote, Talker
+from labctl.ports import Clock, Ranges, Remote, Said, Talker
 
 if TYPE_CHECKING:
+    from labctl.adapters.power import Surroundings
     from labctl.fitting.gate import Headers
     from labctl.fitting.shapes import Readers
     from labctl.inventory import LoadedRack, Secret
+    from labctl.inventory.hosts import Host
+    from labctl.ports.power import Looks, Switch
 
+Ask = Callable[[str, str, bytes, float], Said]
+"""Runs a verb of the agent: host, verb, what it reads, and seconds that it may take."""
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
 
@@ -214,3 +219,80 @@ def talker() -> Talker:
     from labctl.adapters.ssh import SshRemote
 
     return SshRemote()
+
+
+def switch_for(
+    loaded: LoadedRack,
+    host: str,
+    *,
+    ask: Ask | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Switch:
+    """Return what wakes a host.
+
+    Args:
+        loaded: the rack.
+        host: its name.
+        ask: how to run a verb of the agent on another host, for magic packets that it relays; default: as the
+            operator, over SSH.
+        note: gets what a person should know though it is no error.
+    """
+    from labctl.adapters.power import switch_for
+
+    spec = loaded.rack.host(host)
+    return switch_for(spec.wake, _surroundings(loaded, spec, ask, note))
+
+
+def power_of(loaded: LoadedRack, host: str) -> Switch | None:
+    """Return what sees or cuts a host's power; None where nothing can."""
+    from labctl.adapters.power import switch_for
+
+    spec = loaded.rack.host(host)
+    if spec.power is not None:
+        return switch_for(spec.power, _surroundings(loaded, spec, None, None))
+    if spec.wake.kind in ("none", "wol"):
+        return None
+    return switch_for(spec.wake, _surroundings(loaded, spec, None, None))
+
+
+def looks(loaded: LoadedRack) -> Looks:
+    """Return the way to look at the hosts of a rack from outside."""
+    from labctl.adapters.looks import Target, Views
+
+    return Views(
+        {
+            host.name: Target(host.address, loaded.rack.ssh_for(host).port, power_of(loaded, host.name))
+            for host in loaded.rack.hosts
+        }
+    )
+
+
+def _surroundings(
+    loaded: LoadedRack, host: Host, ask: Ask | None, note: Callable[[str], None] | None
+) -> Surroundings:
+    from labctl.adapters.power import Surroundings
+    from labctl.adapters.power.meter import meter_for
+
+    relay = getattr(host.wake, "relay", None)
+    told = note or (lambda _: None)
+    return Surroundings(
+        loaded.folder,
+        host.address,
+        meter_for(host.base_w, cards=bool(host.gpus)),
+        restarts=host.idle.how in ("power-off", "hibernate"),
+        relay=None if relay is None else _relay(loaded, relay, ask),
+        note=told,
+    )
+
+
+def _relay(loaded: LoadedRack, host: str, ask: Ask | None) -> Callable[[bytes, float], Said]:
+    def run(stdin: bytes, deadline_s: float) -> Said:
+        if ask is not None:
+            return ask(host, "relay", stdin, deadline_s)
+        from labctl.render.agent_bundle import PATH
+
+        way = remote()
+        data = loaded.host_data[host]
+        return way.run(host, data, (PATH, "relay"), root=False, stdin=stdin, deadline_s=deadline_s)
+
+    return run

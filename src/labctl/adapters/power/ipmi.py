@@ -4,9 +4,9 @@ The password reaches it through a file that exists in memory only and that no ot
 its command line, which everybody may read, nor by its environment. It asks for the privilege of an operator,
 which is all that switching needs, so that the BMC's user need be no administrator.
 
-What ipmitool says when it fails is the same for many causes: a BMC that is not there, a wrong user and a
-wrong password all end in "Unable to establish IPMI v2 / RMCP+ session". The lines before it, with ``-v``, tell
-them apart.
+What ipmitool says last is the same for many causes: a BMC that is not there, a wrong user and a wrong
+password all end in "Unable to establish IPMI v2 / RMCP+ session". The lines before it, with ``-v``, tell them
+apart.
 
 A BMC says "on" of a host that sleeps to memory, and ``chassis power on`` does not wake one. It starts a host
 that is off.

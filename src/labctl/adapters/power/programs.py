@@ -115,7 +115,8 @@ def last_words(output: str, hidden: Iterable[str]) -> str:
     """Return the last line of an output for an error, without what is hidden or looks like a secret."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     text = lines[-1] if lines else ""
-    for word in sorted((word for word in hidden if len(word) >= _LEAST), key=len, reverse=True):
+    words = {part for word in hidden for part in (word, *re.split("[:=@]", word)) if len(part) >= _LEAST}
+    for word in sorted(words, key=len, reverse=True):
         text = text.replace(word, "***")
     text = _SECRETS.sub(lambda match: f"{match[1] or match[2]}***" + ("@" if match[1] else ""), text)
     return "".join(char if char.isprintable() else "?" for char in text)[-_SHOWN:]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -150,13 +150,11 @@ class _Service:
         return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
 
     def log_out(self) -> None:
-        """Give the session back; BMCs have few."""
+        """Give the session back: BMCs have few, and end them only after a while."""
         if self._session is not None:
             path, self._session = self._session, None
-            try:
+            with suppress(PowerError):  # what was asked for is done, or has failed already
                 self._web.ask("DELETE", path, headers=self._token)
-            except PowerError:
-                pass  # it ends by itself after a while; what was asked for is done, or has failed already
 
     def _ask(self, method: str, path: str, **how: Any) -> Answer:
         answer = self._sent(method, path, **how)
