@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,19 @@ def agent_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_bytes(zipapp_bytes())
     path.chmod(0o755)
     return path
+
+
+Secret = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Secret:
+    """Return what writes a secret into a file of the rack's folder, which is ``tmp_path``."""
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return Path(name)
+
+    return write
