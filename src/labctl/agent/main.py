@@ -70,6 +70,13 @@ def _caps(flags: frozenset[str]) -> tuple[str, int]:
     return json.dumps(answer), caps.exit_code(answer)
 
 
+def _relay(flags: frozenset[str]) -> tuple[str, int]:
+    from . import relay
+
+    answer = relay.answered(sys.stdin.fileno())
+    return json.dumps(answer), 0 if "sent" in answer else 1
+
+
 ORDERS: dict[str, Order] = {
     "report": Order(frozenset({"--pretty"}), _report, "print what this host is and how it is, as JSON"),
     "caps": Order(
@@ -80,6 +87,7 @@ ORDERS: dict[str, Order] = {
         exclusive=True,
         as_root=True,
     ),
+    "relay": Order(frozenset(), _relay, "send a magic packet into a network of this host (JSON on stdin)"),
     "version": Order(frozenset(), _version, "print the agent's version"),
 }
 

@@ -80,12 +80,60 @@ def aim(inventory: str | None, words: Sequence[str]) -> Aim:
 
 
 def controller(found: Aim) -> Controller:
-    """Return a connection to the controller.
+    """Return a connection to the rack's controller: the one of this machine, else by SSH to its host.
+
+    Without a rack, whichever is on this machine is meant.
 
     Raises:
-        LabctlError: it cannot be had.
+        LabctlError: there is none, it cannot be reached, or it lets us not in.
     """
-    return wiring.controller(found.loaded)
+    from labctl.controller.api.client import ControllerError, no_controller
+
+    loaded = found.loaded
+    wanted = None if loaded is None else loaded.rack.controller
+    refused: ControllerError | None = None
+    if wiring.controller_is_here():
+        try:
+            near = _here()
+        except ControllerError as error:
+            if wanted is None:
+                raise
+            refused = error
+        else:
+            if loaded is None or near.rack == loaded.rack.name:
+                return near
+            near.close()
+    if loaded is None or wanted is None:
+        raise no_controller(described=loaded is not None)
+    try:
+        return _there(loaded, wanted.host)
+    except ControllerError:
+        if refused is not None and refused.said == "not-allowed":
+            raise refused from None
+        raise
+
+
+def _here() -> Controller:
+    from labctl.controller.api.client import Controller, silent
+
+    try:
+        return Controller(wiring.conversation_here(), wiring.who())
+    except OSError as error:
+        place = wiring.controller_socket()
+        raise silent(f"{place}: {error.strerror or error}", "systemctl status labctl-controller") from None
+
+
+def _there(loaded: LoadedRack, host: str) -> Controller:
+    from labctl.controller.api import PROGRAM
+    from labctl.controller.api.client import Controller, silent
+    from labctl.domain.failures import HostError
+
+    try:
+        argv = (*PROGRAM, "controller", "connect")
+        conversation = wiring.talker().talk(host, loaded.host_data[host], argv, root=True)
+        return Controller(conversation, wiring.who())
+    except HostError as error:
+        raise silent(f"{host}: {error.failure.reason}", error.failure.hint) from None
 
 
 def judge(ends: Mapping[str, Mapping[str, Any]]) -> ExitCode:

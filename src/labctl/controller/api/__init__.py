@@ -9,10 +9,11 @@ said.
 VERSION = 1
 """The version of the protocol; a change that an old client would misread raises it, new fields do not."""
 
-SOCKET = "/run/labctl/controller.sock"
+SOCKET = "/run/labctl-controller/socket"
+"""Where the controller's unit listens; ``inventory.controlling`` says the same, at the cost of pydantic."""
 
-PROGRAM = "/usr/local/bin/labctl"
-"""Where labctl is on the controller's host, for whoever comes by SSH."""
+PROGRAM = ("/opt/labctl/labctl/current/bin/python", "-I", "-m", "labctl")
+"""How labctl is started on the controller's host by whoever comes by SSH."""
 
 LONGEST_LINE = 64 * 1024
 """Bytes of a request, its newline included."""

@@ -2,7 +2,8 @@
 
 The kernel notes the uid when the connection is made, so nothing that is said can change it. Root may, the
 user that the controller runs as may, and the users that the rack file names as operators. An operator that
-does not exist on this machine is nobody, not everybody: his name is only reported.
+does not exist on this machine is nobody, not everybody: his name is only reported. In a user namespace that maps only
+some users (``PrivateUsers=``) all others look alike, and none of them may.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _CREDENTIALS = struct.Struct("3i")
+_OVERFLOW = 65534
+"""What the kernel says where it knows no number: of users that a user namespace does not map. Never somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,11 @@ class Allowed:
 
 def allowed(operators: Iterable[str]) -> Allowed:
     """Return who may give orders, for the operators that a rack file names."""
-    uids, missing = {0, os.geteuid()}, []
+    uids: set[int] = {0, os.geteuid()}
+    missing = []
     for name in operators:
         try:
             uids.add(pwd.getpwnam(name).pw_uid)
         except KeyError:
             missing.append(name)
-    return Allowed(frozenset(uids), tuple(missing))
+    return Allowed(frozenset(uids - {_OVERFLOW}), tuple(missing))
