@@ -130,6 +130,10 @@ def test_root_the_controllers_own_user_and_operators_may_come_in() -> None:
     assert Peer(1, 4711) not in who
 
 
+def test_users_that_the_kernel_cannot_tell_apart_may_never_come_in() -> None:
+    assert Peer(1, 65534) not in allowed(("nobody",))
+
+
 @pytest.mark.parametrize(
     ("uid", "by", "called"),
     [(0, "ann@desk", "ann@desk"), (0, " ", "root"), (1, "ann@desk", "daemon"), (61234, "", "uid 61234")],

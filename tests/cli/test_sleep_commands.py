@@ -20,6 +20,7 @@ from labctl import wiring
 from labctl.cli.main import main
 from labctl.controller.answers import Change, HostStatus
 from labctl.controller.answers import TestStep as Step
+from labctl.controller.api import PROGRAM, SOCKET
 from labctl.controller.api.peers import Allowed
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.lifecycle import Mode
@@ -368,7 +369,7 @@ def test_a_controller_that_cannot_be_reached_is_said_and_is_3(closed: Shop, word
     assert done.code == 3
     assert "the controller does not answer: nas: 10.0.0.2:22 did not answer" in done.err
     assert ("--direct" in done.err) == (words[0] == "wake")
-    assert closed.asked == [("nas", ("/usr/local/bin/labctl", "controller", "connect"), True)]
+    assert closed.asked == [("nas", (*PROGRAM, "controller", "connect"), True)]
 
 
 @pytest.mark.parametrize("words", ALL[1:], ids=lambda words: " ".join(words[:2]))
@@ -469,3 +470,10 @@ def test_ctrl_c_is_how_one_stops_to_follow_events(terminal_shop: tuple[Desk, Scr
     terminal.read_until("nas: ready")
     terminal.type("\x03")
     assert terminal.wait() == 0
+
+
+def test_the_way_to_the_controller_is_where_apply_puts_it() -> None:
+    from labctl.inventory import controlling
+
+    assert controlling.SOCKET == SOCKET
+    assert PROGRAM[0] == controlling.python_of()

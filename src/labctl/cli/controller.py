@@ -23,20 +23,23 @@ def controller() -> None:
     short_help="Run it in the foreground, as its unit does.",
     epilog="""\b
 Examples:
-  labctl controller run -i /etc/labctl/inventory/rack.py
+  labctl controller run /etc/labctl/controller/rack.json
   systemctl status labctl-controller   where labctl apply has installed it
 """,
 )
-@asking.inventory_option
-def run(inventory: str | None) -> int:
-    """Run the controller of a rack until it is stopped (Ctrl-C, SIGTERM).
+@click.argument("rack", required=False, type=click.Path())
+def run(rack: str | None) -> int:
+    """Run the controller of RACK until it is stopped (Ctrl-C, SIGTERM).
 
-    It needs the controller's key for the agents of all hosts, the store, and /run/labctl for its socket. A
-    second one on the same store stands by until the first is gone.
+    RACK is a rack file, or the rack as data that labctl apply writes to the controller's host. Beside it lie
+    the controller's own key, named key, and known_hosts. A second controller on the same store stands by
+    until the first is gone.
     """
-    from labctl.inventory import load_rack
+    from pathlib import Path
 
-    return wiring.run_controller(load_rack(wiring.find_inventory(inventory)))
+    from labctl.cli import controller_run
+
+    return controller_run.run(Path(rack) if rack else wiring.find_inventory(None))
 
 
 @controller.command(short_help="Carry bytes between standard streams and its socket.")
