@@ -55,12 +55,13 @@ def _waking(loaded: LoadedRack, hosts: Sequence[str]) -> Waking:
 
 
 def _missing(loaded: LoadedRack, host: str, document: dict[str, Any]) -> tuple[str, ...]:
-    """Return which cards of the rack file the host does not have by its report."""
+    """Return which cards of the rack file the host does not have, or why that cannot be known."""
     from labctl.cli.power import expected
     from labctl.domain.budget_live import look
 
     seen = look(host, expected(loaded.rack.host(host)), document)
-    return tuple(one.what for one in seen.wrong if one.code == "missing")
+    told = {"missing"} if seen.present is not None else {"missing", "finding"}
+    return tuple(one.what for one in seen.wrong if one.code in told)
 
 
 def _news(change: Change) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from labctl.ports.power import PowerError, Switch
 GAPS_S = (1.0, 2.0, 4.0, 8.0)
 """Seconds between the first rounds; from then on the last of them."""
 _ASK_S = 8.0
-_ASK_AGAIN_S = 1.0
+ASK_AGAIN_S = 1.0
 _NO_USE = frozenset({"host-key", "auth", "no-sudo", "no-shell"})
 
 Verify = Callable[[str, dict[str, Any]], tuple[str, ...]]
@@ -43,7 +43,7 @@ class Change:
 
 
 class Waking:
-    """One attempt to wake some hosts of a rack; ``run`` yields nothing, it tells ``on_change``."""
+    """One attempt to wake some hosts of a rack."""
 
     def __init__(
         self, loaded: LoadedRack, switches: Mapping[str, Switch], remote: Remote, verify: Verify
@@ -57,7 +57,7 @@ class Waking:
 
     def send_once(self) -> dict[str, Change]:
         """Send one round to each host and wait for nothing."""
-        return {host: self._round(host, 1) for host in self._switches}
+        return {host: self._round(host) for host in self._switches}
 
     def run(
         self, *, timeout_s: float, monotonic: Callable[[], float], on_change: Callable[[Change], None]
@@ -103,10 +103,10 @@ class Waking:
         number = 0
         while not self._over[host].is_set():
             number += 1
-            self._tell(self._round(host, number))
+            self._tell(self._round(host))
             self._over[host].wait(GAPS_S[min(number, len(GAPS_S)) - 1])
 
-    def _round(self, host: str, number: int) -> Change:
+    def _round(self, host: str) -> Change:
         try:
             self._switches[host].wake()
         except PowerError as error:
@@ -115,7 +115,7 @@ class Waking:
             mode = Mode.WAKING if error.transient else Mode.FAILED
             return Change(host, mode, f"it could not be woken: {error}{hint}", ok)
         kind = self._switches[host].kind
-        return Change(host, Mode.WAKING, f"round {number} was sent ({kind})")
+        return Change(host, Mode.WAKING, f"its wake was sent ({kind}); waiting for its agent to report")
 
     def _ask(self, host: str) -> None:
         while not self._over[host].is_set():
@@ -134,4 +134,4 @@ class Waking:
                 hint = f" ({failure.hint})" if failure.hint else ""
                 self._tell(Change(host, Mode.FAILED, f"it answers, but {failure.reason}{hint}", False))
                 return
-            self._over[host].wait(_ASK_AGAIN_S)
+            self._over[host].wait(ASK_AGAIN_S)

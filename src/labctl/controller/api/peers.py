@@ -2,8 +2,8 @@
 
 The kernel notes the uid when the connection is made, so nothing that is said can change it. Root may, the
 user that the controller runs as may, and the users that the rack file names as operators. An operator that
-does not exist on this machine is nobody, not everybody: his name is only reported. In a user namespace that maps
-only some users (``PrivateUsers=``) all others look alike, and none of them may.
+does not exist on this machine is nobody, not everybody: his name is only reported. In a user namespace that
+maps only some users (``PrivateUsers=``) all others look alike, and none of them may.
 """
 
 from __future__ import annotations
