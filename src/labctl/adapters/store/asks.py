@@ -102,7 +102,9 @@ class Asks:
         def one(transaction: Transaction) -> None:
             assert host is not None
             row = locked_by_anyone(transaction, host)
-            change(transaction, row, paused="", quarantined="")
+            # Who ends a quarantine has mended it: the ladder begins anew.
+            repair = None if row.quarantined else row.repair
+            change(transaction, row, paused="", quarantined="", repair=repair)
             if row.paused or row.quarantined:
                 happen(transaction, host, "pause", f"{by} ended it", now=now)
 
