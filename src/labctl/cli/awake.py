@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from labctl import wiring
 from labctl.cli import asking, printer
 from labctl.cli.asking import Aim, text
+from labctl.cli.modes import ASLEEP
 from labctl.domain.problem import LabctlError, Problem
 from labctl.provision.events import HostEnded
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 HOLD_S = 1800.0
 RENEW_S = 600.0
 WAKE_S = 600.0
-_ASLEEP = frozenset({"asleep", "suspending"})
 _COMING = frozenset({"waking"})
 
 
@@ -81,11 +81,11 @@ def _kept(holds: _Holds, *, execute: bool, wake: bool, quiet: bool) -> Kept:
     left_out: dict[str, HostEnded] = {}
     wanted = []
     for host in holds.hosts:
-        if modes.get(host) in _ASLEEP and host in paused:
+        if modes.get(host) in ASLEEP and host in paused:
             left_out[host] = _left_out(host, f"it sleeps, and is paused: {paused[host]}", "labctl resume")
-        elif modes.get(host) in _ASLEEP and not wake:
+        elif modes.get(host) in ASLEEP and not wake:
             left_out[host] = _left_out(host, "it sleeps", f"labctl wake {host}, or --wake")
-        elif modes.get(host) in _ASLEEP | _COMING:
+        elif modes.get(host) in ASLEEP | _COMING:
             wanted.append(host)
     if wanted:
         left_out |= _woken(holds, wanted, quiet=quiet)
