@@ -1,4 +1,4 @@
-"""docs/control-api.md says what the code does: verbs, fields, defaults, codes, bounds, and its conversation."""
+"""docs/control-api.md says what the code does: verbs, fields, defaults, codes, bounds, a conversation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def test_modes_places_and_bounds_are_those_of_the_code() -> None:
         f"{' '.join(PROGRAM)} controller connect",
         f"at least every {ALIVE_S:.0f} seconds",
         f"at most {LONGEST_LINE} bytes",
-        f"not whole {server.LINE_S:.0f} s after its first byte, or nothing was said for {server.IDLE_S:.0f} s",
+        f"not whole {server.LINE_S:.0f} s after its first byte",
+        f"nothing was said for {server.IDLE_S:.0f} s",
         f"{server.MOST_CLIENTS} clients are connected, or {server.MOST_OF_A_USER} of this user",
         f"takes no answer for {server.SEND_S:.0f} s",
         f"lives for {WAKE_LASTS_S / 60:.0f} minutes",

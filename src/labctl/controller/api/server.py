@@ -42,6 +42,7 @@ IDLE_S = 120.0
 _BACKLOG = 64
 _CHUNK = 16384
 _FULL_S = 0.2
+_STOP_S = 10.0
 
 Gone = Callable[[float], bool]
 """Waits up to so many seconds, and says whether the client hung up or the server stops."""
@@ -123,7 +124,7 @@ class Server:
                     sock.shutdown(socket.SHUT_RDWR)
             threads = set(self._threads)
         for thread in threads - {threading.current_thread()}:
-            thread.join(self._bounds.send_s)
+            thread.join(_STOP_S)
         if self._listener is not None:
             self._listener.close()
             with contextlib.suppress(OSError):
@@ -165,9 +166,12 @@ class Server:
             return
         thread = threading.Thread(target=self._client, args=(sock, peer), name="control client", daemon=True)
         with self._guard:
+            if self._stopping.is_set():
+                sock.close()
+                return
+            thread.start()
             self._clients[sock] = peer
-            self._threads.add(thread)
-        thread.start()
+            self._threads = {one for one in self._threads if one.is_alive()} | {thread}
 
     def _refusal(self, peer: Peer) -> SaidError | None:
         if peer not in self._door.allowed:
@@ -197,7 +201,6 @@ class Server:
         finally:
             with self._guard:
                 self._clients.pop(sock, None)
-                self._threads.discard(threading.current_thread())
             sock.close()
 
     def _attend(self, line: _Line, peer: Peer, said: bytes) -> bool:
