@@ -85,10 +85,10 @@ def due(policy: HostPolicy, known: KnownHost, now: Moment) -> Due:
     attempt, name = known.attempt, policy.name
     if attempt is None or not attempt.sent:
         return Due("send", 1, 0.0, f"round 1 to {name}")
-    planned = tuple(gaps(policy, known))
     since = now.sure_s(attempt.last)
-    if attempt.sent <= len(planned):
-        left = planned[attempt.sent - 1] - since
+    gap = next((gap for number, gap in enumerate(gaps(policy, known), 1) if number == attempt.sent), None)
+    if gap is not None:
+        left = gap - since
         ahead = attempt.last > now.wall  # the clock went back
         if left <= 0 or ahead:
             rounds = f"round {attempt.sent + 1} to {name}"
