@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from devices import Shelly1, serving
 
-from labctl import wiring
+from labctl import inventory, wiring
 from labctl.adapters.power import outlet
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.terms import Sign
@@ -154,3 +156,13 @@ def test_an_error_of_every_kind_says_what_to_do(tmp_path: Path) -> None:
             wiring.switch_for(loaded(tmp_path, wake=wake), "gpu-box").wake()
         assert caught.value.code in {"unsupported", "no-secret", "refused", "no-route", "timeout"}, kind
         assert caught.value.hint, kind
+
+
+def test_the_examples_of_the_page_are_what_the_inventory_takes() -> None:
+    page = Path(__file__).resolve().parent.parent.parent / "docs" / "power.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    lines = [line for block in blocks for line in ast.parse(block).body]
+    made = [eval(compile(ast.Expression(line.value), "page", "eval"), vars(inventory)) for line in lines]
+    assert {type(one).__name__ for one in made} >= {
+        *("Host", "WakeOnLan", "Ipmi", "Redfish", "SmartPlug", "Webhook", "WakeCommand")
+    }
