@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import queue
 import socket
 import struct
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -31,9 +33,7 @@ def in_a_new_network(function: Callable[[], _T]) -> _T:
 
     def run() -> None:
         try:
-            if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
-                pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
-            ip("link set lo up")
+            _leave()
             ends.append(function())
         except BaseException as error:
             failures.append(error)
@@ -58,7 +58,7 @@ def cable(near: str, far: str, *addresses: str) -> None:
         # Without IPv6 no interface says anything by itself.
         f"link set dev {near} addrgenmode none",
         f"link set dev {far} addrgenmode none",
-        *(f"addr add {address} dev {near}" for address in addresses),
+        *(f"addr add {address} dev {near} {_nodad(address)}" for address in addresses),
         f"link set dev {near} up",
         f"link set dev {far} up",
     )
@@ -107,3 +107,58 @@ class Ear:
                     raw[42 : 34 + length],
                 )
             )
+
+
+class Machine:
+    """Another machine: a network of its own, at the far end of a cable, which does what it is told."""
+
+    def __init__(self) -> None:
+        self._orders: queue.Queue[tuple[Callable[[], object] | None, Future[Any]]] = queue.Queue()
+        self._thread = threading.Thread(target=self._live)
+        self._thread.start()
+        self.do(_leave)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._orders.put((None, Future()))
+        self._thread.join()
+
+    def do(self, function: Callable[[], _T]) -> _T:
+        """Run a function there and return its value."""
+        answer: Future[Any] = Future()
+        self._orders.put((function, answer))
+        value: _T = answer.result(30)
+        return value
+
+    def plug_in(self, interface: str, *addresses: str) -> None:
+        """Give it one of our interfaces, with these addresses."""
+        there = self.do(lambda: f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net")
+        subprocess.run(["ip", "link", "set", "dev", interface, "netns", there], check=True)
+        commands = [f"addr add {address} dev {interface} {_nodad(address)}" for address in addresses]
+        self.do(lambda: ip(f"link set dev {interface} up", *commands))
+
+    def _live(self) -> None:
+        while (order := self._orders.get())[0] is not None:
+            function, answer = order
+            try:
+                answer.set_result(function())  # type: ignore[misc]
+            except BaseException as error:
+                answer.set_exception(error)
+
+
+def _nodad(address: str) -> str:
+    return "nodad" if ":" in address else ""
+
+
+def _leave() -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
+        pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+    ip("link set lo up")
+
+
+def setting(name: str, value: str) -> None:
+    """Change a kernel setting of this thread's network, such as ``net.ipv4.ping_group_range``."""
+    with open("/proc/sys/" + name.replace(".", "/"), "w") as file:
+        file.write(value)

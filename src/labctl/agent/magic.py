@@ -27,7 +27,9 @@ PORTS = (9, 7)
 _SIOCGIFCONF = 0x8912
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFNETMASK = 0x891B
-_UP, _BROADCAST, _LOOPBACK = 0x1, 0x2, 0x8
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_GLINK = 0x0A
+_UP, _BROADCAST, _LOOPBACK, _RUNNING = 0x1, 0x2, 0x8, 0x40
 _REQUEST = 40 if struct.calcsize("P") == 8 else 32  # sizeof(struct ifreq)
 _MOST = 256
 SIX = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
@@ -64,8 +66,7 @@ def networks() -> list[Network]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
         found = []
         for label, address in _addresses(door):
-            request = struct.pack("16s16s", label, b"")
-            flags = struct.unpack_from("H", _asked(door, _SIOCGIFFLAGS, request), 16)[0]
+            flags = _flags(door, label)
             if flags & (_UP | _BROADCAST | _LOOPBACK) != _UP | _BROADCAST:
                 continue
             # With the address in it the kernel answers for that one, and not for the interface's first.
@@ -76,6 +77,30 @@ def networks() -> list[Network]:
                 name = label.rstrip(b"\0").decode("utf-8", "replace").partition(":")[0]
                 found.append(Network(name, socket.inet_ntoa(address), prefix))
     return found
+
+
+def is_connected(interface: str) -> bool:
+    """Return whether an interface is up and has a carrier, as far as its driver can tell.
+
+    Raises:
+        OSError: there is no such interface.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+        flags = _flags(door, interface.encode())
+        if not flags & _UP:
+            return False
+        answer = array.array("B", struct.pack("II", _ETHTOOL_GLINK, 0))
+        request = struct.pack("16sP", interface.encode(), answer.buffer_info()[0])
+        try:
+            _asked(door, _SIOCETHTOOL, request)
+        except OSError:  # a driver that cannot say; the flag follows a carrier by up to a second
+            return bool(flags & _RUNNING)
+        return bool(struct.unpack_from("II", answer)[1])
+
+
+def _flags(door: socket.socket, label: bytes) -> int:
+    answer = _asked(door, _SIOCGIFFLAGS, struct.pack("16s16s", label, b""))
+    return int(struct.unpack_from("H", answer, 16)[0])
 
 
 def _addresses(door: socket.socket) -> list[tuple[bytes, bytes]]:

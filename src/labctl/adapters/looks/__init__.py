@@ -47,8 +47,7 @@ from labctl.ports.power import Switch
 _ECHOES = 3
 _ALIVE = frozenset({0, errno.EISCONN, errno.ECONNREFUSED, errno.ECONNRESET})
 _GONE = frozenset({errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT})
-_ADDRESSES_6 = Path("/proc/net/if_inet6")
-_INTERFACES = Path("/sys/class/net")
+_ADDRESSES_6 = Path("/proc/thread-self/net/if_inet6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +259,6 @@ def _we_are_connected(address: str) -> bool:
     if place is None:
         return True  # loopback, a tunnel: not known to be out
     try:
-        return (_INTERFACES / place[0] / "carrier").read_text().strip() == "1"
-    except OSError:  # it is down
+        return magic.is_connected(place[0])
+    except OSError:  # it has just gone
         return False

@@ -14,6 +14,7 @@ import struct
 
 _REQUEST, _REPLY = 8, 0
 _REQUEST_6, _REPLY_6 = 128, 129
+_TELL, _TELL_6 = (socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)  # IP_RECVERR, IPV6_RECVERR
 
 
 class Echo:
@@ -34,6 +35,8 @@ class Echo:
                 socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP,
             )
             self.socket.setblocking(False)
+            # Only then does the kernel tell of "no route" from a router, or from its own ARP.
+            self.socket.setsockopt(*(_TELL_6 if six else _TELL), 1)
 
     def close(self) -> None:
         """Hear nothing more."""

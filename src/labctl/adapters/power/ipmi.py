@@ -23,14 +23,16 @@ from labctl.inventory.wake import Ipmi
 from labctl.ports.power import Power, PowerError
 
 DEADLINE_S = 12.0
-_STEP_S, _TRIES = 1, 2
+_STEP_S, _TRIES = 2, 3
 _MOST_BYTES = 20  # what IPMI 2.0 can hold
 _CLOSED = "Unable to establish"
-_WRONG = (
-    *("HMAC is invalid", "unauthorized name", "Invalid user name", "password invalid"),
-    *("incorrect password", "Unauthorized", "invalid role", "integrity check value"),
+# What ipmitool 1.8.19 says, by what is meant.
+_FORBIDDEN = (
+    *("unauthorized role", "insufficient", "Insufficient", "matching cipher suite", "OPERATOR failed:"),
+    *("Privilege level", "not supported in present state"),
 )
-_FORBIDDEN = ("insufficient privilege", "Set Session Privilege Level to", "no matching cipher", "0xd4")
+_WRONG = ("HMAC is invalid", "unauthorized name", "invalid integrity check value")
+_GARBLED = ("invalid authcode", "invalid session", "bad checksum")
 
 
 class IpmiSwitch:
@@ -110,24 +112,37 @@ class IpmiSwitch:
         )
 
     def _failure(self, output: str, password: str) -> PowerError:
-        said = last_words(output.replace(_CLOSED, f"\n{_CLOSED}"), [password])
         if any(words in output for words in _FORBIDDEN):
             return PowerError(
                 "auth",
                 f"{self._who} does not allow {self._bmc.user} to switch power",
-                "give that user the privilege of an operator over LAN, and cipher suite 3 or 17",
+                "give that user the privilege of an operator over LAN, and cipher suite 17 or 3",
             )
         if any(words in output for words in _WRONG):
             return PowerError(
                 "auth", f"{self._who} refuses the user or password", "check `user` and `password_file`"
             )
-        if "Address lookup for" in output or "Invalid hostname" in output:
+        if "Address lookup for" in output:
             return PowerError("no-route", f"{self._who} has a name that is not known", transient=True)
-        if _CLOSED in output or "timeout" in output.lower():
+        if any(words in output for words in _GARBLED):
+            return PowerError(
+                "bad-answer",
+                f"{self._who} answers in a way that cannot be believed",
+                "try again",
+                transient=True,
+            )
+        if _CLOSED in output:
             return PowerError(
                 "timeout",
                 f"{self._who} does not answer",
-                "is IPMI over LAN enabled, and UDP port 623 open?",
+                f"is IPMI over LAN enabled, and UDP port {self._bmc.port} open?",
                 transient=True,
             )
-        return PowerError("refused", f"{self._who} does not do it" + (f": {said}" if said else ""))
+        busy = "busy" in output.lower()
+        said = last_words(output, [password])
+        return PowerError(
+            "server-error" if busy else "refused",
+            f"{self._who} does not do it" + (f": {said}" if said else ""),
+            "look at its own page or log",
+            transient=busy,
+        )

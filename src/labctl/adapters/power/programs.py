@@ -25,7 +25,7 @@ _SHOWN = 300
 _SECRETS = re.compile(
     r"(?i)(://)[^/\s@]+@"
     r"|(\b(?:authorization|password|passwd|passphrase|pass|pwd|secret|token|api[-_ ]?key)\b[\"']?\s*[:= ]\s*)"
-    r"(?:(?:basic|bearer|digest)\s+)?[\"']?[^\s\"'&,;]+"
+    r"(?:(?:basic|bearer|digest)\s+)?(?:\"[^\"]*\"?|'[^']*'?|[^\s\"'&,;]+)"
 )
 _LEAST = 4  # shorter words say nothing, and are in everything
 
