@@ -73,8 +73,8 @@ class AnyLife(RuleBasedStateMachine):
     def somebody_wishes(self, name: str, sleep: bool, force: bool) -> None:
         now = self.world.wall
         wish = Wish(0, name, "anna", "a wish", now, now + 600, sleep=sleep, force=force and sleep)
-        if not wish.force or not self.world.machines[name].busy:  # who forces takes the work with it
-            self.sim.doors.store.wish(wish, now=now)
+        self.world.machines[name].forced |= wish.force
+        self.sim.doors.store.wish(wish, now=now)
 
     @rule(name=host)
     def somebody_holds(self, name: str) -> None:

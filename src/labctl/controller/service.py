@@ -11,7 +11,7 @@ host, a store that cannot be written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from labctl.controller import statuses
@@ -117,12 +117,25 @@ class Asked(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A wish that somebody may follow: when it was written (mono), and the picture that there was then.
+
+    ``one_shot``: the first reason against it ends it.
+    """
+
+    wish: Wish
+    at: float
+    number: int
+    one_shot: bool
+
+
 class Service:
     """``Asked``, over the store and the loop's board; ``nudge`` makes the loop tick at once."""
 
     def __init__(self, means: Means, board: Board, hands: Hands, nudge: Callable[[str], None]) -> None:
         self._means, self._board, self._hands, self._nudge = means, board, hands, nudge
-        self._asked: dict[int, tuple[Wish, float, bool]] = {}
+        self._asked: dict[int, _Asked] = {}
         self._tests = SleepTests(means, board, nudge)
 
     def hosts(self) -> tuple[str, ...]:
@@ -151,11 +164,14 @@ class Service:
     def _wish(
         self, asked: Sequence[Wish], wants: Literal["awake", "asleep"], *, one_shot: bool
     ) -> tuple[Ticket, ...]:
-        tickets = []
+        tickets, now = [], self._means.doors.wall()
+        for number in [one for one, kept in self._asked.copy().items() if kept.wish.until < now]:
+            self._asked.pop(number, None)  # nobody followed it
         for wish in asked:
             kept = self._means.doors.store.wish(wish, now=wish.at)
+            number = self._board.picture().number
+            self._asked[kept.id] = _Asked(kept, self._means.doors.mono(), number, one_shot)
             self._nudge(kept.host)
-            self._asked[kept.id] = kept, self._means.doors.mono(), one_shot
             tickets.append(Ticket(kept.host, kept.id, wants))
         return tuple(tickets)
 
@@ -183,10 +199,10 @@ class Service:
     def _became(self, picture: Picture, ticket: Ticket) -> Change | None:
         """Return what to say of a ticket; None: the picture is older than the wish."""
         kept = self._asked.get(ticket.wish)
-        if kept is None or picture.moment.mono < kept[1]:
+        if kept is None or picture.moment.mono < kept.at or picture.number <= kept.number:
             return None
-        wish, _, one_shot = kept
-        change = statuses.became_of(self._means.policy, picture, ticket, wish, one_shot=one_shot)
+        wish = kept.wish
+        change = statuses.became_of(self._means.policy, picture, ticket, wish, one_shot=kept.one_shot)
         if change is None:
             return statuses.change_of(picture, ticket.host)
         if change.ok is False and ticket.wants == "asleep":

@@ -69,6 +69,7 @@ class _Script:
                 return
             self._keep(None, proofs.chosen(self._host, tried, wanted)[1], ok=False)
         except _EndError as error:
+            self._end_wish()
             self._say(str(error), ok=False)
         finally:
             self._means.rungs.pop(self._host, None)
@@ -85,8 +86,8 @@ class _Script:
         dark, ready = [], []
         for cycle in range(1, self._cycles + 1):
             self._cycle = cycle
-            self._means.rungs[self._host] = rung
-            dark.append((yield from self._asleep(rung)))
+            self._means.rungs[self._host] = yield from self._asked(rung)
+            dark.append((yield from self._asleep()))
             self._say(f"dark after {dark[-1]:.0f} s")
             ready.append((yield from self._awake()))
             self._say(f"ready after {ready[-1]:.0f} s")
@@ -99,7 +100,14 @@ class _Script:
             fingerprint = replace(fingerprint, how=rung.how, mem_sleep=rung.mem_sleep)
         return Proof(fingerprint, self._means.doors.wall(), self._cycles, max(dark), max(ready))
 
-    def _asleep(self, rung: Rung) -> Generator[None, Picture, float]:
+    def _asked(self, rung: Rung) -> Generator[None, Picture, Rung]:
+        """Return what is to be asked of the host: nothing special where it sleeps that way by itself."""
+        picture = yield
+        report = picture.seen.hosts[self._host].report
+        own = report.fingerprint.mem_sleep if report is not None and report.fingerprint is not None else ""
+        return replace(rung, mem_sleep="") if rung.mem_sleep == own else rung
+
+    def _asleep(self) -> Generator[None, Picture, float]:
         """Wish it asleep and wait until it is; return how many seconds that took."""
         began, wish = self._means.doors.mono(), self._new_wish(sleep=True)
         while True:
@@ -150,6 +158,7 @@ class _Script:
             self._means.doors.store.end_wish(wish.id, now=self._means.doors.wall())
 
     def _keep(self, proof: Proof | None, because: str, *, ok: bool) -> None:
+        self._end_wish()
         self._means.doors.store.note_proof(self._host, proof, because, now=self._means.doors.wall())
         self._say(because, ok=ok)
 
