@@ -11,7 +11,6 @@ import getpass
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,7 +21,6 @@ from labctl.ports import Clock, Ranges, Remote, Said, Talker
 
 if TYPE_CHECKING:
     from labctl.adapters.power import Surroundings
-    from labctl.controller.doors import Doors
     from labctl.fitting.gate import Headers
     from labctl.fitting.shapes import Readers
     from labctl.inventory import LoadedRack, Secret
@@ -297,57 +295,6 @@ def power_of(loaded: LoadedRack, host: str) -> Switch | None:
     if spec.wake.kind in ("none", "wol"):
         return None
     return switch_for(spec.wake, _surroundings(loaded, spec, None, None))
-
-
-def controller_doors(loaded: LoadedRack) -> Doors:
-    """Return everything that a controller acts through, for a rack as its own host has it.
-
-    Raises:
-        StoreError: the store cannot be used.
-        LabctlError: the address of its database cannot be read.
-    """
-    from labctl.adapters.clock import SleeplessClock
-    from labctl.adapters.power.pair import Pair
-    from labctl.adapters.ssh import SshRemote
-    from labctl.controller.doors import AGENT, Doors
-    from labctl.inventory.controlling import agent_data
-
-    ssh = SshRemote()
-    data = {name: agent_data(one, loaded.folder) for name, one in loaded.host_data.items()}
-
-    def ask(host: str, verb: str, stdin: bytes, deadline_s: float) -> Said:
-        return ssh.run(host, data[host], (AGENT, verb), root=False, stdin=stdin, deadline_s=deadline_s)
-
-    switches = {}
-    for host in loaded.rack.hosts:
-        wakes, powers = switch_for(loaded, host.name, ask=ask), power_of(loaded, host.name)
-        apart = host.power is not None and powers is not None
-        switches[host.name] = Pair(wakes, powers) if apart and powers is not None else wakes
-    return Doors(
-        store=store(_store_place(loaded), create=True),
-        talker=ssh,
-        remote=ssh,
-        looks=looks(loaded),
-        switches=switches,
-        clock=SleeplessClock(),
-        data=data,
-        rest=time.sleep,
-    )
-
-
-def _store_place(loaded: LoadedRack) -> str | Path:
-    """Return where the store of a rack is, as its controller's host has it."""
-    from labctl.inventory.controlling import STORE, STORE_URL
-
-    deployed = loaded.path.suffix == ".json"
-    named = None if loaded.rack.controller is None else loaded.rack.controller.store_url_file
-    if named is None:
-        return Path(STORE) if deployed else private_dir(state_home()) / "store.db"
-    file = loaded.folder / (STORE_URL if deployed else Path(named).expanduser())
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        raise LabctlError(f"{file}: the address of the store cannot be read: {error}") from None
 
 
 def notify_socket() -> str | None:

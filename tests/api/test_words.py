@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labctl.controller.api import LONGEST_LINE, words
@@ -99,6 +99,7 @@ LINES = st.binary(max_size=300) | _JSON.map(lambda value: json.dumps(value).enco
 )  # fmt: skip
 
 
+@settings(max_examples=1000)
 @given(LINES)
 @example(b'{"v":1,"do":"status","by":"\\u0000"}')
 @example(b"{" * 3000)

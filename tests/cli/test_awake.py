@@ -119,6 +119,12 @@ def test_a_paused_sleeper_is_never_woken(rack: Rack) -> None:
     assert not rack.service.called("wake")
 
 
+def test_a_pause_of_a_host_that_is_awake_is_shown_and_hinders_nothing(rack: Rack) -> None:
+    rack.sleeps("gpu-box", Mode.READY, paused="new fans (ann)")
+    done = rack.run("apply", "--yes")
+    assert (done.code, done.err) == (0, "note: gpu-box is paused: new fans (ann)\n")
+
+
 def test_where_all_sleep_nothing_is_run(rack: Rack) -> None:
     for name in NAMES:
         rack.sleeps(name)

@@ -13,7 +13,7 @@ controller that cannot be reached is a warning and no more.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,40 +71,45 @@ def kept_awake(target: Target, *, execute: bool, wake: bool, quiet: bool) -> Ite
 
 
 def _kept(holds: _Holds, *, execute: bool, wake: bool, quiet: bool) -> Kept:
-    if execute:
-        holds.begin()
-    with holds.connection() as controller:
-        said = controller.tell("status", hosts=list(holds.hosts))
-    rows = {text(one.get("host")): one for one in asking.objects(said.get("hosts"))}
-    modes = {host: text(row.get("mode")) for host, row in rows.items()}
-    paused = {host: text(row.get("paused")) for host, row in rows.items() if row.get("paused")}
-    left_out: dict[str, HostEnded] = {}
-    wanted = []
-    for host in holds.hosts:
-        if modes.get(host) in ASLEEP and host in paused:
-            left_out[host] = _left_out(host, f"it sleeps, and is paused: {paused[host]}", "labctl resume")
-        elif modes.get(host) in ASLEEP and not wake:
-            left_out[host] = _left_out(host, "it sleeps", f"labctl wake {host}, or --wake")
-        elif modes.get(host) in ASLEEP | _COMING:
-            wanted.append(host)
-    if wanted:
-        left_out |= _woken(holds, wanted, quiet=quiet)
+    with asking.controller(holds.aim) as controller:
+        if execute:
+            holds.begin(controller)
+        said = controller.tell("status", hosts=list(holds.aim.hosts))
+        left_out, wanted = _sorted(holds.aim, said, wake=wake)
+        if wanted:
+            left_out |= _woken(controller, wanted, quiet=quiet)
     for host, end in left_out.items():
         printer.err(f"{host} is left out: {end.reason} ({end.hint})")
-    return Kept(tuple(host for host in holds.hosts if host not in left_out), left_out)
+    return Kept(tuple(host for host in holds.aim.hosts if host not in left_out), left_out)
 
 
-def _woken(holds: _Holds, hosts: Sequence[str], *, quiet: bool) -> dict[str, HostEnded]:
+def _sorted(aim: Aim, said: Mapping[str, Any], *, wake: bool) -> tuple[dict[str, HostEnded], list[str]]:
+    """Return the last word on hosts that are left out, and the hosts that must be woken."""
+    rows = {text(one.get("host")): one for one in asking.objects(said.get("hosts"))}
+    left_out: dict[str, HostEnded] = {}
+    wanted = []
+    for host in aim.hosts:
+        mode, paused = text(rows.get(host, {}).get("mode")), text(rows.get(host, {}).get("paused"))
+        if mode in ASLEEP and paused:
+            left_out[host] = _left_out(host, f"it sleeps, and is paused: {paused}", "labctl resume")
+        elif mode in ASLEEP and not wake:
+            left_out[host] = _left_out(host, "it sleeps", f"labctl wake {host}, or --wake")
+        elif mode in ASLEEP | _COMING:
+            wanted.append(host)
+        elif paused:
+            printer.err(f"note: {host} is paused: {paused}")
+    return left_out, wanted
+
+
+def _woken(controller: Controller, hosts: Sequence[str], *, quiet: bool) -> dict[str, HostEnded]:
     """Wake hosts, and return the last word on those that did not come."""
     from labctl.cli.wake_view import View
 
     last: dict[str, Any] = {}
     with View([] if quiet else hosts, wiring.clock().monotonic, as_json=False) as view:
-        with holds.connection() as controller:
-            why = "labctl works on it"
-            for last in controller.ask("wake", hosts=list(hosts), why=why, timeout_s=WAKE_S):
-                if last.get("done") is not True and not quiet:
-                    view.on_news(last)
+        for last in controller.ask("wake", hosts=list(hosts), why="labctl works on it", timeout_s=WAKE_S):
+            if last.get("done") is not True and not quiet:
+                view.on_news(last)
     left_out = {}
     for host, end in asking.ends_of(last).items():
         if end.get("ok") is not True:
@@ -118,55 +123,38 @@ def _left_out(host: str, reason: str, hint: str, *, status: Any = "not-run") -> 
 
 
 class _Holds:
-    """Holds at the controller, renewed by a thread; over one connection at a time, made anew when it ends."""
+    """Holds at the controller, renewed by a thread.
+
+    Nothing is said for minutes, and the controller lets go of who says nothing: so each time it is connected
+    to anew.
+    """
 
     def __init__(self, aim: Aim) -> None:
-        self.hosts = aim.hosts
-        self._aim = aim
+        self.aim = aim
         self._held: dict[str, int] = {}
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._guard = threading.Lock()
-        self._open: Controller | None = None
 
-    @contextmanager
-    def connection(self) -> Iterator[Controller]:
-        """Yield the connection, for one request at a time; after an error the next caller gets a new one."""
-        with self._guard:
-            self._open = self._open or asking.controller(self._aim)
-            try:
-                yield self._open
-            except BaseException:
-                self._open.close()
-                self._open = None
-                raise
-
-    def begin(self) -> None:
+    def begin(self, controller: Controller) -> None:
         """Hold the hosts from now on."""
-        self._hold()
+        self._hold(controller)
         self._thread = threading.Thread(target=self._renew, name="hold hosts", daemon=True)
         self._thread.start()
 
-    def _hold(self) -> None:
+    def _hold(self, controller: Controller) -> None:
         before = dict(self._held)
-        with self.connection() as controller:
-            said = controller.tell(
-                "hold", hosts=list(self.hosts), for_s=HOLD_S, why="labctl apply works on it"
-            )
-            for host, end in asking.ends_of(said).items():
-                if isinstance(end.get("hold"), int):
-                    self._held[host] = end["hold"]
-            self._release(controller, before)
+        why = "labctl apply works on it"
+        said = controller.tell("hold", hosts=list(self.aim.hosts), for_s=HOLD_S, why=why)
+        for host, end in asking.ends_of(said).items():
+            if isinstance(end.get("hold"), int):
+                self._held[host] = end["hold"]
+        _release(controller, before)
 
     def _renew(self) -> None:
         while not self._over.wait(RENEW_S):
             with suppress(LabctlError):  # they last long enough for the next try
-                self._hold()
-
-    @staticmethod
-    def _release(controller: Controller, held: dict[str, int]) -> None:
-        for host, number in held.items():
-            controller.tell("release", hosts=[host], hold=number)
+                with asking.controller(self.aim) as controller:
+                    self._hold(controller)
 
     def end(self) -> None:
         """Let the hosts go; what cannot be said now ends by itself."""
@@ -174,8 +162,10 @@ class _Holds:
         if self._thread is not None:
             self._thread.join()
         if self._held:
-            with suppress(LabctlError), self.connection() as controller:
-                self._release(controller, self._held)
-        with self._guard:
-            if self._open is not None:
-                self._open.close()
+            with suppress(LabctlError), asking.controller(self.aim) as controller:
+                _release(controller, self._held)
+
+
+def _release(controller: Controller, held: Mapping[str, int]) -> None:
+    for host, number in held.items():
+        controller.tell("release", hosts=[host], hold=number)

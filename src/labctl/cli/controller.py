@@ -31,9 +31,8 @@ Examples:
 def run(rack: str | None) -> int:
     """Run the controller of RACK until it is stopped (Ctrl-C, SIGTERM).
 
-    RACK is a rack file, or the rack as data that labctl apply writes to the controller's host. Beside it lie
-    the controller's own key, named key, and known_hosts. A second controller on the same store stands by
-    until the first is gone.
+    RACK is a rack file, or the rack as data that labctl apply writes to the controller's host. A second
+    controller on the same store stands by until the first is gone.
     """
     from pathlib import Path
 
