@@ -333,7 +333,7 @@ def test_controller_status_says_whether_it_can_do_its_work(shop: Shop) -> None:
     )
     done = shop.call("controller", "status")
     assert done.code == 0
-    assert done.out.splitlines()[0] == "controller of desk, labctl 0.1: leads, looked 2 s ago"
+    assert done.out.splitlines()[0] == "controller of desk, labctl 0.1: leads, looked 2.0 s ago"
     assert "2 h" in done.out
     assert "quarantined: card 2 is gone; held by ann: a fine-tune" in done.out
     shop.service.store, shop.service.leader, shop.service.paused = "it is locked", "", "moving (ann)"
@@ -369,6 +369,7 @@ def test_a_controller_that_cannot_be_reached_is_said_and_is_3(closed: Shop, word
     assert done.code == 3
     assert "the controller does not answer: nas: 10.0.0.2:22 did not answer" in done.err
     assert ("--direct" in done.err) == (words[0] == "wake")
+    assert "is it on?" in done.err
     assert closed.asked == [("nas", (*PROGRAM, "controller", "connect"), True)]
 
 
@@ -417,6 +418,28 @@ def test_a_controller_of_another_rack_is_not_asked(closed: Shop) -> None:
     assert closed.asked
 
 
+def test_a_controller_that_is_not_set_up_yet_is_said_with_what_to_do(
+    closed: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Missing:
+        peer = "10.0.0.2"
+
+        def talk(self, *args: object, **kwargs: object) -> Missing:
+            return self
+
+        def lines(self) -> Iterator[bytes]:
+            raise HostError(Failure("op-failed", "sudo: /opt/labctl/...: command not found"))
+            yield b""
+
+        def close(self) -> None:
+            closed.asked.append(("closed", (), False))
+
+    monkeypatch.setattr(wiring, "talker", Missing)
+    done = closed.call("explain")
+    assert (done.code, closed.asked) == (3, [("closed", (), False)])
+    assert "hint: is it set up there? labctl apply --limit nas --only controller" in done.err
+
+
 def test_who_may_not_give_orders_here_is_told_so(closed: Shop) -> None:
     closed.open(who=Allowed(frozenset()))
     done = closed.call("pause", "--why", "x")
@@ -430,6 +453,8 @@ def test_who_may_not_give_orders_here_is_told_so(closed: Shop) -> None:
 @pytest.fixture
 def terminal_shop(desk: Desk) -> Iterator[tuple[Desk, Scripted, Path]]:
     service, path = Scripted(names=("gpu-box", "nas", "mini")), desk.folder / "controller.sock"
+    text = desk.rack.read_text().replace("import Host", "import Controller, Host")
+    desk.rack.write_text(text.replace("name='desk', ", "name='desk', controller=Controller(host='nas'), "))
     with serving(path, service):
         yield desk, service, path
         service.let_go.set()
@@ -477,3 +502,13 @@ def test_the_way_to_the_controller_is_where_apply_puts_it() -> None:
 
     assert controlling.SOCKET == SOCKET
     assert PROGRAM[0] == controlling.python_of()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["wake g", "suspend nas g", "hold g", "release g", "pause g", "explain g", "events g", "sleep-test g"],
+)
+def test_hosts_are_completed_wherever_one_is_named(desk: Desk, line: str) -> None:
+    words = f"labctl {line}"
+    done = desk.run(_LABCTL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
+    assert (done.out.splitlines(), done.err) == (["plain,gpu-box"], "")

@@ -55,8 +55,9 @@ class Aim:
     @property
     def has_controller(self) -> bool:
         """Return whether there is a controller to be asked, as far as that can be known from here."""
-        described = self.loaded is not None and self.loaded.rack.controller is not None
-        return described or wiring.controller_is_here()
+        if self.loaded is None:
+            return wiring.controller_is_here()
+        return self.loaded.rack.controller is not None
 
 
 def aim(inventory: str | None, words: Sequence[str]) -> Aim:
@@ -125,7 +126,7 @@ def _here() -> Controller:
 
 def _there(loaded: LoadedRack, host: str) -> Controller:
     from labctl.controller.api import PROGRAM
-    from labctl.controller.api.client import Controller, silent
+    from labctl.controller.api.client import Controller, ControllerError, silent
     from labctl.domain.failures import HostError
 
     try:
@@ -133,7 +134,14 @@ def _there(loaded: LoadedRack, host: str) -> Controller:
         conversation = wiring.talker().talk(host, loaded.host_data[host], argv, root=True)
         return Controller(conversation, wiring.who())
     except HostError as error:
-        raise silent(f"{host}: {error.failure.reason}", error.failure.hint) from None
+        raise silent(f"{host}: {error.failure.reason}", error.failure.hint or _set_up(host)) from None
+    except ControllerError as error:
+        first = error.problems[0]
+        raise ControllerError(error.said, first.reason, first.hint or _set_up(host)) from None
+
+
+def _set_up(host: str) -> str:
+    return f"is it set up there? labctl apply --limit {host} --only controller"
 
 
 def judge(ends: Mapping[str, Mapping[str, Any]]) -> ExitCode:

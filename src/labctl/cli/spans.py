@@ -17,7 +17,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def shown(seconds: float) -> str:
     """Return a span as a person reads it."""
     if seconds < 10:
-        return f"{max(0.0, seconds):.2g} s"
+        return f"{max(0.0, seconds):.1f} s"
     whole = round(seconds)
     if whole < 2 * _MINUTE:
         return f"{whole} s"

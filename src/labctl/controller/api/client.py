@@ -113,7 +113,7 @@ class Controller:
         except HostError as error:
             raise silent(error.failure.reason, error.failure.hint) from None
         if line is None:
-            raise silent("it hung up", "what says journalctl -u labctl-controller there?")
+            raise silent("it hung up")
         try:
             said = words.document(line)
         except ValueError as error:
