@@ -1,6 +1,7 @@
 """Write docs/reference.md from the commands themselves, so that it can't say anything else than ``--help``.
 
-A test compares the file with what this program would write; run it after a command has changed.
+It also draws the diagram of modes in docs/sleep.md from the table that the controller goes by. Tests compare
+both with what this program would write; run it after a command or the table has changed.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from pathlib import Path
 import click
 
 from labctl.cli.main import COMMANDS, cli
+from labctl.domain.sleep.lifecycle import ADMITS, NEXT, Mode
 
 TARGET = Path(__file__).resolve().parent / "reference.md"
+SLEEP = TARGET.with_name("sleep.md")
+_DIAGRAM = re.compile(r"^```mermaid\n.*?^```\n", re.MULTILINE | re.DOTALL)
 _HEAD = """\
 # Every command and option
 
@@ -67,5 +71,22 @@ def reference() -> str:
     return "\n".join([_HEAD, *_section(cli, "labctl", None)])
 
 
+def diagram() -> str:
+    """Return the modes and what leads from one to another, as a diagram in Mermaid's words."""
+    arrows: dict[tuple[Mode, Mode], list[str]] = {}
+    for (mode, event), after in NEXT.items():
+        arrows.setdefault((mode, after), []).append(event)
+    lines = [f"    {mode} --> {after}: {', '.join(events)}" for (mode, after), events in arrows.items()]
+    serving = [f"    class {mode} serving" for mode in Mode if mode in ADMITS]
+    head = ["stateDiagram-v2", "    classDef serving font-weight:bold", f"    [*] --> {Mode.UNKNOWN}"]
+    return "\n".join(["```mermaid", *head, *lines, *serving, "```", ""])
+
+
+def with_diagram(page: str) -> str:
+    """Return a page with the diagram as it is now."""
+    return _DIAGRAM.sub(lambda _: diagram(), page)
+
+
 if __name__ == "__main__":
+    SLEEP.write_text(with_diagram(SLEEP.read_text(encoding="utf-8")), encoding="utf-8")
     TARGET.write_text(reference(), encoding="utf-8")

@@ -76,7 +76,7 @@ def test_a_command_and_all_its_options_have_help(path: tuple[str, ...]) -> None:
 def _code_lines(page: Path) -> Iterator[str]:
     """Yield what a page tells its reader to type: lines of code blocks, and code in the text."""
     text = page.read_text()
-    for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S):
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S):
         yield from block.splitlines()
     yield from re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
 

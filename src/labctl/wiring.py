@@ -17,14 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from labctl.domain.problem import LabctlError
-from labctl.ports import Clock, Ranges, Remote, Talker
+from labctl.ports import Clock, Ranges, Remote, Said, Talker
 
 if TYPE_CHECKING:
+    from labctl.adapters.power import Surroundings
     from labctl.fitting.gate import Headers
     from labctl.fitting.shapes import Readers
     from labctl.inventory import LoadedRack, Secret
+    from labctl.inventory.hosts import Host
+    from labctl.ports import Conversation
+    from labctl.ports.power import Looks, Switch
     from labctl.ports.store import Store
 
+Ask = Callable[[str, str, bytes, float], Said]
+"""Runs a verb of the agent: host, verb, what it reads, and seconds that it may take."""
 COMPLETION_VARIABLE = "_LABCTL_COMPLETE"
 _RACK = Path("inventory/rack.py")
 
@@ -217,6 +223,29 @@ def talker() -> Talker:
     return SshRemote()
 
 
+def controller_socket() -> Path:
+    """Return where the controller of this machine listens: $LABCTL_CONTROLLER, else the usual place."""
+    from labctl.controller.api import SOCKET
+
+    return Path(os.environ.get("LABCTL_CONTROLLER") or SOCKET)
+
+
+def controller_is_here() -> bool:
+    """Return whether a controller listens on this machine, or did."""
+    return controller_socket().is_socket()
+
+
+def conversation_here() -> Conversation:
+    """Return a conversation with the controller of this machine.
+
+    Raises:
+        OSError: nobody listens there, or this user may not knock.
+    """
+    from labctl.adapters.local_socket import LocalConversation
+
+    return LocalConversation(controller_socket())
+
+
 def store(place: str | Path | None = None, *, create: bool = False) -> Store:
     """Return the store of controller, gateways and commands.
 
@@ -232,3 +261,85 @@ def store(place: str | Path | None = None, *, create: bool = False) -> Store:
     from labctl.adapters.store import open_store
 
     return open_store(place or state_home() / "store.db", create=create)
+
+
+def switch_for(
+    loaded: LoadedRack,
+    host: str,
+    *,
+    ask: Ask | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Switch:
+    """Return what wakes a host.
+
+    Args:
+        loaded: the rack.
+        host: its name.
+        ask: how to run a verb of the agent on another host, for magic packets that it relays; default: as the
+            operator, over SSH.
+        note: gets what a person should know though it is no error.
+    """
+    from labctl.adapters.power import switch_for
+
+    spec = loaded.rack.host(host)
+    return switch_for(spec.wake, _surroundings(loaded, spec, ask, note))
+
+
+def power_of(loaded: LoadedRack, host: str) -> Switch | None:
+    """Return what sees or cuts a host's power; None where nothing can."""
+    from labctl.adapters.power import switch_for
+
+    spec = loaded.rack.host(host)
+    if spec.power is not None:
+        return switch_for(spec.power, _surroundings(loaded, spec, None, None))
+    if spec.wake.kind in ("none", "wol"):
+        return None
+    return switch_for(spec.wake, _surroundings(loaded, spec, None, None))
+
+
+def notify_socket() -> str | None:
+    """Return where systemd wants to hear how this process is, or None where it does not."""
+    return os.environ.get("NOTIFY_SOCKET")
+
+
+def looks(loaded: LoadedRack) -> Looks:
+    """Return the way to look at the hosts of a rack from outside."""
+    from labctl.adapters.looks import Target, Views
+
+    return Views(
+        {
+            host.name: Target(host.address, loaded.rack.ssh_for(host).port, power_of(loaded, host.name))
+            for host in loaded.rack.hosts
+        }
+    )
+
+
+def _surroundings(
+    loaded: LoadedRack, host: Host, ask: Ask | None, note: Callable[[str], None] | None
+) -> Surroundings:
+    from labctl.adapters.power import Surroundings
+    from labctl.adapters.power.meter import meter_for
+
+    relay = getattr(host.wake, "relay", None)
+    told = note or (lambda _: None)
+    return Surroundings(
+        loaded.folder,
+        host.address,
+        meter_for(host.base_w, cards=bool(host.gpus)),
+        restarts=host.idle.how in ("power-off", "hibernate"),
+        relay=None if relay is None else _relay(loaded, relay, ask),
+        note=told,
+    )
+
+
+def _relay(loaded: LoadedRack, host: str, ask: Ask | None) -> Callable[[bytes, float], Said]:
+    def run(stdin: bytes, deadline_s: float) -> Said:
+        if ask is not None:
+            return ask(host, "relay", stdin, deadline_s)
+        from labctl.render.agent_bundle import PATH
+
+        way = remote()
+        data = loaded.host_data[host]
+        return way.run(host, data, (PATH, "relay"), root=False, stdin=stdin, deadline_s=deadline_s)
+
+    return run

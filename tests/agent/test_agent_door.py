@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from labctl.agent import main as door
 from labctl.render import access
 
-ALLOWED = {"report", "report --pretty", "version", "caps", "caps --show"}
-HARMLESS = ALLOWED - {"caps"}  # the one that changes something is tried on fake hosts
+ALLOWED = {"report", "report --pretty", "version", "caps", "caps --show", "relay"}
+HARMLESS = ALLOWED - {"caps", "relay"}  # what changes something is tried elsewhere
 
 
 def forced(agent_pyz: Path, command: str | None, home: Path) -> subprocess.CompletedProcess[bytes]:
@@ -45,7 +45,7 @@ def test_no_hostile_command_is_run(agent_pyz: Path, tmp_path: Path) -> None:
         (command, end)
         for command, end in zip(commands, ends, strict=True)
         if (end.returncode, end.stdout) != (126, b"")
-        or end.stderr != b"labctl-agent: refused: this key may ask for: report, caps, version\n"
+        or end.stderr != b"labctl-agent: refused: this key may ask for: report, caps, relay, version\n"
     ]
     assert wrong == []
     assert not canary.exists()

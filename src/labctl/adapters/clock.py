@@ -20,3 +20,11 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds since some fixed moment; never goes back."""
         return time.monotonic()
+
+
+class SleeplessClock(SystemClock):
+    """The same, for whoever must know how long this machine itself was asleep."""
+
+    def monotonic(self) -> float:
+        """Return seconds since boot, sleep included."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -37,7 +37,7 @@ class Entry:
 
 
 _RACK, _HOSTS, _TRY, _SHELL = "Describe your rack", "Provision it", "Try it", "Your shell"
-_WATTS, _MODELS, _USE = "Watts", "Models", "Use it"
+_WATTS, _MODELS, _USE, _SLEEP = "Watts", "Models", "Use it", "Sleep and wake"
 
 COMMANDS: dict[str, Entry] = {
     "init": Entry("labctl.cli.inventory:init", _RACK, "Start a new rack in a directory."),
@@ -61,6 +61,18 @@ COMMANDS: dict[str, Entry] = {
     "powercap": Entry(
         "labctl.cli.powercap:powercap", _WATTS, "Show or set the power caps of graphics cards."
     ),
+    "wake": Entry("labctl.cli.wake:wake", _SLEEP, "Wake hosts, and see them come up."),
+    "suspend": Entry("labctl.cli.wake:suspend", _SLEEP, "Put hosts to sleep, unless something holds them."),
+    "explain": Entry("labctl.cli.explain:explain", _SLEEP, "Say what holds a host awake, and what is next."),
+    "hold": Entry("labctl.cli.hold:hold", _SLEEP, "Keep a host awake for some time."),
+    "release": Entry("labctl.cli.hold:release", _SLEEP, "End holds, and take wishes back."),
+    "pause": Entry("labctl.cli.hold:pause", _SLEEP, "Hands off: neither wake nor sleep until resume."),
+    "resume": Entry("labctl.cli.hold:resume", _SLEEP, "End a pause, or the quarantine of a host."),
+    "events": Entry(
+        "labctl.cli.explain:events", _SLEEP, "Show what happened to hosts, and go on as it happens."
+    ),
+    "sleep-test": Entry("labctl.cli.sleep_test:sleep_test", _SLEEP, "Prove that a host sleeps and wakes."),
+    "controller": Entry("labctl.cli.controller:controller", _SLEEP, "Run the controller, or look at it."),
     "clients": Entry("labctl.cli.clients:clients", _USE, "Print what a client needs to use the models."),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
     "completion": Entry(

@@ -97,6 +97,12 @@ def emit_json(document: object) -> None:
     click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
+def emit_json_line(document: object) -> None:
+    """Print one JSON document in one line, of several that a ``--json`` command says as things happen."""
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
 def show_problems(problems: Iterable[Problem], *, severity: str = "error") -> None:
     """Print each problem on stderr: where and what in one line, what to do in the next."""
     paint = {"error": "red", "warning": "yellow"}.get(severity)

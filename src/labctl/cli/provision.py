@@ -7,7 +7,7 @@ anything else is read, since its start takes as long as reading the rack file.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,7 @@ from labctl.provision.process import Crew
 from labctl.provision.summary import changed, document, plan_totals
 
 if TYPE_CHECKING:
+    from labctl.cli.awake import Kept
     from labctl.provision.target import Target
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -47,6 +48,7 @@ class Options:
     check: bool = False
     exit_code: bool = False
     force: str | None = None
+    wake: bool | None = None
 
 
 _COMMON: tuple[Callable[[_F], _F], ...] = (
@@ -68,6 +70,11 @@ _COMMON: tuple[Callable[[_F], _F], ...] = (
     ),
     click.option("--diff/--no-diff", default=True, help="Show what changes inside files (the default)."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
+    click.option(
+        "--wake/--no-wake",
+        default=None,
+        help="Wake hosts that sleep, or leave them out. [default: apply wakes, plan does not]",
+    ),
     click.option(
         "--parallel",
         metavar="N",
@@ -165,21 +172,37 @@ def _provision(command: str, options: Options, *, execute: bool) -> int:
         rack = wiring.find_inventory(options.inventory)
         target = aim(rack, options.deploys, limit=options.limit, only=options.only)
         completion.remember(rack, target.known_names)
-        request = _request(options, target, execute=execute)
-        if any(host.services for host in target.loaded.rack.hosts):
-            from labctl.cli.fit_gate import gated
+        from labctl.cli.awake import kept_awake
 
-            request = gated(request, target.loaded, force=options.force)
-        if options.as_json:
-            result = engine.run(request, _quiet, _yes, crew=crew, clock=clock)
-        else:
-            result = _watched(request, crew)
+        wake = execute if options.wake is None else options.wake
+        with kept_awake(target, execute=execute, wake=wake, quiet=options.as_json) as kept:
+            request = _request(options, replace(target, hosts=kept.hosts), execute=execute)
+            result = _with_left_out(_run(options, request, target, crew), target, kept)
     outcome = _judge(options, result)
     if options.as_json:
         printer.emit_json(document(command, target, result, outcome))
     else:
         _tell(result, outcome, execute=execute, seconds=clock.monotonic() - started)
     return outcome.code
+
+
+def _run(options: Options, request: engine.Request, target: Target, crew: Crew) -> engine.Result:
+    if not request.hosts:
+        return engine.Result({}, interrupted=False, declined=False)
+    if any(host.services for host in target.loaded.rack.hosts):
+        from labctl.cli.fit_gate import gated
+
+        request = gated(request, target.loaded, force=options.force)
+    if options.as_json:
+        return engine.run(request, _quiet, _yes, crew=crew, clock=wiring.clock())
+    return _watched(request, crew)
+
+
+def _with_left_out(result: engine.Result, target: Target, kept: Kept) -> engine.Result:
+    """Return the result with the hosts that were left out, in the order of the rack."""
+    ends = {host: HostReport(host, end=end) for host, end in kept.left_out.items()}
+    reports = {**result.reports, **ends}
+    return replace(result, reports={host: reports[host] for host in target.hosts if host in reports})
 
 
 def _request(options: Options, target: Target, *, execute: bool) -> engine.Request:

@@ -1,12 +1,15 @@
-"""``labctl status``: which hosts answer, what runs on them, which models are loaded, and what was forced.
+"""``labctl status``: which hosts answer or sleep, what runs on them, which models are loaded, what is forced.
 
-One question to each host, all at once: its agent's report. Nothing is woken, loaded or kept loaded by asking.
+One question to each host, all at once: its agent's report. Nothing is woken, loaded or kept loaded by asking,
+and a host that sleeps by the controller's word is not asked at all.
 
 ``--json`` prints one document; fields may be added, and those here keep their names and meaning::
 
-    {"ok": false,                      every host answered, and every service of the rack runs
+    {"ok": false,                      every host answered or sleeps, and every service of the rack runs
+     "controller": null,               no controller; or {"reached": true, "paused": "", "failure": ""}
      "hosts": [{"host": "rig",
-                "status": "ok",        ok, wrong, failed, unreachable or interrupted
+                "status": "ok",        ok, asleep, wrong, failed, unreachable or interrupted
+                "sleep": null,         or what the controller says, as in docs/control-api.md
                 "failure": null,       or {"code", "reason", "hint"}
                 "services": [{"service": "swap", "unit": "labctl-swap.service", "state": "active",
                               "sub": "running", "since": "...", "restarts": 0, "answer": 200,
@@ -25,10 +28,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labctl import wiring
-from labctl.cli import completion, printer
+from labctl.cli import completion, modes, printer
+from labctl.cli.asking import Aim
 from labctl.domain.problem import ExitCode
 
 if TYPE_CHECKING:
+    from labctl.cli.modes import Modes
     from labctl.domain.failures import Failure
     from labctl.inventory import LoadedRack
 
@@ -39,7 +44,7 @@ Examples:
   labctl status --json | jq '.hosts[] | {host, status}'
 \b
 Exit codes:
-  0  every host answered, and every service of the rack file runs
+  0  every host answered or sleeps, and every service of the rack file runs
   1  a service is missing or does not run, or a host answered badly
   2  bad input
   3  no host could be reached
@@ -73,10 +78,13 @@ class HostStatus:
     forced: dict[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
     failure: Failure | None = None
+    asleep: bool = False
 
     @property
     def status(self) -> str:
         """Return the host's state in a word."""
+        if self.asleep:
+            return "asleep"
         if self.failure is not None:
             if self.failure.code == "interrupted":
                 return "interrupted"
@@ -95,7 +103,8 @@ def status(hosts: tuple[str, ...], inventory: str | None, *, as_json: bool) -> i
     """Show for each host whether it answers, its services, the models they have loaded, and what was forced.
 
     HOST is a host or group of the rack; without any, all are asked. No host is woken for it, and no model is
-    loaded or kept.
+    loaded or kept. Where the rack has a controller, each host's mode is shown with its reason, and who holds
+    or paused it; a host that sleeps is not asked.
     """
     from labctl.domain import limits
     from labctl.inventory import load_rack
@@ -104,14 +113,23 @@ def status(hosts: tuple[str, ...], inventory: str | None, *, as_json: bool) -> i
     loaded = load_rack(rack)
     chosen = limits.select(tuple(loaded.host_data), loaded.groups, hosts)
     completion.remember(rack, (*loaded.host_data, *loaded.groups))
-    found = _ask(loaded, chosen, watched=not as_json)
+    told = modes.known(Aim(loaded, chosen))
+    awake = [name for name in chosen if not told.sleeps(name)]
+    answers = {one.host: one for one in _ask(loaded, awake, watched=not as_json)}
+    found = [answers.get(name) or HostStatus(name, asleep=True) for name in chosen]
     if as_json:
-        printer.emit_json(
-            {"ok": all(one.status == "ok" for one in found), "hosts": [_json(one) for one in found]}
-        )
+        well = all(one.status in ("ok", "asleep") for one in found)
+        rows = [{**_json(one), "sleep": told.rows.get(one.host)} for one in found]
+        printer.emit_json({"ok": well, "controller": _controller(loaded, told), "hosts": rows})
     else:
-        _show(found)
+        _show(found, told)
     return _judge(found)
+
+
+def _controller(loaded: LoadedRack, told: Modes) -> dict[str, Any] | None:
+    if loaded.rack.controller is None:
+        return None
+    return {"reached": told.known, "paused": told.paused, "failure": told.away}
 
 
 def _judge(found: Sequence[HostStatus]) -> ExitCode:
@@ -185,21 +203,29 @@ def _service(one: dict[str, Any]) -> Service:
     )
 
 
-def _show(found: Sequence[HostStatus]) -> None:
-    printer.table(("host", "status", "services", "models", "notes"), [_cells(one) for one in found])
+def _show(found: Sequence[HostStatus], told: Modes) -> None:
+    if told.paused:
+        printer.out(printer.style(f"the rack is paused: {told.paused}; labctl resume ends it", "yellow"))
+    rows = [_cells(one, told) for one in found]
+    if told.known:
+        printer.table(("host", "status", "mode", "services", "models", "notes"), rows)
+    else:
+        printer.table(("host", "status", "services", "models", "notes"), rows)
     for one in found:
         if one.failure is not None and one.failure.hint:
             printer.out(f"{one.host}: {printer.safe(one.failure.hint)}")
 
 
-def _cells(one: HostStatus) -> tuple[str, ...]:
+def _cells(one: HostStatus, told: Modes) -> tuple[str, ...]:
     services = ", ".join(f"{service.name} {service.state}" for service in one.services or ())
     models = ", ".join(
         name if state == "ready" else f"{name} {state}"
         for service in one.services or ()
         for name, state in service.models or ()
     )
-    return one.host, one.status, services or "-", models or "-", "; ".join(_notes(one))
+    mode = (told.of(one.host) or "-",) if told.known else ()
+    notes = "; ".join((*_notes(one), *told.remarks(one.host)))
+    return one.host, one.status, *mode, services or "-", models or "-", notes
 
 
 def _notes(one: HostStatus) -> Iterator[str]:

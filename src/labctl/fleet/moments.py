@@ -18,23 +18,27 @@ _SPAN = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)
 _HINT = "such as 18:00, 90m, 2h, 1d12h or 2030-01-31T18:00"
 
 
-def until(text: str, now: datetime) -> datetime:
+def until(
+    text: str, now: datetime, *, called: str = "--until", further: str = "--persist has no end"
+) -> datetime:
     """Return the moment that ``text`` means, aware of its zone.
 
     Args:
         text: as it was typed.
         now: the time of day, aware of its zone.
+        called: what the person knows it as.
+        further: what to do instead of naming a time that is too far away.
 
     Raises:
         LabctlError: it means none, a past one, or one more than a year away.
     """
     found = _read(text.strip(), now)
     if found is None:
-        raise LabctlError(f"--until: {text!r} is no time", hint=_HINT)
+        raise LabctlError(f"{called}: {text!r} is no time", hint=_HINT)
     if found <= now:
-        raise LabctlError(f"--until: {text} is past", hint=_HINT)
+        raise LabctlError(f"{called}: {text} is past", hint=_HINT)
     if found - now > FURTHEST:
-        raise LabctlError(f"--until: {text} is more than a year away", hint="--persist has no end")
+        raise LabctlError(f"{called}: {text} is more than a year away", hint=further)
     return found
 
 

@@ -53,7 +53,7 @@ def value_of(secret: Secret, folder: Path, environment: Mapping[str, str]) -> st
             raise LabctlError(f"the {where} is not set", hint=f"export {secret.env}=... before labctl runs")
     else:
         path = folder / (secret.file or Path()).expanduser()
-        value, where = _first_line(path), f"file {path}"
+        value, where = first_line(path), f"file {path}"
     if not _PLAIN.fullmatch(value):
         raise LabctlError(
             f"the secret in {where} is empty or no plain key (letters, digits and ._~+/=:@!*,- only)",
@@ -62,7 +62,16 @@ def value_of(secret: Secret, folder: Path, environment: Mapping[str, str]) -> st
     return value
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path, *, mend: str = "umask 077; openssl rand -hex 32 >") -> str:
+    """Return the first line of a file that only its owner may read, without spaces around it.
+
+    Args:
+        path: the file.
+        mend: how one like it is made; its path is put behind.
+
+    Raises:
+        LabctlError: it is not there, others may read it, or it is no text.
+    """
     try:
         if (mode := path.stat().st_mode) & _OTHERS:
             raise LabctlError(
@@ -71,8 +80,5 @@ def _first_line(path: Path) -> str:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise LabctlError(
-            f"the secret in {path} cannot be read: {reason}",
-            hint=f"umask 077; openssl rand -hex 32 >{path}",
-        ) from None
+        raise LabctlError(f"the secret in {path} cannot be read: {reason}", hint=f"{mend}{path}") from None
     return lines[0].strip() if lines else ""

@@ -30,7 +30,7 @@ LEAST_LOAD_S = 120
 UNKNOWN_LOAD_S = 600
 ANSWER_S = 600
 # From the order until the host answers: out of sleep, or a cold start with its firmware's checks.
-WAKE_S = {"none": 0, "wol": 120, "command": 120, "ipmi": 300, "redfish": 300, "plug": 300}
+WAKE_S = {"none": 0, "wol": 120, "command": 120, "ipmi": 300, "redfish": 300, "plug": 300, "webhook": 300}
 
 
 @dataclass(frozen=True, slots=True)

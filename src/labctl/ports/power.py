@@ -14,7 +14,8 @@ class PowerError(Exception):
     """A back-end did not do what was asked.
 
     ``code`` is a short stable name (auth, timeout, refused, server-error, bad-answer, certificate,
-    no-route, no-program, unsupported); ``hint`` says what to do; ``transient``: trying again may help.
+    no-route, no-program, no-secret, unsupported, interlock); ``hint`` says what to do; ``transient``:
+    trying again may help. No secret is in its words.
     """
 
     def __init__(self, code: str, reason: str, hint: str = "", *, transient: bool = False) -> None:
@@ -25,7 +26,12 @@ class PowerError(Exception):
 
 
 class Switch(Protocol):
-    """A host's power back-end; every method has a deadline of its own and may be called from any thread."""
+    """A host's power back-end; every method has a deadline of its own and may be called from any thread.
+
+    ``can_cut``: the inventory allows to cut the power, and the back-end can. ``has_meter``: it sees what the
+    host draws, so that "on" means that it works; a BMC says "on" of a host that sleeps to memory, too. It is
+    true of the last answer of ``power``: a plug may turn out to have no meter.
+    """
 
     kind: str
     can_cut: bool
@@ -40,7 +46,9 @@ class Switch(Protocol):
         ...
 
     def power(self) -> Power:
-        """Return whether power flows, "unclear" where the back-end cannot tell sleep from work.
+        """Return whether the host has power, "unclear" where the back-end cannot tell.
+
+        With a meter "on" is more than any sleeping host draws, and "off" no more than one that is off.
 
         Raises:
             PowerError: it does not answer.

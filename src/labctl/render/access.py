@@ -23,6 +23,8 @@ AGENT_HOME = "/var/lib/labctl-agent"
 # The agent's verbs that need root and that the controller may ask for, each a whole command line.
 # `caps --order`, which sets somebody's numbers, is not among them: it is for the operator, who is root.
 ROOT_VERBS = ("caps", "caps --show")
+# What its watch asks of root by itself, and no key opens at the door: when users' crontabs run, and not what.
+INNER_VERBS = ("signals --crontabs",)
 _VERB = re.compile(r"[a-z]+(?: --[a-z]+)*", re.ASCII)
 OPERATOR_SUDOERS = "/etc/sudoers.d/90-labctl-operator"
 AGENT_SUDOERS = "/etc/sudoers.d/90-labctl-agent"

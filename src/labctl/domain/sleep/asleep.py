@@ -47,8 +47,10 @@ def suspending(case: Case, ledger: Ledger) -> Action | None:
         return case.move(Event.GAVE_UP, mute)
     if case.want is None:
         return None
-    passed = lasting(case.now.sure_s(order.at))
-    return case.wait(f"{case.name} was told to sleep {passed} ago; it is woken as soon as it is seen dark")
+    return case.wait(
+        f"{case.name} was told to sleep, and may do so within {lasting(order.lasts_s)};"
+        " it is woken as soon as it is seen dark"
+    )
 
 
 def asleep(case: Case, ledger: Ledger) -> Action | None:
@@ -70,8 +72,7 @@ def failed(case: Case, ledger: Ledger) -> Action | None:
         return wake(case, ledger)
     passed = case.now.sure_s(case.row.since)
     if case.want.since <= case.row.since and passed < RETRY_S:
-        left = lasting(RETRY_S - passed)
-        return case.wait(f"{case.name} failed ({case.row.because}); it is tried again in {left}")
+        return case.wait(f"{case.row.because}; {case.name} is tried again after {lasting(RETRY_S)}")
     return wake(case, ledger)
 
 

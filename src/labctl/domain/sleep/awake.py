@@ -25,13 +25,13 @@ def ready(case: Case, ledger: Ledger) -> Action | None:
     if case.hands_off or case.want is not None:
         return None
     wish = sleep_wish(case.row, case.now.wall)
-    reasons = idle.against(case.sight, case.name, wish=wish)
+    reasons = idle.reasons(case.sight, case.name, wish=wish)
     way = proofs.way(case.row.proof, case.policy.how)
     if reasons and all(reason.kind in idle.NO_WAY_BACK for reason in reasons):
         return _unload(case, reasons[0].because)
     if reasons:
         return None
-    because = idle.judge(case.sight, case.name, wish=wish).because
+    because = idle.verdict(case.sight, case.name, wish=wish).because
     if way is How.UNLOAD:
         return _unload(case, because)
     return case.move(Event.WENT_QUIET, because)
@@ -46,7 +46,7 @@ def draining(case: Case, ledger: Ledger) -> Action | None:
     if case.want is not None:
         return case.move(Event.NEEDED, case.want.because)
     wish = sleep_wish(case.row, case.now.wall)
-    verdict = idle.judge(case.sight, case.name, wish=wish)
+    verdict = idle.verdict(case.sight, case.name, wish=wish)
     if not verdict:
         return case.move(Event.NEEDED, verdict.because)
     way = proofs.way(case.row.proof, case.policy.how)

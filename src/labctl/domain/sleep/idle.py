@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from labctl.domain.sleep import evidence, proofs, wanting, windows
 from labctl.domain.sleep.evidence import DARK_SIGNS, GAP_TICKS
 from labctl.domain.sleep.lifecycle import Mode, Verdict
-from labctl.domain.sleep.sight import Sight
+from labctl.domain.sleep.sight import Sight, sight_of
 from labctl.domain.sleep.terms import (
     HostPolicy,
     How,
@@ -31,6 +31,7 @@ from labctl.domain.sleep.terms import (
     Moment,
     Policy,
     Report,
+    Seen,
     SeenHost,
     Wish,
 )
@@ -132,12 +133,26 @@ def _same_wake(before: SeenHost, fresh: SeenHost) -> bool:
 # --- what keeps it awake -----------------------------------------------------------------------------------
 
 
-def against(sight: Sight, host: str, *, wish: Wish | None = None) -> tuple[Against, ...]:
+def against(
+    policy: Policy, known: Known, seen: Seen, now: Moment, host: str, *, wish: Wish | None = None
+) -> tuple[Against, ...]:
     """Return every single thing that keeps a host awake, the strongest first.
 
     With a ``wish`` that it sleep, times, windows and proof do not count, and with one by force neither do
     readings; claims and whoever depends on it always do.
     """
+    return reasons(sight_of(policy, known, seen, now), host, wish=wish)
+
+
+def judge(
+    policy: Policy, known: Known, seen: Seen, now: Moment, host: str, *, wish: Wish | None = None
+) -> Verdict:
+    """Return whether a host may be put to sleep now; the reason is the strongest against it, or for it."""
+    return verdict(sight_of(policy, known, seen, now), host, wish=wish)
+
+
+def reasons(sight: Sight, host: str, *, wish: Wish | None = None) -> tuple[Against, ...]:
+    """Return what ``against`` does, where a sight is there already."""
     policy, now = sight.policy.hosts[host], sight.now
     row, look = sight.row(host), sight.look(host)
     if row is None:
@@ -155,11 +170,11 @@ def against(sight: Sight, host: str, *, wish: Wish | None = None) -> tuple[Again
     return tuple(found)
 
 
-def judge(sight: Sight, host: str, *, wish: Wish | None = None) -> Verdict:
-    """Return whether a host may be put to sleep now; the reason is the strongest against it, or for it."""
-    reasons = against(sight, host, wish=wish)
-    if reasons:
-        return Verdict(False, reasons[0].because)
+def verdict(sight: Sight, host: str, *, wish: Wish | None = None) -> Verdict:
+    """Return what ``judge`` does, where a sight is there already."""
+    found = reasons(sight, host, wish=wish)
+    if found:
+        return Verdict(False, found[0].because)
     if wish is not None:
         return Verdict(True, wanting.wish_text(wish, host))
     return Verdict(True, quiet_text(sight, host))

@@ -14,8 +14,8 @@ Actions of one call do not depend on each other. A Verify, Mend or Suspend is de
 outcome is stored; whoever acts runs one at a time for each host. The moves of one call are stored before the
 next call, or two hosts might be given the same watts. How outcomes are stored:
 
-- SendWake: round 1 moves the host by WISHED, unless it is WAKING already; then ``note_attempt`` with one
-  more ``sent``, ``asleep`` where it was ASLEEP; then the packets.
+- SendWake: round 1 moves the host by WISHED, unless it is WAKING already; then the packets; then
+  ``note_attempt`` with one more ``sent``, and ``asleep`` where it was ASLEEP.
 - Verify: passed is ``note_boot``, ``note_came_up``, ``note_repair`` (empty), then the move PASSED; broken is
   ``note_repair`` with ``ladder.after_gate``, and nothing else: the next call decides how to mend it.
 - Mend: ``note_repair`` with ``ladder.after_step`` before the step is taken.
@@ -28,12 +28,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from labctl.domain.sleep import asleep, awake, coming
+from labctl.domain.sleep import asleep, awake, coming, explaining
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.domain.sleep.sight import Sight, sight_of
 from labctl.domain.sleep.terms import Action, Known, Moment, Policy, Seen, StepCaps, Wish
-from labctl.domain.sleep.wanting import awake_wishes, sleep_wish
 from labctl.domain.sleep.watts import Ledger
 
 _BY_MODE: dict[Mode, Callable[[Case, Ledger], Action | None]] = {
@@ -92,20 +91,24 @@ def _caps(sight: Sight, ledger: Ledger) -> Iterator[StepCaps]:
             yield StepCaps(host, f"{because}: {ledger.caps_text(own)}", row.version, look.at, cards)
 
 
-def overtaken(known: Known, now: Moment) -> tuple[Wish, ...]:
-    """Return the wishes to end: they came true, or a newer one wants the contrary.
+def overtaken(known: Known) -> tuple[Wish, ...]:
+    """Return the live wishes to end: they came true, or a newer one wants the contrary.
 
     A wish to be awake is true as soon as the host is READY, one to sleep when it is ASLEEP.
     """
     found = []
     for row in known.hosts.values():
-        asleep_wish, awake_since = sleep_wish(row, now.wall), awake_wishes(row, now.wall)
-        newest_awake = awake_since[0] if awake_since else None
+        awake_wishes = [wish for wish in row.wishes if not wish.sleep]
+        newest = max(((wish.at, wish.id) for wish in awake_wishes), default=None)
         for wish in row.wishes:
-            if wish.until <= now.wall:
-                continue
             true = row.mode is Mode.ASLEEP if wish.sleep else row.mode in ADMITS
-            newer = newest_awake is not None and asleep_wish is None if wish.sleep else False
-            if true or newer:
+            contrary = wish.sleep and newest is not None and newest > (wish.at, wish.id)
+            if true or contrary:
                 found.append(wish)
     return tuple(found)
+
+
+def explain(policy: Policy, known: Known, seen: Seen, now: Moment, host: str) -> tuple[str, ...]:
+    """Return, line by line, in which mode a host is and why, what keeps it awake, and what happens when."""
+    actions = [action for action in decide(policy, known, seen, now) if action.host == host]
+    return tuple(explaining.lines(sight_of(policy, known, seen, now), host, actions))

@@ -299,10 +299,9 @@ class SeenHost:
     reads it. ``signs``: by name of the look ("ssh", "ping", "arp", "power"), each from this tick.
     ``quiet_since`` (mono): since when every reading has been quiet, without a gap; None when one is not.
     ``old_agent``: it speaks, but does not know what we ask: it is never put to sleep. ``dark_since`` (mono):
-    since when each tick saw two or more dark signs and none of life; None when the last did not.
-    ``caps_w``: by card name, the caps in force as they were last read back from it while it talked; a card
-    that is missing here counts with its declared cap. ``unloaded``: its cards were freed since
-    ``quiet_since``.
+    since when each tick saw two or more dark signs and none of life; None when the last did not. ``caps_w``:
+    by card name, the caps in force as it told them last while it talked; one that is missing counts as
+    declared. ``unloaded``: its cards were freed since ``quiet_since``.
     """
 
     name: str

@@ -85,10 +85,10 @@ def due(policy: HostPolicy, known: KnownHost, now: Moment) -> Due:
     attempt, name = known.attempt, policy.name
     if attempt is None or not attempt.sent:
         return Due("send", 1, 0.0, f"round 1 to {name}")
-    planned = tuple(gaps(policy, known))
     since = now.sure_s(attempt.last)
-    if attempt.sent <= len(planned):
-        left = planned[attempt.sent - 1] - since
+    gap = next((gap for number, gap in enumerate(gaps(policy, known), 1) if number == attempt.sent), None)
+    if gap is not None:
+        left = gap - since
         ahead = attempt.last > now.wall  # the clock went back
         if left <= 0 or ahead:
             rounds = f"round {attempt.sent + 1} to {name}"
@@ -108,15 +108,14 @@ def next_at(policy: HostPolicy, known: KnownHost, now: Moment) -> float:
 
 
 def _waiting(policy: HostPolicy, known: KnownHost, now: Moment) -> str:
-    attempt, usual = known.attempt, usual_s(known)
-    passed = now.sure_s(attempt.began) if attempt is not None else 0.0
-    text = f"{policy.name} has been waking for {lasting(passed)}"
+    """Return what is to be said while a host wakes; it changes only when there is something new to say."""
+    attempt, usual, most = known.attempt, usual_s(known), lasting(time_s(policy, known))
     if usual is None:
-        return f"{text}; it may take up to {lasting(time_s(policy, known))}"
-    if passed <= COLD_TIMES * usual:
-        return f"{text}; it usually takes {lasting(usual)}"
-    late = f"it usually takes {lasting(usual)}, so this is probably a cold boot"
-    return f"{text}; {late}, which may take {lasting(time_s(policy, known))}"
+        return f"{policy.name} is waking, which may take up to {most}"
+    text = f"{policy.name} is waking, which usually takes {lasting(usual)}"
+    if attempt is None or now.sure_s(attempt.began) <= COLD_TIMES * usual:
+        return text
+    return f"{text}: it is late, so this is probably a cold boot, which may take {most}"
 
 
 def _dice(name: str, number: int) -> float:

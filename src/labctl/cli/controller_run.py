@@ -1,0 +1,155 @@
+"""Run the controller in the foreground: put its parts together, open its door, stop when told to.
+
+What it says goes to standard error, a line each, where systemd keeps it. SIGTERM and Ctrl-C let acts under
+way come to their end first.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from labctl import __version__, wiring
+from labctl.domain.problem import ExitCode, LabctlError
+
+if TYPE_CHECKING:
+    from labctl.controller.doors import Doors
+    from labctl.controller.service import Service
+    from labctl.inventory import LoadedRack
+    from labctl.ports import Said
+
+_LOG = "labctl.controller"
+
+
+def run(path: Path) -> ExitCode:
+    """Run the controller of a rack file, or of the rack as data, until a signal ends it.
+
+    Raises:
+        LabctlError: it cannot begin.
+    """
+    from labctl.controller import run as running
+    from labctl.controller.notify import Notify
+    from labctl.inventory.sleeping import policy_of
+
+    loaded = _load(path)
+    _log_to_stderr()
+    over = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        over.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    # Not the pid alone: after a restart of the machine another process may have the same.
+    name = f"{socket.gethostname()} {secrets.token_hex(4)}"
+    parts = running.assembled(doors_of(loaded), policy_of(loaded.rack), name)
+    running.run(
+        parts, over=over, notify=Notify(wiring.notify_socket()), serve=lambda asked: serve(loaded, asked)
+    )
+    return ExitCode.OK
+
+
+def serve(loaded: LoadedRack, service: Service) -> Callable[[], None]:
+    """Open the door of a controller, and return what closes it.
+
+    Raises:
+        LabctlError: another controller keeps it, or its place cannot be used.
+    """
+    from labctl.controller.api.peers import allowed
+    from labctl.controller.api.server import Door, Server, greeting
+    from labctl.controller.api.verbs import Verbs
+
+    log = logging.getLogger(_LOG)
+    operators = () if loaded.rack.controller is None else loaded.rack.controller.operators
+    who = allowed(operators)
+    for name in who.missing:
+        log.warning("the operator %s is no user of this machine", name)
+    door = Door(wiring.controller_socket(), who, greeting(loaded.rack.name, __version__), log.error)
+    server = Server(door, Verbs(service, wiring.clock().monotonic).answer)
+    server.start()
+    return server.stop
+
+
+def doors_of(loaded: LoadedRack) -> Doors:
+    """Return everything that a controller acts through, for a rack as its own host has it.
+
+    Raises:
+        StoreError: the store cannot be used.
+        LabctlError: the address of its database cannot be read.
+    """
+    from labctl.adapters.clock import SleeplessClock
+    from labctl.adapters.power.pair import Pair
+    from labctl.adapters.ssh import SshRemote
+    from labctl.controller.doors import AGENT, Doors
+    from labctl.inventory.controlling import agent_data
+
+    ssh = SshRemote()
+    data = {name: agent_data(one, loaded.folder) for name, one in loaded.host_data.items()}
+    if loaded.path.suffix != ".json" and loaded.rack.controller_key is not None:
+        key = loaded.folder / loaded.rack.controller_key.with_suffix("")
+        data = {name: {**one, "ssh_key": str(key)} for name, one in data.items()}
+
+    def ask(host: str, verb: str, stdin: bytes, deadline_s: float) -> Said:
+        return ssh.run(host, data[host], (AGENT, verb), root=False, stdin=stdin, deadline_s=deadline_s)
+
+    switches = {}
+    for host in loaded.rack.hosts:
+        wakes = wiring.switch_for(loaded, host.name, ask=ask)
+        powers = None if host.power is None else wiring.power_of(loaded, host.name)
+        switches[host.name] = wakes if powers is None else Pair(wakes, powers)
+    return Doors(
+        store=wiring.store(_store_place(loaded), create=True),
+        talker=ssh,
+        remote=ssh,
+        looks=wiring.looks(loaded),
+        switches=switches,
+        clock=SleeplessClock(),
+        data=data,
+        rest=time.sleep,
+    )
+
+
+def _store_place(loaded: LoadedRack) -> str | Path:
+    """Return where the store of a rack is, as its controller's host has it."""
+    from labctl.inventory.controlling import STORE, STORE_URL
+
+    deployed = loaded.path.suffix == ".json"
+    named = None if loaded.rack.controller is None else loaded.rack.controller.store_url_file
+    if named is None:
+        return Path(STORE) if deployed else wiring.private_dir(wiring.state_home()) / "store.db"
+    file = loaded.folder / (STORE_URL if deployed else Path(named).expanduser())
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise LabctlError(f"{file}: the address of the store cannot be read: {error}") from None
+
+
+def _load(path: Path) -> LoadedRack:
+    from labctl.inventory import load_rack
+    from labctl.inventory.data import load_data
+
+    loaded = load_data(path) if path.suffix == ".json" else load_rack(path)
+    if loaded.rack.controller is None:
+        raise LabctlError(
+            f"{path}: this rack has no controller",
+            hint="name the host it shall run on: Rack(controller=Controller(host=...))",
+        )
+    return loaded
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger(_LOG)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False

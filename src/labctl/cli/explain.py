@@ -1,0 +1,165 @@
+"""``labctl explain`` and ``labctl events``: why a host is as it is, and what happened to it.
+
+Nothing is asked of the hosts: the controller says what it has seen, so no host is woken or kept awake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from labctl.cli import asking, completion, printer, spans
+from labctl.domain.problem import ExitCode
+
+_EXPLAIN_HELP = """\b
+Examples:
+  labctl explain gpu-box               what holds it awake, signal by signal
+  labctl explain --json | jq '.hosts[] | {host, verdict}'
+\b
+Exit codes:
+  0  explained
+  2  bad input, or the controller refuses
+  3  the controller cannot be reached
+"""
+_EVENTS_HELP = """\b
+Examples:
+  labctl events                        the last 50 lines of the rack's log
+  labctl events gpu-box --follow       go on as things happen, until Ctrl-C
+  labctl events --json | jq .text
+\b
+Exit codes:
+  0  shown
+  2  bad input, or the controller refuses
+  3  the controller cannot be reached
+"""
+
+
+@click.command(short_help="Say what holds a host awake, and what is next.", epilog=_EXPLAIN_HELP)
+@asking.hosts_argument(required=False)
+@asking.inventory_option
+@asking.json_option
+def explain(hosts: tuple[str, ...], *, inventory: str | None, as_json: bool) -> int:
+    """Say why hosts are in their mode, what holds them awake, and what would happen when.
+
+    HOST is a host or group of the rack; without any, all are explained. Every signal is listed with what it
+    read last; one that cannot be read counts as busy.
+    """
+    aim = asking.aim(inventory, hosts)
+    with asking.controller(aim) as controller:
+        last = controller.tell("explain", hosts=list(aim.hosts) if hosts else [])
+    found = asking.objects(last.get("hosts"))
+    if as_json:
+        printer.emit_json({"hosts": found})
+        return ExitCode.OK
+    for index, one in enumerate(found):
+        if index:
+            printer.out()
+        for line in _explained(one):
+            printer.out(line)
+    return ExitCode.OK
+
+
+def _explained(one: Mapping[str, Any]) -> Iterator[str]:
+    text, number = asking.text, asking.number
+    yield printer.style(f"{text(one.get('host'))}: {text(one.get('mode'))}", "bold") + _after(
+        text(one.get("because"))
+    )
+    yield f"  {text(one.get('verdict'))}"
+    for name, words in (
+        ("doing", "now"),
+        ("next", "next"),
+        ("paused", "paused"),
+        ("quarantined", "quarantined"),
+    ):
+        if said := text(one.get(name)):
+            yield f"  {words}: {said}"
+    proof = text(one.get("proof"))
+    yield f"  wake proof: {proof or 'valid'}"
+    if (usual := number(one.get("usual_s"))) is not None:
+        yield f"  a wake usually takes {spans.shown(usual)}"
+    yield from _claims(one)
+    yield from (f"  keeps it awake: {each}" for each in asking.texts(one.get("against")))
+    yield from _readings(one)
+    for each in asking.objects(one.get("recent")):
+        yield f"  {_moment(each.get('at'))}  {text(each.get('text'))}"
+
+
+def _after(because: str) -> str:
+    return f", {because}" if because else ""
+
+
+def _claims(one: Mapping[str, Any]) -> Iterator[str]:
+    from labctl.cli.cap_view import moment
+
+    text = asking.text
+    for hold in asking.objects(one.get("holds")):
+        until, why, by = moment(hold.get("until")), text(hold.get("why")), text(hold.get("by"))
+        yield f"  hold {text(hold.get('hold'))} until {until}: {why} ({by})"
+    for wish in asking.objects(one.get("wishes")):
+        until, why = moment(wish.get("until")), text(wish.get("why"))
+        why = f": {why}" if why else ""
+        yield f"  wished {text(wish.get('wants'))} until {until}{why} ({text(wish.get('by'))})"
+
+
+def _readings(one: Mapping[str, Any]) -> Iterator[str]:
+    text = asking.text
+    age = asking.number(one.get("report_age_s"))
+    readings = asking.objects(one.get("readings"))
+    if age is None or not readings:
+        yield "  its agent has not reported to this controller"
+    else:
+        yield f"  its signals, {spans.shown(age)} ago:"
+    width = max((len(text(each.get("signal"))) for each in readings), default=0)
+    words = {True: "busy", False: "quiet", None: "unreadable"}
+    for each in readings:
+        busy = each.get("busy")
+        state = words[busy if isinstance(busy, bool) else None]
+        signal, because = text(each.get("signal")).ljust(width), text(each.get("because"))
+        yield f"    {signal}  {state.ljust(10)}  {because}".rstrip()
+    if signs := asking.texts(one.get("signs")):
+        yield f"  seen from outside: {', '.join(signs)}"
+
+
+def _moment(at: object) -> str:
+    from labctl.cli.cap_view import moment
+
+    return moment(at)
+
+
+@click.command(short_help="Show what happened to hosts, and go on as it happens.", epilog=_EVENTS_HELP)
+@click.argument("host", required=False, shell_complete=completion.complete_hosts_alone)
+@click.option("--follow", "-f", is_flag=True, help="Go on as things happen, until Ctrl-C.")
+@click.option(
+    "--last",
+    "-n",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="Begin with at most N lines.",
+)
+@asking.inventory_option
+@asking.lines_option
+def events(host: str | None, *, follow: bool, last: int, inventory: str | None, as_json: bool) -> int:
+    """Show the controller's log of HOST, or of the whole rack: what was done, when, and why."""
+    aim = asking.aim(inventory, (host,) if host else ())
+    named = aim.hosts[0] if host else None
+    with asking.controller(aim) as controller:
+        try:
+            for one in controller.ask("events", host=named, most=last, follow=follow):
+                if one.get("done") is not True:
+                    _show_event(one, as_json=as_json)
+        except KeyboardInterrupt:
+            if not follow:
+                raise
+    return ExitCode.OK
+
+
+def _show_event(one: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        printer.emit_json_line(one)
+        return
+    host = asking.text(one.get("host")) or "rack"
+    printer.out(f"{_moment(one.get('at'))}  {host}: {asking.text(one.get('text'))}")
