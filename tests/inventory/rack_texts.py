@@ -9,7 +9,7 @@ from labctl.inventory import LoadedRack, load_rack
 
 HEAD = """\
 from labctl.inventory import (
-    Amd, AptMirror, Circuit, Command, Gpu, Host, IdlePolicy, Ipmi, LlamaServer, Model, Nvidia, Psu, Rack, SmartPlug, Ssh, WakeOnLan,
+    Amd, AptMirror, Circuit, Command, Controller, Gate, Gpu, Host, IdlePolicy, Ipmi, LlamaServer, Model, Nvidia, Psu, Rack, SmartPlug, Ssh, WakeCommand, WakeOnLan, Webhook,
 )
 
 """  # noqa: E501

@@ -9,9 +9,18 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from labctl.inventory.fields import BaseAddress, Duration, Flag, RemotePath, Text, Whole, duration
+from labctl.inventory.fields import (
+    BaseAddress,
+    Duration,
+    Flag,
+    RemotePath,
+    Text,
+    Whole,
+    duration,
+    duration_text,
+)
 from labctl.inventory.spec import Spec
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -53,13 +62,22 @@ def _window(text: str) -> str:
     return text.strip().lower()
 
 
-def _maybe_never(value: Any) -> Any:
+def _maybe_none(value: Any) -> Any:
     """Accept "0s" where ``duration`` does not: no time at all."""
-    return timedelta(0) if value in ("0", "0s") else duration(value)
+    return timedelta(0) if value in ("0s", timedelta(0)) else duration(value)
+
+
+def _maybe_none_text(value: timedelta) -> str:
+    return duration_text(value) or "0s"
 
 
 TimeWindow = Annotated[Text, AfterValidator(_window)]
-MaybeDuration = Annotated[Duration, BeforeValidator(_maybe_never)]
+MaybeDuration = Annotated[
+    timedelta,
+    BeforeValidator(_maybe_none),
+    PlainSerializer(_maybe_none_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["0s", "10m", "1h"]}),
+]
 
 
 class Signals(Spec):

@@ -10,17 +10,7 @@ from labctl.inventory.hosts import Host
 from labctl.inventory.idle import window_parts
 from labctl.inventory.rack import Rack
 from labctl.inventory.swapping import WAKE_S
-from labctl.inventory.wake import (
-    Ipmi,
-    NoWake,
-    Redfish,
-    SmartPlug,
-    Switch,
-    Wake,
-    WakeCommand,
-    WakeOnLan,
-    Webhook,
-)
+from labctl.inventory.wake import NoWake, WakeOnLan, cuts, meters
 from labctl.inventory.watts import power_of
 
 BOOT_S = 180.0
@@ -34,26 +24,6 @@ def policy_of(rack: Rack) -> terms.Policy:
     tick_s = rack.controller.tick.total_seconds() if rack.controller is not None else _TICK_S
     hosts = {host.name: _host(host) for host in rack.hosts}
     return terms.Policy(hosts, power_of(rack), rack.timezone, tick_s)
-
-
-def cuts(switch: Wake | Switch | None) -> bool:
-    """Return whether a back-end can cut power, and may as far as its own fields say."""
-    match switch:
-        case Ipmi() | Redfish():
-            return True
-        case SmartPlug():
-            return switch.may_cut
-        case Webhook():
-            return switch.off_file is not None
-        case WakeCommand():
-            return bool(switch.off_argv)
-        case _:
-            return False
-
-
-def meters(switch: Wake | Switch | None) -> bool:
-    """Return whether a back-end can tell whether power flows."""
-    return isinstance(switch, Ipmi | Redfish | SmartPlug)
 
 
 def _host(host: Host) -> terms.HostPolicy:

@@ -122,3 +122,23 @@ Switch = Annotated[
     Ipmi | Redfish | SmartPlug | Webhook | WakeCommand,
     Field(discriminator="kind"),
 ]
+
+
+def cuts(switch: Wake | Switch | None) -> bool:
+    """Return whether a back-end can cut power, and may as far as its own fields say."""
+    match switch:
+        case Ipmi() | Redfish():
+            return True
+        case SmartPlug():
+            return switch.may_cut
+        case Webhook():
+            return switch.off_file is not None
+        case WakeCommand():
+            return bool(switch.off_argv)
+        case _:
+            return False
+
+
+def meters(switch: Wake | Switch | None) -> bool:
+    """Return whether a back-end can tell whether power flows."""
+    return isinstance(switch, Ipmi | Redfish | SmartPlug)

@@ -60,6 +60,9 @@ CHECKS: tuple[Callable[[Rack], Iterator[Finding]], ...] = (
     sleep.references,
     sleep.idle,
     sleep.circles,
+    sleep.windows,
+    sleep.controller,
+    sleep.power_cycles,
 )
 
 

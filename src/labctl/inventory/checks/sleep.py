@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from labctl.inventory.checks.finding import Finding, Where, each_host, missing
+from labctl.inventory.hosts import Host
+from labctl.inventory.idle import window_parts
 from labctl.inventory.rack import Rack
-from labctl.inventory.wake import NoWake, WakeOnLan
+from labctl.inventory.wake import NoWake, SmartPlug, WakeOnLan, cuts
+
+_DAY = 1440
+_WEEK = frozenset(range(7 * _DAY))
 
 
 def references(rack: Rack) -> Iterator[Finding]:
@@ -41,11 +46,104 @@ def idle(rack: Rack) -> Iterator[Finding]:
                 "a host with the role always-on may not sleep",
                 "remove the role, or set suspend=False",
             )
+        if host.idle.how == "unload":
+            continue  # it stays on, so nothing has to wake it
         if isinstance(host.wake, NoWake):
             yield Finding(
                 (*at, "idle", "suspend"),
                 "nothing could wake this host again",
-                "give `wake`, or set suspend=False",
+                'give `wake`, or set suspend=False, or how="unload"',
+            )
+        elif host.idle.how == "suspend" and isinstance(host.wake, SmartPlug):
+            # Power flows while it sleeps to memory, so that switching it on does nothing. A BMC may press
+            # the button, which the sleep test tells.
+            yield Finding(
+                (*at, "idle", "how"),
+                "a plug wakes no host that is suspended to memory",
+                'set how="power-off", or wake it by WakeOnLan',
+            )
+
+
+def windows(rack: Rack) -> Iterator[Finding]:
+    """Yield windows that contradict each other, or that mean nothing on their host."""
+    for at, host in each_host(rack):
+        idle, place = host.idle, (*at, "idle")
+        if idle.awake and isinstance(host.wake, NoWake) and "always-on" not in host.roles:
+            yield Finding(
+                (*place, "awake"), "nothing could wake this host for it", "give `wake`, or remove it"
+            )
+        if idle.only_in and not idle.suspend:
+            yield Finding(
+                (*place, "only_in"),
+                "this host never falls asleep by itself",
+                "set suspend=True, or remove it",
+            )
+        if idle.suspend:
+            yield from _never(place, host)
+
+
+def _never(place: Where, host: Host) -> Iterator[Finding]:
+    awake, asleep = _minutes(host.idle.awake), _minutes(host.idle.only_in)
+    if awake == _WEEK:
+        yield Finding(
+            (*place, "awake"),
+            "it is kept awake all week, so it never falls asleep",
+            "leave some time out, or set suspend=False",
+        )
+    elif host.idle.only_in and asleep <= awake:
+        yield Finding(
+            (*place, "only_in"),
+            "whenever it may fall asleep, `awake` keeps it awake",
+            "leave some of it out of `awake`",
+        )
+
+
+def _minutes(texts: tuple[str, ...]) -> frozenset[int]:
+    """Return the minutes of the week, from Monday on, that windows cover."""
+    found: set[int] = set()
+    for days, start, end in map(window_parts, texts):
+        length = (end - start) % _DAY or _DAY
+        for day in days:
+            begin = day * _DAY + start
+            found.update(minute % (7 * _DAY) for minute in range(begin, begin + length))
+    return frozenset(found)
+
+
+def controller(rack: Rack) -> Iterator[Finding]:
+    """Yield what keeps the controller from running, or from asking the hosts."""
+    if rack.controller is None:
+        return
+    wanted, names = rack.controller.host, [host.name for host in rack.hosts]
+    place: Where = ("controller", "host")
+    if wanted not in names:
+        yield missing(place, "host", wanted, names)
+    else:
+        host = rack.host(wanted)
+        if "always-on" not in host.roles:
+            yield Finding(
+                place,
+                f"{wanted} has not the role always-on, and who wakes others must not sleep",
+                'add roles=["always-on"] to it, or name another host',
+            )
+    if rack.controller_key is None:
+        yield Finding(
+            ("controller",),
+            "it has no key to ask the hosts with",
+            'give the rack controller_key="keys/controller.pub"',
+        )
+
+
+def power_cycles(rack: Rack) -> Iterator[Finding]:
+    """Yield hosts whose power is to be cut to mend them, and that nothing may cut."""
+    for at, host in each_host(rack):
+        if host.gate.power_cycle and not (cuts(host.power) or cuts(host.wake)):
+            plugs = any(isinstance(one, SmartPlug) for one in (host.power, host.wake))
+            yield Finding(
+                (*at, "gate", "power_cycle"),
+                "nothing may cut the power of this host",
+                "set may_cut=True on its plug"
+                if plugs
+                else "give `power` a BMC or plug that may, or remove it",
             )
 
 
