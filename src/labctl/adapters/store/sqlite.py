@@ -10,9 +10,11 @@ The file is opened only if it is there, belongs to its owner alone (0600), and c
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -30,6 +32,8 @@ from .tables import VERSION_TABLE
 
 _MARK = 0x4C414243  # "LABC", the application id of our files
 _BUSY_S = 2.0
+_ASK_AGAIN_S = 0.002
+_WRITE = "BEGIN IMMEDIATE"
 _CONNECTIONS = 8
 _LOCAL_DISK = "a store needs a local disk: not NFS, and not a directory that containers share"
 
@@ -95,7 +99,7 @@ class SqliteFile:
             max_overflow=_CONNECTIONS,
             pool_timeout=self._busy_s + 3,
         )
-        event.listen(engine, "begin", _begin)
+        event.listen(engine, "begin", self._begin)
         return engine
 
     def _connect(self) -> sqlite3.Connection:
@@ -114,6 +118,46 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+    def _begin(self, connection: Connection) -> None:
+        """Begin a transaction as its options say."""
+        options = connection.get_execution_options()
+        begin = options.get("labctl_begin")
+        if begin is None:
+            return
+        wanted = options["labctl_synchronous"]
+        if connection.info.get("synchronous") != wanted:
+            # SQLite takes this only outside of a transaction.
+            connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
+            connection.info["synchronous"] = wanted
+        if begin == _WRITE:
+            self._begin_to_write(connection)
+        else:
+            connection.exec_driver_sql(begin)
+
+    def _begin_to_write(self, connection: Connection) -> None:
+        """Ask often for a while whether we may write.
+
+        SQLite itself asks ever more seldom, up to every 100 ms: where others write without a pause, whoever
+        waited longest would get the least.
+        """
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.execute("PRAGMA busy_timeout=0")
+        end = time.monotonic() + self._busy_s
+        try:
+            while time.monotonic() < end:
+                try:
+                    raw.execute(_WRITE)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                        break
+                    time.sleep(random.uniform(0, _ASK_AGAIN_S))
+                else:
+                    return
+            connection.exec_driver_sql(_WRITE)
+        finally:
+            raw.execute(f"PRAGMA busy_timeout={int(self._busy_s * 1000)}")
 
     def opened(self, connection: Connection) -> None:
         """Look at a file that was just opened; see ``Place.opened``."""
@@ -181,7 +225,7 @@ class SqliteFile:
     def begin(self, *, write: bool, sure: bool) -> dict[str, Any]:
         """Return the execution options that begin a transaction."""
         return {
-            "labctl_begin": "BEGIN IMMEDIATE" if write else "BEGIN",
+            "labctl_begin": _WRITE if write else "BEGIN",
             "labctl_synchronous": "FULL" if sure else "NORMAL",
         }
 
@@ -243,17 +287,6 @@ class SqliteFile:
     def _filled(self, hint: str) -> str:
         backup = _BACKUP.format(path=self.path)
         return hint.format(path=self.path, folder=self.path.parent, backup=backup)
-
-
-def _begin(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if begin := options.get("labctl_begin"):
-        # SQLite takes this only outside of a transaction.
-        wanted = options["labctl_synchronous"]
-        if connection.info.get("synchronous") != wanted:
-            connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
-            connection.info["synchronous"] = wanted
-        connection.exec_driver_sql(begin)
 
 
 def _identity(path: Path) -> _Identity | None:
