@@ -120,6 +120,7 @@ def test_the_controller_logs_in_as_the_agents_user_with_its_own_key_and_as_stric
     assert own["ssh_key"] == "/etc/labctl/controller/key"
     assert own["ssh_known_hosts_file"] == "/etc/labctl/controller/known_hosts"
     assert own["_sudo"] is False
+    assert own["ssh_forced"] is True
     changed = {"ssh_user", "ssh_key", "ssh_known_hosts_file", "_sudo"}
     assert {key for key in data if data[key] is not own[key]} <= changed
 

@@ -59,6 +59,13 @@ def test_root_is_become_by_sudo_only_where_it_is_asked_for(lan: Lan) -> None:
     assert run(host, "sh", "-c", "echo ${AS_ROOT:-no}", root=True).stdout == b"yes\n"
 
 
+def test_a_key_that_opens_one_program_is_told_the_words_alone(lan: Lan) -> None:
+    """The agent's door reads the line as its order, and would refuse a program, `env` or `sudo` before it."""
+    host = {**lan.start(), "ssh_forced": True}
+    run(host, "/usr/local/lib/labctl/agent.pyz", "caps", "--show", root=True)
+    assert lan.hosts[0].commands == ["caps --show"]
+
+
 def test_a_user_who_may_not_become_root_is_named_with_the_remedy(lan: Lan) -> None:
     lan.sudo(NO_SUDO)
     found = failure(lan.start(), "true", root=True)

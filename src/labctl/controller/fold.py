@@ -78,6 +78,11 @@ class Fold:
         if self._before is not None:
             self._before = replace(self._before, unloaded=True)
 
+    @property
+    def opened(self) -> bool:
+        """Whether the channel that there is has said something."""
+        return self._open
+
     def talks(self, now: Moment) -> bool:
         """Return whether the channel is open and its newest line fresh."""
         patience = max(SILENT_AFTER * self.interval_s, LEAST_PATIENCE_S)

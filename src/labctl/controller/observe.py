@@ -98,7 +98,8 @@ class Watch(threading.Thread):
         """Close the conversation if it has fallen silent."""
         with self._guard:
             now, talk = self._times.moment(), self._talk
-            if talk is None or self._fold.talks(now) or now.mono - self._began <= FIRST_LINE_S:
+            slow = not self._fold.opened and now.mono - self._began <= FIRST_LINE_S
+            if talk is None or slow or self._fold.talks(now):
                 return
         talk.close()
 

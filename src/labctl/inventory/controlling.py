@@ -29,11 +29,15 @@ def python_of() -> str:
 
 
 def agent_data(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a host's connection data for the controller: the agent's user, and the key in ``folder``."""
+    """Return a host's connection data for the controller: the agent's user, and the key in ``folder``.
+
+    The key opens the agent's door alone, which reads the verb and its flags and no program before them.
+    """
     return {
         **data,
         "ssh_user": AGENT_USER,
         "ssh_key": str(folder / KEY),
         "ssh_known_hosts_file": str(folder / KNOWN_HOSTS),
+        "ssh_forced": True,
         "_sudo": False,
     }

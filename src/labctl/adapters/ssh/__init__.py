@@ -30,7 +30,6 @@ from labctl.adapters.ssh.connection import (
     LOG,
     Connection,
     Endpoint,
-    command,
     ended,
     nothing_done,
     read_private_key,
@@ -87,7 +86,7 @@ class SshRemote:
                 key = self._private_key(endpoint.key)
             call.dial(self._hold)
             call.enter(pinned, key)
-            return call.run(command(argv, become=root and endpoint.user != "root"), stdin)
+            return call.run(endpoint.command(argv, root=root), stdin)
         except (HostError, _StoppedError):
             if self._stopped:
                 raise HostError(call.interrupted()) from None
@@ -112,8 +111,7 @@ class SshRemote:
                 key = self._private_key(endpoint.key)
             connection.dial(self._hold)
             connection.enter(pinned, key)
-            line = command(argv, become=root and endpoint.user != "root")
-            return SshConversation(connection, line, forget)
+            return SshConversation(connection, endpoint.command(argv, root=root), forget)
         except BaseException as error:
             forget()
             connection.close()

@@ -31,7 +31,10 @@ _PLAIN = ("env", "-u", "LANGUAGE", "LC_ALL=C.UTF-8")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and as whom to connect, and the pinned keys by their type."""
+    """Where and as whom to connect, and the pinned keys by their type.
+
+    ``forced``: the key opens one program whatever is asked for, and that program reads the line for itself.
+    """
 
     name: str
     address: str
@@ -40,6 +43,7 @@ class Endpoint:
     key: Path
     known_hosts: Path
     disabled_algorithms: Mapping[str, Any]
+    forced: bool = False
 
     @classmethod
     def of(cls, name: str, data: Mapping[str, Any]) -> Endpoint:
@@ -61,7 +65,14 @@ class Endpoint:
             key=Path(data["ssh_key"]),
             known_hosts=Path(data["ssh_known_hosts_file"]),
             disabled_algorithms=more.get("disabled_algorithms") or {},
+            forced=bool(data.get("ssh_forced")),
         )
+
+    def command(self, argv: Sequence[str], *, root: bool) -> str:
+        """Return the line to ask for: the words alone, without the program, where that is forced."""
+        if self.forced:
+            return shlex.join(argv[1:])
+        return command(argv, become=root and self.user != "root")
 
 
 class Connection:
