@@ -21,8 +21,8 @@ while their host sleeps (protocol offload), and Linux remembers a MAC for a minu
 remembered is UNCLEAR, and so is one that is said by a host whose ssh and ping are silent, for a kernel that
 runs answers one of them unless its firewall swallows both. A card that even answers ping is rare; such a host
 cannot be seen to sleep before its offload is switched off. ssh never lies in that direction: no card
-completes a TCP handshake. When our own cable is out, nothing that we fail to hear means anything: then all looks over
-the network are UNCLEAR.
+completes a TCP handshake. When our own cable is out, nothing that we fail to hear means anything: then all
+looks over the network are UNCLEAR.
 
 A look sends a TCP connection attempt, echo requests and what ARP these cause. They wake a host only if its
 card is armed for more than magic packets (``ethtool``: ``Wake-on: u`` or ``a``); labctl arms ``g`` alone.
