@@ -228,7 +228,7 @@ def switch_for(
     ask: Ask | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Switch:
-    """Return what wakes a host, and sees and cuts its power if something can.
+    """Return what wakes a host; `adapters.power.pair` joins it with what ``power_of`` returns.
 
     Args:
         loaded: the rack.
@@ -240,13 +240,7 @@ def switch_for(
     from labctl.adapters.power import switch_for
 
     spec = loaded.rack.host(host)
-    wakes = switch_for(spec.wake, _surroundings(loaded, spec, ask, note))
-    powers = power_of(loaded, host) if spec.power is not None else None
-    if powers is None:
-        return wakes
-    from labctl.adapters.power.pair import PairSwitch
-
-    return PairSwitch(wakes, powers, note=note or (lambda _: None))
+    return switch_for(spec.wake, _surroundings(loaded, spec, ask, note))
 
 
 def power_of(loaded: LoadedRack, host: str) -> Switch | None:

@@ -1,9 +1,10 @@
-"""One switch out of two: what wakes a host, and what else sees and cuts its power.
+"""Two back-ends for one host: one that wakes it, and one that has its power in hand.
 
-A round of waking is both: first what wakes, since a packet leaves at once; then power is given, because a
-host that was cut off (by us, by a controller that died in between, by a person) hears no packet. A second
-back-end that failed is left alone for a while, so that its deadline does not slow down every round, unless we
-cut the power ourselves.
+A magic packet wakes nobody whose power is cut, and a plug that is on wakes nobody who sleeps. So a round is a
+round of the first, which leaves at once, and where the second sees that power is off, it gives it: whoever cut
+it, be it a controller that died since. After a cut of our own power is given unseen as well, since not every
+back-end can see, and a round fails if that fails. A back-end that does not answer is left alone for a while
+otherwise, so that its deadline does not slow down every round.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from labctl.ports.power import Power, PowerError, Switch
 REST_S = 60.0
 
 
-class PairSwitch:
-    """The port ``Switch`` for a host that has two back-ends."""
+class Pair:
+    """The port ``Switch`` over two: ``wakes`` and ``powers``."""
 
     def __init__(
         self,
@@ -33,10 +34,10 @@ class PairSwitch:
             wakes: what wakes the host.
             powers: what sees and cuts its power.
             note: gets what a person should know though it is no error.
-            rest_s: seconds for which ``powers`` is left alone after it failed.
+            rest_s: seconds for which ``powers`` is not asked after it failed to answer.
         """
         self.kind = wakes.kind
-        self.can_cut = powers.can_cut or wakes.can_cut
+        self.can_cut = powers.can_cut
         self._wakes, self._powers = wakes, powers
         self._note = note
         self._rest_s = rest_s
@@ -49,30 +50,33 @@ class PairSwitch:
         return self._powers.has_meter
 
     def wake(self) -> None:
-        """Wake the host, and give it power."""
-        failure: PowerError | None = None
-        if self._wakes.kind != "none":
-            try:
-                self._wakes.wake()
-            except PowerError as error:
-                failure = error
-        if self._was_cut or self._wakes.kind == "none":
+        """Send one round, and give power where it is off; see ``ports.power``."""
+        failed: PowerError | None = None
+        try:
+            self._wakes.wake()
+        except PowerError as error:
+            failed = error
+        if self._was_cut or self._is_off():
             self._powers.wake()
             self._was_cut = False
-        elif time.monotonic() >= self._not_before:
-            try:
-                self._powers.wake()
-            except PowerError as error:
-                self._not_before = time.monotonic() + self._rest_s
-                self._note(f"its {self._powers.kind} gives no power: {error}")
-        if failure is not None:
-            raise failure
+        elif failed is not None:
+            raise failed
 
     def power(self) -> Power:
-        """Return what the second one says."""
+        """Return whether power flows; see ``ports.power``."""
         return self._powers.power()
 
     def cut(self) -> None:
-        """Cut the power by whichever may."""
+        """Cut the power; see ``ports.power``."""
         self._was_cut = True  # before it is: an order whose answer is lost may have been obeyed
-        (self._powers if self._powers.can_cut else self._wakes).cut()
+        self._powers.cut()
+
+    def _is_off(self) -> bool:
+        if time.monotonic() < self._not_before:
+            return False
+        try:
+            return self._powers.power() == "off"
+        except PowerError as error:
+            self._not_before = time.monotonic() + self._rest_s
+            self._note(f"its {self._powers.kind} does not say whether it has power: {error}")
+            return False
