@@ -1,10 +1,10 @@
 """Two back-ends for one host: one that wakes it, and one that has its power in hand.
 
 A magic packet wakes nobody whose power is cut, and a plug that is on wakes nobody who sleeps. So a round is a
-round of the first, which leaves at once, and where the second sees that power is off, it gives it: whoever cut
-it, be it a controller that died since. After a cut of our own power is given unseen as well, since not every
-back-end can see, and a round fails if that fails. A back-end that does not answer is left alone for a while
-otherwise, so that its deadline does not slow down every round.
+round of the first, which leaves at once, and where the second sees that power is off, it gives it: whoever
+cut it, be it a controller that died since. After a cut of our own power is given unseen as well, since not
+every back-end can see, and a round fails if that fails. A back-end that does not answer is left alone for a
+while otherwise, so that its deadline does not slow down every round.
 """
 
 from __future__ import annotations
