@@ -270,7 +270,7 @@ def switch_for(
     ask: Ask | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Switch:
-    """Return what wakes a host.
+    """Return what wakes a host; `adapters.power.pair` joins it with what ``power_of`` returns.
 
     Args:
         loaded: the rack.
@@ -287,14 +287,16 @@ def switch_for(
 
 def power_of(loaded: LoadedRack, host: str) -> Switch | None:
     """Return what sees or cuts a host's power; None where nothing can."""
+    from dataclasses import replace
+
     from labctl.adapters.power import switch_for
 
     spec = loaded.rack.host(host)
+    around = _surroundings(loaded, spec, None, None)
     if spec.power is not None:
-        return switch_for(spec.power, _surroundings(loaded, spec, None, None))
-    if spec.wake.kind in ("none", "wol"):
-        return None
-    return switch_for(spec.wake, _surroundings(loaded, spec, None, None))
+        # It does not start the host by cutting it: that is for what wakes it.
+        return switch_for(spec.power, replace(around, restarts=False))
+    return None if spec.wake.kind in ("none", "wol") else switch_for(spec.wake, around)
 
 
 def notify_socket() -> str | None:

@@ -264,3 +264,12 @@ def test_the_kernels_table_is_read_as_the_kernels_own_tool_reads_it() -> None:
     stale, reachable, shown = in_a_new_network(read)
     assert (stale, reachable) == (0x04, REACHABLE)
     assert "fd00::9" in shown and "REACHABLE" in shown
+
+
+def test_a_card_that_says_its_mac_for_a_host_that_sleeps_is_no_sign_of_life() -> None:
+    def do(machine: Machine) -> Mapping[str, Sign]:
+        # All that the host itself would answer is lost; what remains is as a card's own ARP offload.
+        machine.do(lambda: ip("route add blackhole 10.9.0.1 table local"))
+        return look(Target(HOST, 22), 0.1)
+
+    assert seen(with_a_machine(do, f"{HOST}/24")) == (DARK, DARK, UNCLEAR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from devices import Shelly1, serving
 
 from labctl import inventory, wiring
+from labctl.adapters import power
 from labctl.adapters.power import outlet
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.terms import Sign
@@ -82,6 +84,17 @@ def test_power_is_seen_by_what_is_for_that_or_else_by_what_wakes(
 ) -> None:
     switch = wiring.power_of(loaded(tmp_path, wake=wake, power=power), "gpu-box")
     assert (None if switch is None else switch.kind) == kind
+
+
+def test_what_only_powers_a_host_never_cuts_it_to_start_it(tmp_path: Path) -> None:
+    with serving(Shelly1(on=True, watts=1.0)) as served:
+        plug = SmartPlug(driver="shelly", address="127.0.0.1", port=served.port, may_cut=True)
+        switch = wiring.power_of(
+            loaded(tmp_path, wake=WOL, power=plug, idle=IdlePolicy(how="power-off")), "gpu-box"
+        )
+        assert switch is not None and switch.can_cut
+        switch.wake()
+        assert not any("turn=off" in target for _, target in served.seen()), "a packet may be starting it"
 
 
 @pytest.mark.parametrize(("how", "restarted"), [("power-off", True), ("hibernate", True), ("suspend", False)])
@@ -166,3 +179,22 @@ def test_the_examples_of_the_page_are_what_the_inventory_takes() -> None:
     assert {type(one).__name__ for one in made} >= {
         *("Host", "WakeOnLan", "Ipmi", "Redfish", "SmartPlug", "Webhook", "WakeCommand")
     }
+
+
+def test_every_error_has_a_code_that_the_port_names_and_a_hint() -> None:
+    words = inspect.getdoc(PowerError) or ""
+    named = set(re.sub(r"\s", "", words.partition("(")[2].partition(")")[0]).split(","))
+    wrong = []
+    for path in Path(power.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "PowerError"
+            ):
+                code = node.args[0]
+                if isinstance(code, ast.Constant) and code.value not in named:
+                    wrong.append(f"{path.name}:{node.lineno}: {code.value}")
+                if len(node.args) < 3:
+                    wrong.append(f"{path.name}:{node.lineno}: no hint")
+    assert wrong == []

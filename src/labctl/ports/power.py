@@ -29,13 +29,16 @@ class Switch(Protocol):
     """A host's power back-end; every method has a deadline of its own and may be called from any thread.
 
     ``can_cut``: the inventory allows to cut the power, and the back-end can. ``has_meter``: it sees what the
-    host draws, so that "on" means that it works; a BMC says "on" of a host that sleeps to memory, too. It is
-    true of the last answer of ``power``: a plug may turn out to have no meter.
+    host draws, so that "on" means that it works; a BMC says "on" of a host that sleeps to memory, too.
     """
 
     kind: str
     can_cut: bool
-    has_meter: bool
+
+    @property
+    def has_meter(self) -> bool:
+        """Return whether watts are seen, as of the last answer of ``power``."""
+        ...
 
     def wake(self) -> None:
         """Send one round of whatever wakes the host; harmless when it is awake.

@@ -7,7 +7,8 @@ ssh     its port connects or refuses    nothing answers, "no route"        we ha
                                                                            ours; its name is unknown
 ping    it echoes                       no echo                            we may not ask
 arp     it confirmed its MAC since we   it does not say its MAC            it is behind a router; its MAC is
-        began to look                                                      only remembered from before
+        began to look                                                      only remembered from before; it
+                                                                           says its MAC and nothing else
 power   a meter sees it work            no power, or a meter sees no more  a BMC or plug without a meter says
                                         than a machine that is off draws   "on"; there is no such back-end
 ======= =============================== ================================== ==================================
@@ -15,11 +16,13 @@ power   a meter sees it work            no power, or a meter sees no more  a BMC
 How signs are to be weighed. One DARK alone is worth little: an sshd can hang, a firewall can swallow, and all
 three looks over the network fail together when a switch between does. So DARK counts from two signs on, in
 two looks one after the other, and after the host itself said that it was going; the meter is the only one
-that says something by itself. Against it, one ON is not always life: some cards answer ARP, and some even
-ping, while their host sleeps (protocol offload), and Linux remembers a MAC for a minute; therefore a
-remembered one is UNCLEAR here, and who sees ssh and the meter DARK may believe them although arp or ping says
-ON. ssh never lies in that direction: no card completes a TCP handshake. When our own cable is out, nothing
-that we fail to hear means anything: then all looks over the network are UNCLEAR.
+that says something by itself. Any ON counts against that, so none is said lightly. Many cards answer ARP
+while their host sleeps (protocol offload), and Linux remembers a MAC for a minute: a MAC that is only
+remembered is UNCLEAR, and so is one that is said by a host whose ssh and ping are silent, for a kernel that
+runs answers one of them unless its firewall swallows both. A card that even answers ping is rare; such a host
+cannot be seen to sleep before its offload is switched off. ssh never lies in that direction: no card
+completes a TCP handshake. When our own cable is out, nothing that we fail to hear means anything: then all
+looks over the network are UNCLEAR.
 
 A look sends a TCP connection attempt, echo requests and what ARP these cause. They wake a host only if its
 card is armed for more than magic packets (``ethtool``: ``Wake-on: u`` or ``a``); labctl arms ``g`` alone.
@@ -158,6 +161,8 @@ class _Look:
         for name in ("ssh", "ping"):
             self._found.setdefault(name, Sign.DARK)  # asked, and silent to the end
         self._ask_neighbours()
+        if self._found["ssh"] is self._found["ping"] is Sign.DARK and self._found["arp"] is Sign.ON:
+            self._found["arp"] = Sign.UNCLEAR  # a card can do that alone
         return self._found
 
     def _wait(self, selector: selectors.BaseSelector, door: socket.socket, echo: Echo) -> None:

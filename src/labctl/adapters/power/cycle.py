@@ -80,21 +80,21 @@ def cycle(switch: Switch, interlock: Verdict, pace: Pace | None = None) -> Cycle
 def _seen_off(switch: Switch, pace: Pace) -> bool:
     """Wait until the power is seen to be gone; return False if this back-end never says."""
     until = pace.now() + pace.patience_s
-    said: Power = "unclear"
+    heard: set[Power] = set()
     failure: PowerError | None = None
     while True:
         try:
-            said = switch.power()
-            failure = None
+            said, failure = switch.power(), None
+            heard.add(said)
+            if said == "off":
+                return True
         except PowerError as error:
             failure = error
-        if failure is None and said == "off":
-            return True
-        if failure is None and said == "unclear" and switch.kind in _BLIND:
-            return False
         if pace.now() >= until:
             break
         pace.wait(pace.ask_s)
+    if heard == {"unclear"}:
+        return False
     if failure is not None:
         raise failure
     raise PowerError(
@@ -102,9 +102,6 @@ def _seen_off(switch: Switch, pace: Pace) -> bool:
         f"its {switch.kind} took the order, and {pace.patience_s:g} s later it is not seen to be off",
         "look at the machine itself",
     )
-
-
-_BLIND = frozenset({"webhook", "command"})
 
 
 def _on_again(switch: Switch, pace: Pace) -> None:

@@ -61,7 +61,9 @@ class IpmiSwitch:
         for line in reversed(said.splitlines()):
             if line.strip().startswith("Chassis Power is "):
                 return "on" if line.strip().endswith(" on") else "off"
-        raise PowerError("bad-answer", f"{self._who} does not say whether it is on")
+        raise PowerError(
+            "bad-answer", f"{self._who} does not say whether it is on", "renew its firmware, or ipmitool"
+        )
 
     def cut(self) -> None:
         """Switch it off at once."""
@@ -123,7 +125,9 @@ class IpmiSwitch:
                 "auth", f"{self._who} refuses the user or password", "check `user` and `password_file`"
             )
         if "Address lookup for" in output:
-            return PowerError("no-route", f"{self._who} has a name that is not known", transient=True)
+            return PowerError(
+                "no-route", f"{self._who} has a name that is not known", "is it in the DNS?", transient=True
+            )
         if any(words in output for words in _GARBLED):
             return PowerError(
                 "bad-answer",

@@ -75,7 +75,10 @@ def run(
             output = _watched(process, time.monotonic() + deadline_s)
         except TimeoutError:
             raise PowerError(
-                "timeout", f"{name} did not end in {deadline_s:g} s, and was ended", transient=True
+                "timeout",
+                f"{name} did not end in {deadline_s:g} s, and was ended",
+                "run it by hand",
+                transient=True,
             ) from None
         finally:
             if process.returncode is None:

@@ -133,7 +133,9 @@ class _Service:
         kind = next((kind for kind in kinds if kind in allowed), None) if allowed else kinds[0]
         if kind is None:
             raise PowerError(
-                "unsupported", f"{self._web.who} allows {', '.join(allowed)}, and not {' or '.join(kinds)}"
+                "unsupported",
+                f"{self._web.who} allows {', '.join(allowed)}, and not {' or '.join(kinds)}",
+                "renew its firmware, or give the host another `wake` or `power`",
             )
         answer = self._ask("POST", self._path(target), json={"ResetType": kind})
         checked(answer, self._web.who, said=_their_words(answer))
@@ -176,7 +178,9 @@ class _Service:
         answer = checked(self._web.ask("POST", _SESSIONS, json=words), self._web.who)
         token = answer.headers.get("x-auth-token")
         if not token:
-            raise PowerError("bad-answer", f"{self._web.who} gives a session without a token")
+            raise PowerError(
+                "bad-answer", f"{self._web.who} gives a session without a token", "renew its firmware"
+            )
         self._token = {"x-auth-token": token}
         place = urlsplit(answer.headers.get("location", "")).path
         self._session = place if place.startswith("/redfish/") else None
@@ -187,7 +191,11 @@ class _Service:
     def _path(self, given: str) -> str:
         """Return a path that the service names; it may not lead to another server."""
         if not given.startswith("/") or given.startswith("//"):
-            raise PowerError("bad-answer", f"{self._web.who} names an address that is none of its own")
+            raise PowerError(
+                "bad-answer",
+                f"{self._web.who} names an address that is none of its own",
+                "renew its firmware",
+            )
         return given
 
 

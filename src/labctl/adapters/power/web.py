@@ -199,7 +199,9 @@ class Web:
                     body += piece
                     if len(body) > MOST_BYTES:
                         raise PowerError(
-                            "bad-answer", f"{self.who} answers with more than {MOST_BYTES >> 20} MiB"
+                            "bad-answer",
+                            f"{self.who} answers with more than {MOST_BYTES >> 20} MiB",
+                            "is it the right address?",
                         )
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 return Answer(answer.status_code, headers, bytes(body))

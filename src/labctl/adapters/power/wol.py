@@ -160,7 +160,9 @@ class WolSwitch:
         try:
             networks = magic.networks()
         except OSError as error:
-            raise PowerError("no-route", f"this machine's networks are unknown: {error.strerror}") from None
+            raise PowerError(
+                "no-route", f"this machine's networks are unknown: {error.strerror}", "look at: ip -4 addr"
+            ) from None
         wanted = self._wol.interface
         if wanted is not None and wanted not in {network.interface for network in networks}:
             raise PowerError(
