@@ -55,7 +55,6 @@ _PLAIN = [
     ),
     *(
         "systemctl suspend",
-        "suspend",
         "caps --order",
         "caps --order --show",
         "caps --show --order",

@@ -22,7 +22,8 @@ AGENT_USER = "labctl-agent"
 AGENT_HOME = "/var/lib/labctl-agent"
 # The agent's verbs that need root and that the controller may ask for, each a whole command line.
 # `caps --order`, which sets somebody's numbers, is not among them: it is for the operator, who is root.
-ROOT_VERBS = ("caps", "caps --show")
+# Nor is `sleep`, which systemd starts.
+ROOT_VERBS = ("caps", "caps --show", "suspend", "gate", "mend --driver", "mend --engines", "mend --reboot")
 _VERB = re.compile(r"[a-z]+(?: --[a-z]+)*", re.ASCII)
 OPERATOR_SUDOERS = "/etc/sudoers.d/90-labctl-operator"
 AGENT_SUDOERS = "/etc/sudoers.d/90-labctl-agent"
