@@ -101,7 +101,7 @@ class SleepingHost:
         for unit in units:
             self.unit(unit)
         rows = [
-            {"service": unit, "kind": "vllm", "unit": unit, "url": None, "key_file": None, "order": at}
+            {"service": unit, "kind": "vllm", "unit": unit, "url": "", "key_file": None, "order": at}
             for at, unit in enumerate(units)
         ]
         self.settings({"engines": rows, "sleep": {"wol": None}, **more})

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NOT_RUN = 127
 LATE = 124
 _TEXT = 300
+_CARD_GROUPS = ("video", "render")
 
 
 class Ended(NamedTuple):
@@ -42,7 +43,7 @@ def call(*argv: str, within_s: float, env: Mapping[str, str] | None = None, user
         argv: the program and its arguments.
         within_s: seconds after which it is ended.
         env: variables besides our own.
-        user: who runs it; default: we.
+        user: who runs it, with the groups that own cards; default: we.
     """
     try:
         done = subprocess.run(
@@ -54,10 +55,29 @@ def call(*argv: str, within_s: float, env: Mapping[str, str] | None = None, user
             timeout=within_s,
             check=False,
             env={**os.environ, **env} if env else None,
-            user=user,
+            **(_identity(user) if user else {}),
         )
     except subprocess.TimeoutExpired:
         return Ended(LATE, "", f"{argv[0]} did not end within {within_s:g} s")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         return Ended(NOT_RUN, "", f"{argv[0]}: {error}")
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def _identity(user: str) -> dict[str, Any]:
+    """Return how subprocess becomes somebody else, with what a unit of theirs would be given.
+
+    Raises:
+        KeyError: there is no such user.
+    """
+    import grp
+    import pwd
+
+    account = pwd.getpwnam(user)
+    groups = set(os.getgrouplist(user, account.pw_gid))
+    for name in _CARD_GROUPS:
+        try:
+            groups.add(grp.getgrnam(name).gr_gid)
+        except KeyError:
+            continue
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": sorted(groups)}

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from . import computing, sleepfiles
 from .calls import call
 from .host import document
-from .loopback import Unanswered, ask
+from .questions import Unanswered, ask
 from .sections import Finding
 
 _STOP_S = 120.0
@@ -28,6 +28,9 @@ _FREE_WITHIN_S = 30.0
 _POLL_S = 0.25
 _UNLOAD_S = 60.0
 _LETS_GO = ("llama-swap", "ollama")
+# Kinds that hold cards for as long as they run. Others hold none (a gateway, a database), or may (a command
+# of the rack file's own), which is seen by whether they compute.
+_HOLD_CARDS = ("llama-server", "rpc-server", "vllm", "sglang", "tabbyapi")
 
 
 class NotFreed(Exception):
@@ -40,7 +43,7 @@ class Engine(NamedTuple):
     service: str
     kind: str
     unit: str
-    url: str | None
+    url: str
     key_file: str | None
     order: int
 
@@ -81,7 +84,7 @@ def free(
     """
     if how == "power-off":
         return
-    running = [one for one in wanted if _is_active(one.unit)]
+    running = [one for one in _holders(wanted, root) if is_active(one.unit)]
     plan = [(one, _way(one, how, root)) for one in running]
     stopped = Stopped(
         units=tuple(one.unit for one, way in plan if way == "stop"),
@@ -100,17 +103,30 @@ def free(
     _wait_until_free(root, allowed=stopped.slept, quiet=tuple(quiet))
 
 
-def _is_active(unit: str) -> bool:
+def _holders(wanted: Sequence[Engine], root: Path) -> list[Engine]:
+    """Return the engines that hold cards, or may."""
+    holding = _LETS_GO + _HOLD_CARDS
+    if all(one.kind in holding for one in wanted):
+        return list(wanted)
+    try:
+        units = {unit_of(pid, root) for pid, _ in computing.use(root).who}
+    except Finding as finding:
+        raise NotFreed(f"whether a card is in use is not known: {finding}") from None
+    return [one for one in wanted if one.kind in holding or one.unit in units]
+
+
+def is_active(unit: str) -> bool:
+    """Return whether a unit runs, or is about to."""
     state = call("systemctl", "is-active", "--", unit, within_s=_START_S).out.strip()
     return state in ("active", "activating", "reloading")
 
 
 def _way(one: Engine, how: str, root: Path) -> str:
     """Return how an engine lets go: by its own means ("swap", "ollama", "router", "sleep"), or "stop"."""
-    if one.url is None:
-        return "stop"
     if one.kind in _LETS_GO:
         return one.kind
+    if not one.url:
+        return "stop"
     if one.kind == "llama-server" and _routed(one, root) is not None:
         return "router"
     if one.kind == "vllm" and how == "unload":
@@ -157,7 +173,7 @@ def _let_go(one: Engine, way: str, stopped: Stopped, root: Path) -> None:
         elif way == "sleep":
             _posted(one, "/sleep?level=1", {}, root)
         else:
-            _stop(one.unit)
+            stop(one.unit)
     except Unanswered as error:
         raise NotFreed(f"{one.unit} does not unload its models: {error}") from None
 
@@ -176,7 +192,12 @@ def _ollama_models(one: Engine, root: Path) -> list[str]:
     return [str(row.get("model") or row.get("name")) for row in rows if isinstance(row, dict)]
 
 
-def _stop(unit: str) -> None:
+def stop(unit: str) -> None:
+    """Stop a unit.
+
+    Raises:
+        NotFreed: it does not stop.
+    """
     done = call("systemctl", "stop", "--", unit, within_s=_STOP_S)
     if not done.ok:
         raise NotFreed(f"{unit} does not stop: {done.why}")
@@ -197,7 +218,7 @@ def _wait_until_free(root: Path, allowed: Sequence[str], quiet: Sequence[str]) -
         left = [
             f"{pid} {name}"
             for pid, name in found.who
-            if name not in quiet and _unit_of(pid, root) not in allowed
+            if name not in quiet and unit_of(pid, root) not in allowed
         ]
         if not left:
             return
@@ -206,7 +227,7 @@ def _wait_until_free(root: Path, allowed: Sequence[str], quiet: Sequence[str]) -
         time.sleep(_POLL_S)
 
 
-def _unit_of(pid: int, root: Path) -> str:
+def unit_of(pid: int, root: Path) -> str:
     """Return the unit that a process belongs to, by the last part of its control group."""
     try:
         return (root / f"proc/{pid}/cgroup").read_text().strip().rpartition("/")[2]

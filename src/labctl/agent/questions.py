@@ -1,4 +1,4 @@
-"""Ask a server on this host over HTTP: little memory, a deadline, a bounded answer, and no way off the host.
+"""Ask an engine of this host over HTTP, and order it to do something: a deadline, and a bounded answer.
 
 http.client would load a megabyte of modules for a process that asks two questions.
 """
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from .host import text
 
 _ANSWER_AT_MOST = 1 << 20
-_HERE = ("127.0.0.1", "::1", "localhost")
 _KEY_NAME = "LABCTL_API_KEY="  # where the key's file is a unit's EnvironmentFile
 
 
@@ -73,10 +72,9 @@ def ask(
 def _address(url: str) -> tuple[str, int]:
     scheme, _, place = url.rstrip("/").partition("://")
     host, _, port = place.rpartition(":")
-    host = host.strip("[]")
-    if scheme != "http" or host not in _HERE or not port.isascii() or not port.isdigit():
-        raise Unanswered(f"{url} is no place on this host")
-    return host, int(port)
+    if scheme != "http" or not host or not port.isascii() or not port.isdigit():
+        raise Unanswered(f"{url!r} is no address such as http://127.0.0.1:8080")
+    return host.strip("[]"), int(port)
 
 
 def _key(key_file: str | None, root: Path) -> list[str]:
