@@ -79,7 +79,8 @@ _PLAIN = [
     ),
     *("report --pretty ", "report --pretty --pretty", "report --pretty=1", "report -p", "report --PRETTY"),
     *(
-        "report --watch",
+        "report --watch --pretty",
+        "signals --crontabs",
         "report --help",
         "report --forced",
         "report --version",

@@ -62,8 +62,8 @@ def _contents() -> dict[str, bytes]:
     """Return what goes into the zip, by its name there."""
     package = Path(labctl.__file__).parent
     agent = {
-        f"labctl/agent/{path.name}": path.read_bytes()
-        for path in (package / "agent").glob("*.py")
+        path.relative_to(package.parent).as_posix(): path.read_bytes()
+        for path in (package / "agent").rglob("*.py")
         if path.name not in STAYS_HERE
     }
     return {

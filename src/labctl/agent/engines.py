@@ -56,7 +56,7 @@ def forced(root: Path = ROOT) -> Any:
 
 def engines(root: Path = ROOT) -> list[dict[str, Any]]:
     """Return each of labctl's units with its state, and what its engine says of itself."""
-    found = [unit for path in sorted((root / UNITS).glob("labctl-*.service")) if (unit := _unit(path))]
+    found = [unit for path in sorted((root / UNITS).glob("labctl-*.service")) if (unit := unit_file(path))]
     found = found[:MOST_UNITS]
     if not found:
         return []
@@ -77,7 +77,7 @@ def engines(root: Path = ROOT) -> list[dict[str, Any]]:
     return [dict(unit) for unit in found]
 
 
-def _unit(path: Path) -> dict[str, Any] | None:
+def unit_file(path: Path) -> dict[str, Any] | None:
     """Return what a unit file says, or nothing if it is not a service of labctl's."""
     lines = (text(path) or "").splitlines()
     if len(lines) < 2 or not lines[1].startswith(MARKER):

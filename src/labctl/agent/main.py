@@ -52,9 +52,19 @@ class Order(NamedTuple):
 
 
 def _report(flags: frozenset[str]) -> tuple[str, int]:
+    if "--watch" in flags:
+        from . import watch
+
+        watch.watch()
     from . import report  # only when asked: a refusal should cost nothing
 
     return report.as_json(report.collect(DEADLINE_S), pretty="--pretty" in flags), 0
+
+
+def _signals(flags: frozenset[str]) -> tuple[str, int]:
+    from . import looking
+
+    return looking.crontabs() if "--crontabs" in flags else looking.once()
 
 
 def _version(flags: frozenset[str]) -> tuple[str, int]:
@@ -102,7 +112,18 @@ def _mend(flags: frozenset[str]) -> tuple[str, int]:
 
 
 ORDERS: dict[str, Order] = {
-    "report": Order(frozenset({"--pretty"}), _report, "print what this host is and how it is, as JSON"),
+    "report": Order(
+        frozenset({"--pretty", "--watch"}),
+        _report,
+        "print what this host is and how it is, as JSON; or say again and again whether it is in use",
+        exclusive=True,
+    ),
+    "signals": Order(
+        frozenset({"--crontabs"}),
+        _signals,
+        "print what counts as use of this host now; or when the users' crontabs run something",
+        inside=frozenset({"--crontabs"}),
+    ),
     "caps": Order(
         frozenset({"--show", "--order"}),
         _caps,

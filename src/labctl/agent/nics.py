@@ -42,11 +42,12 @@ def _nic(path: Path) -> dict[str, Any]:
         "state": text(path / "operstate"),
         "speed_mbit": speed if speed and speed > 0 else None,
         "driver": driver.resolve().name if driver.exists() else None,
-        "wol": _wake_on_lan(path),
+        "wol": wake_on_lan(path),
     }
 
 
-def _wake_on_lan(path: Path) -> dict[str, Any]:
+def wake_on_lan(path: Path) -> dict[str, Any]:
+    """Return whether a card is armed, by ethtool where that is allowed, else by sysfs."""
     try:
         supported, enabled = read_flags(path.name)
     except OSError as error:

@@ -24,6 +24,8 @@ AGENT_HOME = "/var/lib/labctl-agent"
 # `caps --order`, which sets somebody's numbers, is not among them: it is for the operator, who is root.
 # Nor is `sleep`, which systemd starts.
 ROOT_VERBS = ("caps", "caps --show", "suspend", "gate", "mend --driver", "mend --engines", "mend --reboot")
+# What its watch asks of root by itself, and no key opens at the door: when users' crontabs run, and not what.
+INNER_VERBS = ("signals --crontabs",)
 _VERB = re.compile(r"[a-z]+(?: --[a-z]+)*", re.ASCII)
 OPERATOR_SUDOERS = "/etc/sudoers.d/90-labctl-operator"
 AGENT_SUDOERS = "/etc/sudoers.d/90-labctl-agent"

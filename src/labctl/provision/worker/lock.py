@@ -39,7 +39,7 @@ _WORD = b"labctl-lock "
 # heartbeat counts when nothing follows it at once: those that a network held back come together with the end.
 # A beat at 0 says that the owner is known to be gone.
 _HOLD = f"""{{
-umask 077; dir=/run/labctl; mkdir -p "$dir" && exec 9>>"$dir/apply.lock" || exit 1
+umask 077; dir=/run/labctl; mkdir -p -m 755 "$dir" && exec 9>>"$dir/apply.lock" || exit 1
 say() {{ echo "labctl-lock $*"; }}
 work() {{ for p in "$@"; do cat "/proc/$p/task/$p/children" 2>/dev/null; done; }}
 await() {{
