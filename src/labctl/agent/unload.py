@@ -163,9 +163,14 @@ def _let_go(one: Engine, way: str, stopped: Stopped, root: Path) -> None:
 
 
 def _posted(one: Engine, path: str, body: Any, root: Path) -> None:
+    """Order an engine to do something.
+
+    Raises:
+        Unanswered: it does not, or says nothing.
+    """
     answer = ask(one.url or "", path, key_file=one.key_file, root=root, body=body, within_s=_UNLOAD_S)
     if not 200 <= answer.status < 300:
-        raise NotFreed(f"{one.unit} does not unload its models: {path} answers {answer.status}")
+        raise Unanswered(f"{path} answers {answer.status}")
 
 
 def _ollama_models(one: Engine, root: Path) -> list[str]:
@@ -269,7 +274,7 @@ def restore(config: Settings, root: Path) -> list[str]:
         if unit in by_unit:
             try:
                 _posted(by_unit[unit], path, body, root)
-            except (Unanswered, NotFreed) as error:
+            except Unanswered as error:
                 wrong.append(f"{unit} does not load its model again: {error}")
     if not wrong:
         (root / sleepfiles.STOPPED).unlink(missing_ok=True)
