@@ -9,10 +9,14 @@ from typing import Any
 
 
 class ServingEngine:
-    """``answers`` has status and JSON by path, else it is 404; ``asked`` is (path, body) in order."""
+    """``answers`` has status and JSON by path, else it is 404; ``asked`` is (path, body) in order.
+
+    ``first`` are answers that are given once, before those.
+    """
 
     def __init__(self, **answers: tuple[int, Any]) -> None:
         self.answers: dict[str, tuple[int, Any]] = dict(answers)
+        self.first: dict[str, list[tuple[int, Any]]] = {}
         self.asked: list[tuple[str, Any]] = []
         self.keys: list[str | None] = []
         outer = self
@@ -27,7 +31,8 @@ class ServingEngine:
             def _answer(self, body: Any) -> None:
                 outer.asked.append((self.path, body))
                 outer.keys.append(self.headers["Authorization"])
-                status, said = outer.answers.get(self.path, (404, None))
+                once = outer.first.get(self.path)
+                status, said = once.pop(0) if once else outer.answers.get(self.path, (404, None))
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(json.dumps(said).encode())
