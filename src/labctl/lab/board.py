@@ -18,8 +18,8 @@ from pathlib import Path
 
 from labctl.domain.problem import LabctlError
 from labctl.lab.alarm import Alarm
+from labctl.lab.knob import Knob
 from labctl.lab.nic import MAGIC, SECURE, Card, Hearing
-from labctl.lab.powerfs import Knob
 from labctl.ports import Clock
 
 FAULTS = ("no-suspend", "wakes-itself", "deaf", "loses-packets", "slow-boot", "sleep-heal")

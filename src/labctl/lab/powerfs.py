@@ -15,31 +15,17 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mfusepy  # type: ignore[import-untyped]
 
 from labctl.domain.problem import LabctlError
+from labctl.lab.knob import Knob
 from labctl.lab.processes import wait_until
 
 _PAGE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """One file; ``write`` may raise OSError, whose errno the writer gets. Without ``write`` nobody writes."""
-
-    read: Callable[[], bytes]
-    write: Callable[[bytes], None] | None = None
-    secret: bool = False
-
-    @property
-    def mode(self) -> int:
-        """Return the file's mode: root writes what can be written, and alone reads what is secret."""
-        return stat.S_IFREG | (0o200 if self.write else 0) | (0o400 if self.secret else 0o444)
 
 
 class PowerFiles(mfusepy.Operations):  # type: ignore[misc]

@@ -20,7 +20,6 @@ from labctl.lab.commands import run
 from labctl.lab.links import BRIDGE, Slowness, cables, lay_bridge
 from labctl.lab.nic import Ear, Magic
 from labctl.lab.nspawn import RUN, Host, NspawnHost, Place
-from labctl.lab.powerfs import serve as serve_power
 from labctl.lab.record import Record
 from labctl.lab.sleeper import LIVE, SleepingHost, lacks
 from labctl.lab.spec import LabSpec
@@ -51,6 +50,9 @@ class Sandbox:
             list(pool.map(lambda host: host.prepare(), self.hosts.values()))
         sleepers = [host for host in self.hosts.values() if isinstance(host, SleepingHost)]
         if sleepers:
+            # Not at the top: it needs FUSE, and most racks do without.
+            from labctl.lab.powerfs import serve as serve_power
+
             serve_power({path: knob for host in sleepers for path, knob in host.knobs().items()}, LIVE)
         self.ear.start()
 

@@ -24,10 +24,10 @@ from labctl.lab.board import Board
 from labctl.lab.fake import wol
 from labctl.lab.fake.mount import lacking as lacking_fuse
 from labctl.lab.fake.nvml import compiler
+from labctl.lab.knob import Knob
 from labctl.lab.links import Cable
 from labctl.lab.nic import Magic, verdict
 from labctl.lab.nspawn import NspawnHost, Place
-from labctl.lab.powerfs import Knob
 from labctl.lab.spec import LabHost, LabSpec
 
 INSIDE = "/opt/lab/sleep"
