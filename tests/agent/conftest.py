@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sleeping_host import SleepingHost
 
 from labctl.agent.build import zipapp_bytes
 
@@ -16,3 +17,9 @@ def agent_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_bytes(zipapp_bytes())
     path.chmod(0o755)
     return path
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SleepingHost:
+    """Return a quiet host without cards that can sleep and be woken by a magic packet."""
+    return SleepingHost(tmp_path, monkeypatch)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from . import config
@@ -19,14 +20,16 @@ _TWICE = "network"
 _BETWEEN_S = 1.05
 
 
-def readings(root: Path = ROOT, settings: config.Settings | None = None) -> list[Reading]:
-    """Return a reading of each signal of this host, all of them new."""
+def readings(
+    root: Path = ROOT, settings: config.Settings | None = None, only: Collection[str] | None = None
+) -> list[Reading]:
+    """Return a reading of each signal of this host, or of those of some names, all of them new."""
     board = every.every(config.read(root) if settings is None else settings, this_host(root))
     began = time.monotonic()
-    found = board.look()
+    found = board.look(only)
     if any(one.signal == _TWICE for one in found):
         time.sleep(max(0.0, _BETWEEN_S - (time.monotonic() - began)))
-        found = [one for one in found if one.signal != _TWICE] + board.look(_TWICE)
+        found = [one for one in found if one.signal != _TWICE] + board.look((_TWICE,))
     board.close()
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .terms import Reading, Signal, Unreadable, plain
@@ -64,10 +64,10 @@ class Board:
         self._lane: _Lane | None = None
         self._stuck: dict[str, _Lane] = {}
 
-    def look(self, only: str | None = None) -> list[Reading]:
-        """Return a reading of each signal, or of that name, whatever hangs or fails."""
+    def look(self, only: Collection[str] | None = None) -> list[Reading]:
+        """Return a reading of each signal, or of those of some names, whatever hangs or fails."""
         self._begin()
-        return [self._reading(signal) for signal in self._signals if only in (None, signal.name)]
+        return [self._reading(signal) for signal in self._signals if only is None or signal.name in only]
 
     def within(self, name: str, job: Job, limit_s: float, otherwise: Any) -> Any:
         """Return what a job gives, or ``otherwise`` where it fails, is late, or is still late from before."""
