@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from host_tree import Tree
 from sleeping_host import SleepingHost
 
 from labctl.agent.build import zipapp_bytes
@@ -23,3 +24,9 @@ def agent_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SleepingHost:
     """Return a quiet host without cards that can sleep and be woken by a magic packet."""
     return SleepingHost(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """Return a quiet host as a tree of files."""
+    return Tree(tmp_path)

@@ -105,7 +105,7 @@ def timers_of(listing: str) -> tuple[Timer, ...]:
         return tuple(
             Timer(
                 str(one["unit"]),
-                None if one.get("next") in _NEVER else float(one["next"]) / 1e6,
+                None if one["next"] in _NEVER else float(one["next"]) / 1e6,
                 str(one.get("activates") or ""),
             )
             for one in json.loads(listing)
