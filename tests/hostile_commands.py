@@ -80,6 +80,7 @@ _PLAIN = [
     *("report --pretty ", "report --pretty --pretty", "report --pretty=1", "report -p", "report --PRETTY"),
     *(
         "report --watch --pretty",
+        "signals",
         "signals --crontabs",
         "report --help",
         "report --forced",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from host_tree import Tree
 from serving_engine import ServingEngine
 from sleeping_host import SleepingHost
 
@@ -33,3 +34,9 @@ def engine() -> Iterator[ServingEngine]:
     made = ServingEngine()
     yield made
     made.close()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """Return a quiet host as a tree of files."""
+    return Tree(tmp_path)

@@ -122,7 +122,7 @@ ORDERS: dict[str, Order] = {
         frozenset({"--crontabs"}),
         _signals,
         "print what counts as use of this host now; or when the users' crontabs run something",
-        inside=frozenset({"--crontabs"}),
+        inner=True,
     ),
     "caps": Order(
         frozenset({"--show", "--order"}),
