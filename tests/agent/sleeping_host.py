@@ -34,6 +34,7 @@ case "$*" in
     for word in "$@"; do case $word in *WithFlags) echo "logind $word" >>"$S/log" ;; esac; done
     if [ -n "$(ls "$S/locks")" ]; then echo 'Operation denied due to active block inhibitor' >&2; exit 1; fi
     [ ! -e "$S/insomnia" ] || exit 0
+    [ ! -e "$S/note-alarm" ] || cat "$S/note-alarm" >"$S/alarm-noted"
     echo $(($(cat "$S/slept") + 1)) >"$S/slept"
     ;;
 esac
@@ -87,6 +88,10 @@ class SleepingHost:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
         return path
+
+    def file_text(self, name: str) -> str:
+        """Read a file of the host."""
+        return (self.root / name).read_text()
 
     def settings(self, settings: dict[str, Any]) -> None:
         """Write what the rack file says of this host."""
@@ -185,9 +190,16 @@ class SleepingHost:
             assert not self._thread.is_alive()
 
     def _start(self) -> str:
-        self._thread = threading.Thread(target=sleeper.obey, args=(self.root,))
+        self.unit(suspend.UNIT)
+        self._thread = threading.Thread(target=self._obey)
         self._thread.start()
         return ""
+
+    def _obey(self) -> None:
+        try:
+            sleeper.obey(self.root)
+        finally:
+            (self.state / "units" / suspend.UNIT).unlink()
 
     def looked(self, config: Any, root: Path, names: Any = None) -> list[Reading]:
         """Say what the next signals say; the last ones stay."""

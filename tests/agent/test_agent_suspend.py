@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ from sleeping_host import SleepingHost
 
 from labctl.agent import boottime, computing, sleeper, sleepfiles, suspend
 from labctl.agent.signals.terms import Reading
+from labctl.lab.processes import wait_until
 
 QUIET = [Reading("sessions", False, "nobody is logged in")]
 BUSY = [Reading("sessions", True, "ann is logged in from 10.0.0.5")]
@@ -259,7 +261,7 @@ def test_a_program_that_may_hold_a_card_is_no_hindrance(
 def test_unload_frees_the_cards_and_leaves_it_on(host: SleepingHost) -> None:
     host.engines("labctl-a.service")
     assert host.order(how="unload") == 0
-    assert host.said[-1] == {"unloaded": host.said[0]["nonce"]}
+    assert host.said[-1] == {"going": host.said[0]["nonce"], "unloaded": True}
     assert "logind SuspendWithFlags" not in host.log
     assert host.log.count("stop labctl-a.service") == 1
     assert not (host.root / sleepfiles.ORDER).exists()
@@ -282,13 +284,25 @@ def test_the_alarm_is_set_before_the_sleep_in_the_clocks_own_time(host: Sleeping
     alarm = host.alarm()
     host.file("sys/class/rtc/rtc0/since_epoch", f"{int(time.time()) + 7200}\n")  # a clock in local time
     due = time.time() + 3600
+    (host.state / "note-alarm").symlink_to(alarm)
     assert host.order(rtc_at=due) == 0
-    assert abs(int(alarm.read_text()) - (due + 7200)) <= 2
+    assert abs(int(host.file_text("state/alarm-noted")) - (due + 7200)) <= 2
+    assert alarm.read_text() == "0", "it would wake the next sleep"
 
 
-def test_an_alarm_without_a_clock_is_refused(host: SleepingHost) -> None:
+def test_a_host_without_a_clock_that_wakes_it_goes_without_an_alarm(host: SleepingHost) -> None:
+    assert host.order(rtc_at=time.time() + 3600) == 0
+    assert host.word().outcome == "resumed"
+
+
+def test_a_clock_that_does_not_keep_the_alarm_keeps_the_host_awake(
+    host: SleepingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarm = host.alarm()
+    alarm.unlink()
+    alarm.symlink_to("/dev/null")
     assert host.order(rtc_at=time.time() + 3600) == 1
-    assert host.said == [{"refused": "this host has no clock that could wake it from there"}]
+    assert host.said[-1]["refused"].startswith("the clock shows another alarm than was set (None instead of ")
 
 
 def test_an_alarm_that_is_over_is_refused(host: SleepingHost) -> None:
@@ -306,6 +320,19 @@ def test_a_host_that_stays_awake_has_no_alarm(host: SleepingHost) -> None:
 
 
 # --- the kernel, systemd and the card ---
+
+
+def test_the_way_to_sleep_to_memory_is_chosen_and_taken_back_where_it_stays_awake(host: SleepingHost) -> None:
+    way = host.file("sys/power/mem_sleep", "s2idle [deep]\n")
+    assert host.order(mem_sleep="s2idle") == 0
+    assert (way.read_text(), host.word().mem_was) == ("s2idle", "deep")
+    way.write_text("s2idle [deep]\n")
+    (host.state / "insomnia").touch()
+    host.order(mem_sleep="s2idle")
+    assert way.read_text() == "deep"
+    way.write_text("[s2idle]\n")
+    assert host.order(mem_sleep="deep") == 1
+    assert host.said[-1] == {"refused": "the kernel cannot sleep to deep: /sys/power/mem_sleep has s2idle"}
 
 
 @pytest.mark.parametrize(
@@ -407,6 +434,11 @@ _ORDER = {"how": "suspend", "lasts_s": 120}
         ({**_ORDER, "rtc_at": float("inf")}, "rtc_at must be a time in seconds since 1970, or null"),
         ({**_ORDER, "units": "ssh.service"}, "units must be a list of names"),
         ({**_ORDER, "units": ["ssh.service"]}, "the order names a unit that is no engine of this host"),
+        ({**_ORDER, "mem_sleep": "mem"}, "mem_sleep is for suspend, and one of deep, s2idle, shallow"),
+        (
+            {**_ORDER, "how": "hibernate", "mem_sleep": "deep"},
+            "mem_sleep is for suspend, and one of deep, s2idle, shallow",
+        ),
         ({**_ORDER, "argv": ["sh"]}, "the order has a field that this agent does not know: 'argv'"),
     ],
 )
@@ -432,6 +464,47 @@ def test_bytes_that_are_no_order_are_a_refusal_and_nothing_else(line: bytes) -> 
 
 
 # --- power cuts ---
+
+
+def test_what_is_killed_with_all_that_it_started_is_put_right_by_the_conversation(
+    host: SleepingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.engines("labctl-a.service")
+    monkeypatch.setattr(suspend, "_ALIVE_EVERY", 1)
+
+    def start() -> str:
+        pid = os.fork()
+        if pid == 0:
+            obey_until(host, 4)
+        os.waitpid(pid, 0)
+        return ""
+
+    assert host.order(start=start) == 1
+    assert host.said[-1] == {"refused": "the process that was to put it to sleep was killed"}
+    assert "stop labctl-a.service" in host.log
+    assert host.log[-1] == "start labctl-a.service"
+
+
+def test_a_conversation_that_is_killed_leaves_no_lock_and_no_order(host: SleepingHost) -> None:
+    host.engines("labctl-a.service")
+    reader, writer = os.pipe()
+    heard, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as stream:
+            suspend.converse(stream, lambda line: os.write(tell, b"said\n") and None, host.root)
+        os._exit(0)
+    os.write(writer, json.dumps(_ORDER).encode() + b"\n")
+    assert os.read(heard, 10) == b"said\n"
+    assert len(list((host.state / "locks").iterdir())) == 1
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert wait_until(lambda: host.log == ["lock", "free"], within=10)
+    assert not (host.root / sleepfiles.ORDER).exists()
+    assert host.serves
+    for end in (reader, writer, heard, tell):
+        os.close(end)
 
 
 def effects(host: SleepingHost) -> list[str]:

@@ -18,6 +18,7 @@ not sleep. As long as either is unsure, the word stays "going".
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,9 +135,14 @@ def _leave(order: Order, config: Settings, root: Path, effect: Effect) -> Order:
             effect("unloaded")
             return _step(order, OVER, root, outcome="unloaded")
         _look_again(order, config, root)
-        if order.rtc_at is not None:
+        if order.rtc_at is not None and wakers.has_alarm(root):
             effect("alarm")
             wakers.arm_alarm(order.rtc_at, root)
+        way = order.mem_sleep
+        if way is not None:
+            order = _step(order, WORKING, root, mem_was=ways.memory(root))
+            effect("way")
+            ways.choose_memory(way, root)
         effect("leaving")
         order = _step(order, LEAVING, root)
         _wait_until_told(order)
@@ -207,6 +213,8 @@ def _watch(order: Order, config: Settings, root: Path) -> int:
     while not _has_slept(before, root) and time.monotonic() < until:
         time.sleep(_POLL_S)
     if _has_slept(before, root):
+        if order.rtc_at is not None:
+            wakers.disarm_alarm(root)  # or it would wake the next sleep
         _finish(order, config, root, GOING, "", "resumed")
         return 0
     why = "it was called off, since the order was too old" if stopped else _why_not(order)
@@ -251,6 +259,9 @@ def _why_not(order: Order) -> str:
 def _undo(order: Order, config: Settings, root: Path, said: str, because: str) -> None:
     if order.rtc_at is not None:
         wakers.disarm_alarm(root)
+    if order.mem_was:
+        with contextlib.suppress(OSError):
+            ways.choose_memory(order.mem_was, root)
     _finish(order, config, root, said, because, "")
 
 
