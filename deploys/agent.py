@@ -60,6 +60,8 @@ def knowledge() -> None:
     spec: Host = host.data.spec
     keys = agent_config.keys(spec)
     group = access.AGENT_USER
+    for path in agent_config.folders(spec):
+        files.directory(name=f"folder {path}", path=path)
     files.put(
         name="what the agent knows of its host",
         dest=agent_config.PATH,
@@ -86,8 +88,6 @@ def knowledge() -> None:
             secret=True,
         )
     files.put(name="folders below /run at boot", dest=agent_config.TMPFILES, content=agent_config.tmpfiles())
-    for path in agent_config.folders(spec):
-        files.directory(name=f"folder {path}", path=path)
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

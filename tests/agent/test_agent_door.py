@@ -9,15 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hostile_commands import HOSTILE
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hostile_commands import HOSTILE
 from labctl.agent import main as door
 from labctl.render import access
 
-ALLOWED = {"report", "report --pretty", "version", "caps", "caps --show", "relay"}
-HARMLESS = ALLOWED - {"caps", "relay"}  # what changes something is tried elsewhere
+ROOT = {"caps", "caps --show", "suspend", "gate", "mend --engines", "mend --driver", "mend --reboot"}
+HARMLESS = {"report", "report --pretty", "version", "caps --show"}
+ALLOWED = ROOT | HARMLESS | {"report --watch", "relay"}
+KNOWN = b"labctl-agent: refused: this key may ask for: report, caps, relay, suspend, gate, mend, version\n"
 
 
 def forced(agent_pyz: Path, command: str | None, home: Path) -> subprocess.CompletedProcess[bytes]:
@@ -44,8 +46,7 @@ def test_no_hostile_command_is_run(agent_pyz: Path, tmp_path: Path) -> None:
     wrong = [
         (command, end)
         for command, end in zip(commands, ends, strict=True)
-        if (end.returncode, end.stdout) != (126, b"")
-        or end.stderr != b"labctl-agent: refused: this key may ask for: report, caps, relay, version\n"
+        if (end.returncode, end.stdout) != (126, b"") or end.stderr != KNOWN
     ]
     assert wrong == []
     assert not canary.exists()
@@ -86,7 +87,11 @@ def test_any_other_text_is_no_order(text: str) -> None:
             door.parse(text, forced=True)
 
 
-_WORDS = ["report", "version", "caps", "--pretty", "--show", "--order", "--forced", "", " ", "\n", "suspend"]
+_WORDS = [
+    *("report", "version", "caps", "suspend", "gate", "mend", "sleep", "signals", "", " ", "\n"),
+    *("--pretty", "--show", "--order", "--forced", "--engines", "--driver", "--reboot", "--over"),
+    *("--watch", "--crontabs"),
+]
 
 
 @given(st.lists(st.sampled_from(_WORDS), max_size=5))
@@ -116,7 +121,7 @@ def test_at_the_door_a_verb_for_root_goes_through_sudo_as_one_whole_line(
 
     monkeypatch.setattr(os, "execv", execv)
     monkeypatch.setattr(os, "geteuid", lambda: 997)
-    for line in ("caps", "caps --show"):
+    for line in sorted(ROOT):
         monkeypatch.setenv("SSH_ORIGINAL_COMMAND", line)
         with pytest.raises(SystemExit):
             door.main(["--forced"])
@@ -125,7 +130,7 @@ def test_at_the_door_a_verb_for_root_goes_through_sudo_as_one_whole_line(
     for path, name, flag, *words in called:
         assert (path, name, flag) == ("/usr/bin/sudo", "/usr/bin/sudo", "-n")
         assert f"NOPASSWD: {' '.join(words)}\n" in sudoers
-    assert len(called) == 2
+    assert len(called) == len(ROOT) == len(access.ROOT_VERBS)
 
 
 def test_a_person_gets_the_orders_explained(agent_pyz: Path) -> None:

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from . import config
 from .host import ROOT
 from .signals import every, timers
-from .signals.board import Board
 from .signals.terms import Reading, Unreadable, this_host
 
+_TWICE = "network"
 _BETWEEN_S = 1.05
 
 
-def readings(root: Path = ROOT, settings: config.Settings | None = None) -> list[Reading]:
-    """Return a reading of each signal of this host, all of them new."""
-    settings = config.read(root) if settings is None else settings
-    signals = every.every(settings, this_host(root))
-    again = next((signal for signal in signals if signal.name == "network"), None)
+def readings(
+    root: Path = ROOT, settings: config.Settings | None = None, only: Collection[str] | None = None
+) -> list[Reading]:
+    """Return a reading of each signal of this host, or of those of some names, all of them new."""
+    board = every.every(config.read(root) if settings is None else settings, this_host(root))
     began = time.monotonic()
-    board = Board([signal for signal in signals if signal is not again])
-    found = board.look()
-    board.close()
-    if again is not None:
+    found = board.look(only)
+    if any(one.signal == _TWICE for one in found):
         time.sleep(max(0.0, _BETWEEN_S - (time.monotonic() - began)))
-        last = Board([again])
-        found += last.look()
-        last.close()
+        found = [one for one in found if one.signal != _TWICE] + board.look((_TWICE,))
+    board.close()
     return found
 
 

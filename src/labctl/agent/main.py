@@ -7,8 +7,9 @@ with 126 and one line, which does not repeat what was asked: who reads logs shou
 
 The controller's key may ask for a part of the table only. What changes a host's caps by somebody's numbers
 (``caps --order``, JSON on standard input) is the operator's, by sudo: a stolen controller's key can at most
-put the caps back to what the inventory wants. ``caps`` needs root; asked for at the door, the agent calls
-itself by ``sudo -n`` with exactly the command line that sudoers names.
+put the caps back to what the inventory wants. Verbs for root, asked for at the door, the agent asks of itself
+by ``sudo -n`` with exactly the command line that sudoers names. ``sleep``, which does what ``suspend`` agreed
+on, is systemd's alone to start: no key opens it, and by hand it only obeys an order that root wrote down.
 """
 
 from __future__ import annotations
@@ -34,16 +35,20 @@ _SHAPE = re.compile(r"[a-z]+(?: --[a-z]+)*", re.ASCII)
 class Order(NamedTuple):
     """A verb that may be asked for, the flags that it takes, and what does it.
 
-    ``run`` gives the text to print and the exit status. ``inside`` are flags that the controller's key does
-    not open; ``exclusive`` ones are alone; of a verb ``as_root`` the door asks sudo.
+    ``run`` gives the text to print (None: it speaks for itself) and the exit status. ``inside`` are flags
+    that the controller's key does not open, and a verb that is ``inner`` it does not open at all;
+    ``exclusive`` flags are alone, of ``choice`` ones there must be one; of a verb ``as_root`` the door asks
+    sudo.
     """
 
     flags: frozenset[str]
-    run: Callable[[frozenset[str]], tuple[str, int]]
+    run: Callable[[frozenset[str]], tuple[str | None, int]]
     help: str
     inside: frozenset[str] = frozenset()
     exclusive: bool = False
     as_root: bool = False
+    choice: bool = False
+    inner: bool = False
 
 
 def _report(flags: frozenset[str]) -> tuple[str, int]:
@@ -87,6 +92,32 @@ def _relay(flags: frozenset[str]) -> tuple[str, int]:
     return json.dumps(answer), 0 if "sent" in answer else 1
 
 
+def _suspend(flags: frozenset[str]) -> tuple[None, int]:
+    from . import suspend
+
+    return None, suspend.converse(sys.stdin.buffer, lambda line: _say(json.dumps(line)))
+
+
+def _sleep(flags: frozenset[str]) -> tuple[None, int]:
+    from . import sleeper
+
+    return None, sleeper.over() if "--over" in flags else sleeper.obey()
+
+
+def _gate(flags: frozenset[str]) -> tuple[str, int]:
+    from . import gate
+
+    answer = gate.passed()
+    return json.dumps(answer), 1 if answer["broken"] else 0
+
+
+def _mend(flags: frozenset[str]) -> tuple[str, int]:
+    from . import mend
+
+    answer = mend.mended(next(iter(flags)).lstrip("-"))
+    return json.dumps(answer), 0 if answer["ok"] else 1
+
+
 ORDERS: dict[str, Order] = {
     "report": Order(
         frozenset({"--pretty", "--watch"}),
@@ -98,7 +129,7 @@ ORDERS: dict[str, Order] = {
         frozenset({"--crontabs"}),
         _signals,
         "print what counts as use of this host now; or when the users' crontabs run something",
-        inside=frozenset({"--crontabs"}),
+        inner=True,
     ),
     "caps": Order(
         frozenset({"--show", "--order"}),
@@ -109,6 +140,19 @@ ORDERS: dict[str, Order] = {
         as_root=True,
     ),
     "relay": Order(frozenset(), _relay, "send a magic packet into a network of this host (JSON on stdin)"),
+    "suspend": Order(
+        frozenset(), _suspend, "put this host to sleep, if nothing is against it (JSON lines)", as_root=True
+    ),
+    "gate": Order(frozenset(), _gate, "look whether everything works after a wake, as JSON", as_root=True),
+    "mend": Order(
+        frozenset({"--engines", "--driver", "--reboot"}),
+        _mend,
+        "restart the engines; or reload the driver's part for computing; or reboot",
+        exclusive=True,
+        as_root=True,
+        choice=True,
+    ),
+    "sleep": Order(frozenset({"--over"}), _sleep, "do what suspend agreed on; systemd starts it", inner=True),
     "version": Order(frozenset(), _version, "print the agent's version"),
 }
 
@@ -133,7 +177,9 @@ def parse(line: str, *, forced: bool = False) -> tuple[Order, frozenset[str]]:
     order = ORDERS.get(verb)
     if order is None or not order.flags.issuperset(flags) or len(set(flags)) != len(flags):
         raise Refusal
-    if (forced and order.inside & set(flags)) or (order.exclusive and len(flags) > 1):
+    if (forced and (order.inner or order.inside & set(flags))) or (order.exclusive and len(flags) > 1):
+        raise Refusal
+    if order.choice and not flags:
         raise Refusal
     return order, frozenset(flags)
 
@@ -160,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         order, flags = parse(line, forced=forced)
     except Refusal:
-        known = ", ".join(ORDERS)
+        known = ", ".join(verb for verb, order in ORDERS.items() if not order.inner)
         sys.stderr.write(
             f"labctl-agent: refused: this key may ask for: {known}\n" if forced else usage() + "\n"
         )
@@ -169,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # This process becomes sudo's: what is said and how it ended is the agent's own, run as root.
         os.execv(SUDO, [SUDO, "-n", AGENT, *line.split(" ")])
     text, status = order.run(flags)
-    _say(text)
+    if text is not None:
+        _say(text)
     return status
 
 

@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 
 from . import config, vitals
 from .host import ROOT, text
-from .signals import board, every
+from .signals import every
+from .signals.board import Board
 from .signals.terms import Reading, this_host
 
 FORMAT = 1
@@ -135,10 +136,10 @@ class Watch:
             ),
         }
 
-    def _begin(self) -> tuple[config.Settings, board.Board]:
+    def _begin(self) -> tuple[config.Settings, Board]:
         self._written = _state_of(self._root / config.PATH)
         settings = config.read(self._root)
-        return settings, board.Board(every.every(settings, this_host(self._root)))
+        return settings, every.every(settings, this_host(self._root))
 
     def _vitals(self) -> dict[str, Any]:
         sleep = self._settings.sleep

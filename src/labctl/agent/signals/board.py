@@ -7,11 +7,10 @@ thread more for each signal that hangs, and never two for one.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .terms import Reading, Signal, Unreadable, plain
@@ -57,16 +56,18 @@ class _Lane:
 
 
 class Board:
-    """The signals of a host, looked at again and again."""
+    """The signals of a host, looked at again and again; ``begin`` is called before each look."""
 
-    def __init__(self, signals: Sequence[Signal]) -> None:
+    def __init__(self, signals: Sequence[Signal], begin: Callable[[], None] = lambda: None) -> None:
         self._signals = signals
+        self._begin = begin
         self._lane: _Lane | None = None
         self._stuck: dict[str, _Lane] = {}
 
-    def look(self) -> list[Reading]:
-        """Return a reading of each signal, whatever hangs or fails."""
-        return [self._reading(signal) for signal in self._signals]
+    def look(self, only: Collection[str] | None = None) -> list[Reading]:
+        """Return a reading of each signal, or of those of some names, whatever hangs or fails."""
+        self._begin()
+        return [self._reading(signal) for signal in self._signals if only is None or signal.name in only]
 
     def within(self, name: str, job: Job, limit_s: float, otherwise: Any) -> Any:
         """Return what a job gives, or ``otherwise`` where it fails, is late, or is still late from before."""
@@ -105,13 +106,3 @@ class Board:
         if answer is None:
             self._stuck[name], self._lane = self._lane, None
         return answer
-
-
-@contextlib.contextmanager
-def board(signals: Sequence[Signal]) -> Any:
-    """Give a board and let its threads go."""
-    made = Board(signals)
-    try:
-        yield made
-    finally:
-        made.close()

@@ -41,6 +41,8 @@ def run(argv: Sequence[str], limit_s: float, *, user: int | None = None) -> Done
     Raises:
         Unreadable: it could not be started, or did not end in time.
     """
+    if not os.access(argv[0], os.X_OK):
+        raise Unreadable(plain(f"{argv[0]} is not there to be run"))
     words = [*((_PDEATHSIG, "--pdeathsig", "KILL", "--") if _PDEATHSIG else ()), *argv]
     who: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     try:
@@ -59,6 +61,8 @@ def run(argv: Sequence[str], limit_s: float, *, user: int | None = None) -> Done
     until = time.monotonic() + limit_s
     try:
         output = _output(child, until)
+        if len(output) >= _OUTPUT_MAX:
+            child.kill()
         child.wait(timeout=max(0.01, until - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise Unreadable(plain(f"{argv[0]} did not end within {limit_s:g} s")) from None

@@ -1,8 +1,12 @@
-"""The signals of a host: all that its configuration does not switch off."""
+"""The signals of a host: all that its configuration does not switch off.
+
+What several of them read (connections, processes) is read once for all, at each look anew.
+"""
 
 from __future__ import annotations
 
 from ..config import Settings
+from .board import Board
 from .engines import ASKED, Engines
 from .gpu import Gpu
 from .people import Console, Inhibitors, Sessions
@@ -31,8 +35,8 @@ class Configured(Signal):
         )
 
 
-def every(settings: Settings, host: Host) -> list[Signal]:
-    """Return the signals of this host, those that cost least first."""
+def every(settings: Settings, host: Host) -> Board:
+    """Return the signals of this host, those that cost least first, to be looked at."""
     wanted = settings.signals
     sockets, running = Sockets(host.root), Processes(host.root)
     # Engines that say themselves what they do; of others a compute context is all that is known.
@@ -53,4 +57,9 @@ def every(settings: Settings, host: Host) -> list[Signal]:
         (wanted.gpu, Gpu(host, wanted.gpu_percent, wanted.gpu_idle_programs, speaking)),
         (wanted.checks, Checks(host, wanted.checks_dir)),
     ]
-    return [signal for switched_on, signal in found if switched_on]
+
+    def begin() -> None:
+        sockets.forget()
+        running.forget()
+
+    return Board([signal for switched_on, signal in found if switched_on], begin)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 from .terms import Unreadable, listed, read
 
-_FRESH_FOR_S = 0.5
 # Where systemd's own tree of groups is: alone, beside version 1, or as version 1.
 _GROUPS = ("sys/fs/cgroup", "sys/fs/cgroup/unified", "sys/fs/cgroup/systemd")
 
@@ -27,8 +25,11 @@ class Processes:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._read_at: float | None = None
-        self._known: tuple[Process, ...] = ()
+        self._known: tuple[Process, ...] | None = None
+
+    def forget(self) -> None:
+        """Begin a new look."""
+        self._known = None
 
     def all(self) -> tuple[Process, ...]:
         """Return all processes.
@@ -36,10 +37,8 @@ class Processes:
         Raises:
             Unreadable: the kernel does not list them.
         """
-        now = time.monotonic()
-        if self._read_at is None or now - self._read_at > _FRESH_FOR_S:
+        if self._known is None:
             self._known = self._listed()
-            self._read_at = now
         return self._known
 
     def _listed(self) -> tuple[Process, ...]:

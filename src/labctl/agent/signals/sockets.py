@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 from .terms import Unreadable, read
 
 _COUNTED = ("01", "08")  # ESTABLISHED, CLOSE_WAIT
-_FRESH_FOR_S = 0.5
 _MAPPED = "::ffff:"
 
 
@@ -39,8 +37,11 @@ class Sockets:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._read_at: float | None = None
-        self._known: tuple[Connection, ...] = ()
+        self._known: tuple[Connection, ...] | None = None
+
+    def forget(self) -> None:
+        """Begin a new look."""
+        self._known = None
 
     def connections(self) -> tuple[Connection, ...]:
         """Return all connections.
@@ -48,10 +49,8 @@ class Sockets:
         Raises:
             Unreadable: the kernel does not list them.
         """
-        now = time.monotonic()
-        if self._read_at is None or now - self._read_at > _FRESH_FOR_S:
+        if self._known is None:
             self._known = _connections(self._root)
-            self._read_at = now
         return self._known
 
     def to(self, port: int) -> list[Connection]:

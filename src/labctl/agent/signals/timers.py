@@ -1,7 +1,7 @@
 """What is due soon: systemd's timers and cron's tables; and what they started and has not ended.
 
 systemd alone knows when a timer elapses, and ``systemctl`` asks it. What it said holds until the first timer
-is due, but a minute at most, so that a look costs no process in the usual case.
+is due or a unit file came or went, but a minute at most, so that a look costs no process in the usual case.
 
 The system's tables of cron can be read by everybody, the users' by root alone. Those are asked of the agent's
 own verb ``signals --crontabs`` through sudo, which gives their times and no command, and only when their
@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 
 from . import children, cron, processes
 from .cron import Job
-from .terms import AGENT_PATH, Host, Signal, Unreadable, Verdict, lasting, listed, plain, read
+from .terms import AGENT_PATH, Host, Signal, Unreadable, Verdict, lasting, listed, plain, read, shown
 
 SPOOL = "var/spool/cron/crontabs"
 _SPOOLS = (SPOOL, "var/spool/cron")  # Debian's, and Fedora's
 _CRON_UNITS = ("cron.service", "crond.service", "cronie.service")
 _LIST = ("/usr/bin/systemctl", "list-timers", "--all", "--output=json", "--no-pager")
 _ASK_ROOT = ("/usr/bin/sudo", "-n", AGENT_PATH, "signals", "--crontabs")
+_UNIT_FOLDERS = ("etc/systemd/system", "run/systemd/system", "run/systemd/transient", "run/systemd/generator")
 _HOLDS_FOR_S = 60.0
 _TABLES_HOLD_FOR_S = 3600.0
 _LIST_FOR_S = 5.0
@@ -58,6 +59,7 @@ class Timers(Signal):
         self._ignored = frozenset(ignored)
         self._run = run
         self._timers: tuple[float, tuple[Timer, ...]] = (0.0, ())
+        self._units: tuple[float, ...] = ()
         self._tables = Tables(host.root, run)
 
     def look(self) -> Verdict:
@@ -83,12 +85,13 @@ class Timers(Signal):
         """Return all timers, from what systemd said last where that still holds."""
         at, known = self._timers
         times = [timer.next for timer in known if timer.next is not None and timer.next > at]
-        if not at or not at <= now < min([at + _HOLDS_FOR_S, *times]):
+        units = tuple(_changed(self._root / folder) or 0.0 for folder in _UNIT_FOLDERS)
+        if not at or not at <= now < min([at + _HOLDS_FOR_S, *times]) or units != self._units:
             done = self._run(_LIST, _LIST_FOR_S)
             if done.status:
                 raise Unreadable("systemctl does not list the timers")
             known = timers_of(done.output)
-            self._timers = (now, known)
+            self._timers, self._units = (now, known), units
         return known
 
 
@@ -102,7 +105,7 @@ def timers_of(listing: str) -> tuple[Timer, ...]:
         return tuple(
             Timer(
                 str(one["unit"]),
-                None if one.get("next") in _NEVER else float(one["next"]) / 1e6,
+                None if one["next"] in _NEVER else float(one["next"]) / 1e6,
                 str(one.get("activates") or ""),
             )
             for one in json.loads(listing)
@@ -137,14 +140,8 @@ class Tables:
         return self._users[2]
 
     def _spool_changed(self) -> float | None:
-        for folder in _SPOOLS:
-            try:
-                return (self._root / folder).stat().st_mtime
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise Unreadable(f"/{folder} cannot be looked at: {error.strerror}") from None
-        return None
+        changes = (_changed(self._root / folder) for folder in _SPOOLS)
+        return next((change for change in changes if change is not None), None)
 
     def _asked(self) -> tuple[Job, ...]:
         if os.geteuid() == 0:
@@ -158,6 +155,16 @@ class Tables:
             )
         except (ValueError, KeyError, TypeError, RecursionError):
             raise Unreadable("the users' crontabs are not understood") from None
+
+
+def _changed(folder: Path) -> float | None:
+    """Return when something in a folder came or went, None where it is not there."""
+    try:
+        return folder.stat().st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Unreadable(f"{shown(folder)} cannot be looked at: {error.strerror}") from None
 
 
 def system_jobs(root: Path) -> list[Job]:

@@ -1,8 +1,9 @@
 """What the host itself is at: packages, downloads, load and network traffic, and shares that others use.
 
 The package managers keep others out with locks on files. The kernel lists all locks for everybody, by device
-and inode, so nothing is opened and no lock is ever taken. Where a file system gives the two other numbers (an
-overlay), the programs are known by their names as well.
+and inode, so nothing is opened and no lock is ever taken. Overlays and btrfs show a file under another device
+number than its locks, both of them made up (major 0): there the inode alone has to do. Programs without such
+locks are known by their names.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class Packages(Signal):
 
     def look(self) -> Verdict:
         """Return busy where one of their locks is held, or one of them runs."""
-        holders = locks(self._root)
+        held = locks(self._root)
         for name in _LOCKS:
-            key = lock_key(self._root / name)
-            if key is not None and key in holders:
-                who = processes.name_of(self._root, holders[key])
+            pid = held.holder(self._root / name)
+            if pid is not None:
+                who = processes.name_of(self._root, pid) if pid > 0 else ""
                 return Verdict(True, plain(f"{who or 'a program'} holds /{name}"))
         for process in self._running.all():
             if process.name in _PACKAGERS:
@@ -75,8 +76,7 @@ class Downloads(Signal):
 
     def look(self) -> Verdict:
         """Return busy while labctl's own lock is held, or its program that brings models runs."""
-        key = lock_key(self._root / APPLY_LOCK)
-        if key is not None and key in locks(self._root):
+        if locks(self._root).holder(self._root / APPLY_LOCK) is not None:
             return Verdict(True, "labctl applies changes to this host")
         for process in self._running.all():
             if process.name.startswith("python"):
@@ -86,8 +86,32 @@ class Downloads(Signal):
         return Verdict(False, "labctl brings nothing")
 
 
-def locks(root: Path) -> dict[tuple[int, int, int], int]:
-    """Return the files that are locked, by device and inode, with the process that holds each.
+class Locks:
+    """The files that are locked, by device (major and minor) and inode, with the process that holds each."""
+
+    def __init__(self, held: dict[tuple[int, int, int], int]) -> None:
+        self._held = held
+        self._made_up = {key[2]: pid for key, pid in held.items() if key[0] == 0}
+
+    def holder(self, path: Path) -> int | None:
+        """Return the process that holds a file's lock (-1 or 0: nobody knows which), None where none does.
+
+        Raises:
+            Unreadable: the file cannot be looked at.
+        """
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise Unreadable(f"{shown(path)} cannot be looked at: {error.strerror}") from None
+        major = os.major(status.st_dev)
+        found = self._held.get((major, os.minor(status.st_dev), status.st_ino))
+        return self._made_up.get(status.st_ino) if found is None and major == 0 else found
+
+
+def locks(root: Path) -> Locks:
+    """Return the files that are locked.
 
     Raises:
         Unreadable: the kernel does not list them.
@@ -102,26 +126,10 @@ def locks(root: Path) -> dict[tuple[int, int, int], int]:
             continue  # one who waits for it
         place = fields[5].split(":")
         try:
-            key = int(place[0], 16), int(place[1], 16), int(place[2])
-            found[key] = int(fields[4])
+            found[int(place[0], 16), int(place[1], 16), int(place[2])] = int(fields[4])
         except (ValueError, IndexError):
             raise Unreadable("the kernel's list of file locks is not understood") from None
-    return found
-
-
-def lock_key(path: Path) -> tuple[int, int, int] | None:
-    """Return the name of a file in the kernel's list of locks, or None where there is no such file.
-
-    Raises:
-        Unreadable: it cannot be looked at.
-    """
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise Unreadable(f"{shown(path)} cannot be looked at: {error.strerror}") from None
-    return os.major(status.st_dev), os.minor(status.st_dev), status.st_ino
+    return Locks(found)
 
 
 class Load(Signal):

@@ -55,7 +55,6 @@ _PLAIN = [
     ),
     *(
         "systemctl suspend",
-        "suspend",
         "caps --order",
         "caps --order --show",
         "caps --show --order",
@@ -80,7 +79,9 @@ _PLAIN = [
     ),
     *("report --pretty ", "report --pretty --pretty", "report --pretty=1", "report -p", "report --PRETTY"),
     *(
-        "report --watch",
+        "report --watch --pretty",
+        "signals",
+        "signals --crontabs",
         "report --help",
         "report --forced",
         "report --version",
