@@ -15,7 +15,7 @@ from labctl.inventory import Controller, Host, IdlePolicy, Rack, Ssh, WakeOnLan
 # The controller runs here. It never sleeps, since somebody has to wake the others.
 _hub = Host(name="hub", address="10.68.0.17", roles=["always-on"], base_w=10)
 
-# It sleeps once nobody has used it for two minutes: no login, no request, no download, no job that is due soon.
+# It sleeps once nobody has used it for two minutes: no login, request or download, no job that is due soon.
 # `labctl explain mini` says what keeps it awake. By day it stays awake, and it is woken in the morning.
 _mini = Host(
     name="mini",
