@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from host_tree import Tree
+from serving_engine import ServingEngine
 from sleeping_host import SleepingHost
 
 from labctl.agent.build import zipapp_bytes
@@ -24,6 +26,14 @@ def agent_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SleepingHost:
     """Return a quiet host without cards that can sleep and be woken by a magic packet."""
     return SleepingHost(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def engine() -> Iterator[ServingEngine]:
+    """Return an engine on loopback."""
+    made = ServingEngine()
+    yield made
+    made.close()
 
 
 @pytest.fixture

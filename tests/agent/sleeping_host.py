@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from labctl.agent import boottime, lastlook, sleeper, sleepfiles, suspend, unload, wakers
-from labctl.agent.lastlook import Reading
+from labctl.agent.signals.terms import Reading
 
 _PROGRAMS = {
     "systemd-inhibit": """
@@ -90,7 +90,7 @@ class SleepingHost:
 
     def settings(self, settings: dict[str, Any]) -> None:
         """Write what the rack file says of this host."""
-        self.file("etc/labctl/agent.json", json.dumps(settings))
+        self.file("etc/labctl/agent.json", json.dumps({"format": 1, **settings}))
 
     def unit(self, name: str, state: str = "active") -> None:
         """Have a unit in a state."""

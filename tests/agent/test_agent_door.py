@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hostile_commands import HOSTILE
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hostile_commands import HOSTILE
 from labctl.agent import main as door
 from labctl.render import access
 

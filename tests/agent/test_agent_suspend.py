@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sleeping_host import SleepingHost
 
 from labctl.agent import boottime, computing, sleeper, sleepfiles, suspend
-from labctl.agent.lastlook import Reading
+from labctl.agent.signals.terms import Reading
 
 QUIET = [Reading("sessions", False, "nobody is logged in")]
 BUSY = [Reading("sessions", True, "ann is logged in from 10.0.0.5")]

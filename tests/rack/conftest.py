@@ -20,6 +20,14 @@ cards and no driver. It gives a ``DeclaredHost`` (see ``declared.py``) as clean 
         gpu_rack.remove_gpu("cuda", 2)        # gpu_state, set_gpu, restore_gpus, gpu_fault likewise
         box.reboot()
 
+``sleeper`` lends hosts of a third rack that really suspend, each fresh from a boot, its card not armed:
+
+    def test_something(sleep_rack, sleeper, sleep_rack_file):
+        one = sleeper("nspawn")
+        inventory = sleep_rack_file([one])    # each host with its WakeOnLan
+        sleep_rack.await_state(one.name, "asleep")
+        sleep_rack.packets(one.name)          # every magic packet for it, and what came of each
+
 Without root or the packages that a rack needs, these tests are skipped and say why.
 """
 
@@ -29,6 +37,7 @@ import fcntl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -40,6 +49,7 @@ from labctl import wiring
 from labctl.domain.problem import LabctlError
 from labctl.lab import Lab, LabHost, LabSpec
 from labctl.lab.preflight import is_free, require_able
+from labctl.lab.sleeper import lacks as lacks_sleep
 from labctl.lab.spec import mac_for
 from labctl.lab.supplies import lacks, mirror_folder
 
@@ -51,8 +61,9 @@ GPU_HOSTS = {
     "rocm": ("trixie", ("RX 7900 XTX",)),
     "strix": ("bookworm", ("Radeon 8060S",)),
 }
+SLEEPERS = {f"s{number}": ("trixie", "bookworm")[number % 2] for number in range(10)}
 RACK_FILE = """\
-from labctl.inventory import Host, Rack, Ssh
+from labctl.inventory import Host, Rack, Ssh, WakeOnLan
 
 rack = Rack(
     name="test",
@@ -85,9 +96,16 @@ def operator_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def network(able: None) -> Iterator[IPv4Network]:
     """A /23 that no other test process uses: half is for ``rack``, a quarter for ``gpu_rack``."""
+    with _claimed(IPv4Network("10.213.0.0/16"), 23) as network:
+        yield network
+
+
+@contextmanager
+def _claimed(among: IPv4Network, prefix: int) -> Iterator[IPv4Network]:
+    """Yield a network that no other test process uses meanwhile."""
     locks = wiring.cache_home() / "lab" / "test-networks"
     locks.mkdir(parents=True, exist_ok=True)
-    for network in IPv4Network("10.213.0.0/16").subnets(new_prefix=23):
+    for network in among.subnets(new_prefix=prefix):
         with (locks / str(network.network_address)).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,6 +159,27 @@ def gpu_rack(spec: LabSpec, network: IPv4Network, tmp_path_factory: pytest.TempP
         pytest.skip("; ".join(reasons))
     with Lab(described) as lab:
         yield lab
+
+
+@pytest.fixture(scope="session")
+def sleep_rack(spec: LabSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """This worker's rack of hosts that can sleep, up; its hosts are off until ``sleeper`` lends them."""
+    with _claimed(IPv4Network("10.214.0.0/16"), 25) as mine:
+        addresses = [str(mine[10 + index]) for index in range(len(SLEEPERS))]
+        hosts = tuple(
+            LabHost(name, address, mac_for(address), suite, sleeps=True)
+            for (name, suite), address in zip(SLEEPERS.items(), addresses, strict=True)
+        )
+        described = replace(
+            spec, name="sleepers", hosts=hosts, network=mine, state_dir=tmp_path_factory.mktemp("sleep-lab")
+        )
+        if reasons := lacks_sleep(described):
+            pytest.skip("; ".join(reasons))
+        lab = Lab(described)
+        try:
+            yield lab.up(hosts=())
+        finally:
+            lab.down()
 
 
 @pytest.fixture(scope="session")
@@ -206,13 +245,51 @@ def gpu_host(gpu_rack: Lab, gpu_rack_file: Callable[..., Path], used: set[str]) 
     return lend
 
 
+Sleeper = Callable[..., LabHost]
+
+
+@pytest.fixture
+def sleeper(sleep_rack: Lab, used: set[str]) -> Sleeper:
+    """Lend a clean host that sleeps: ``sleeper("nspawn")``, and another one with each call."""
+    lent: set[str] = set()
+
+    def lend(machine: str, suite: str | None = None) -> LabHost:
+        fitting = [
+            host
+            for host in sleep_rack.spec.hosts
+            if host.machine == machine and suite in (None, host.suite) and host.name not in lent
+        ]
+        assert fitting, f"no host on {machine} is left"
+        host = min(fitting, key=lambda one: f"sleepers/{one.name}" in used)
+        lent.add(host.name)
+        (sleep_rack.reset if f"sleepers/{host.name}" in used else sleep_rack.start)(host.name)
+        used.add(f"sleepers/{host.name}")
+        return host
+
+    return lend
+
+
+@pytest.fixture
+def sleep_rack_file(sleep_rack: Lab, operator_key: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Like ``rack_file``, for hosts of ``sleep_rack``, each with its WakeOnLan."""
+
+    def write(chosen: Sequence[LabHost], extra: str = "") -> Path:
+        wake = ', wake=WakeOnLan(mac="{mac}")'
+        return _inventory(sleep_rack, operator_key, tmp_path / "sleepers", chosen, wake + extra)
+
+    return write
+
+
 def _inventory(lab: Lab, key: Path, folder: Path, chosen: Sequence[LabHost], extra: str) -> Path:
     (folder / "keys").mkdir(parents=True)
     for suffix, mode in (("", 0o600), (".pub", 0o644)):
         copy = folder / "keys" / f"operator{suffix}"
         copy.write_text(Path(f"{key}{suffix}").read_text())
         copy.chmod(mode)
-    lines = (f'        Host(name="{h.name}", address="{h.address}"{extra}),' for h in chosen)
+    lines = (
+        f'        Host(name="{h.name}", address="{h.address}"{extra.replace("{mac}", h.mac)}),'
+        for h in chosen
+    )
     (folder / "rack.py").write_text(RACK_FILE.format(hosts="\n".join(lines)))
     known = (f"{host.address} {lab.host_key(host.name)}\n" for host in chosen)
     (folder / "known_hosts").write_text("".join(known))

@@ -59,6 +59,12 @@ def greets(host: LabHost) -> bool:
 # What a host is.
 
 
+def test_a_host_that_never_sleeps_has_no_faults_of_sleep(rack: Lab, hosts: Lend) -> None:
+    (host,) = hosts(1)
+    with pytest.raises(LabctlError, match="no sleep that could break"):
+        rack.sleep_fault(host.name, "deaf")
+
+
 def test_hosts_of_both_suites_boot_without_a_failed_unit(rack: Lab, hosts: Lend) -> None:
     for host in (*hosts(1, suite="bookworm"), *hosts(1, suite="trixie")):
         failed = rack.run(host.name, ["systemctl", "--failed", "--plain", "--no-legend"]).stdout
@@ -334,7 +340,9 @@ def small(spec: LabSpec, network: IPv4Network, tmp_path: Path) -> Iterator[LabSp
     """A lab of two hosts on a network of its own, not up; whatever the test leaves of it is ended."""
     network = list(network.subnets(new_prefix=25))[3]
     hosts = tuple(
-        LabHost(f"s{index}", str(network[index]), mac_for(str(network[index])), suite)
+        LabHost(
+            f"s{index}", str(network[index]), mac_for(str(network[index])), suite, sleeps=suite == "trixie"
+        )
         for index, suite in ((20, "bookworm"), (21, "trixie"))
     )
     small = replace(spec, name="small", hosts=hosts, network=network, state_dir=tmp_path)
@@ -391,6 +399,8 @@ def test_a_killed_lab_is_gone_and_the_next_command_sweeps_the_rest(small: LabSpe
     before = traces(small)
     lab = Lab(small).up(stays=True)
     lab.fill_disk("s20")
+    lab.run("s21", ["systemctl", "suspend"], check=True)
+    lab.await_state("s21", "asleep")
     record, inside = Record.read(small.home), first_process(small)
     os.kill(record.daemon.pid if victim == "daemon" else inside.pid, signal.SIGKILL)
     assert wait_until(lambda: not inside.is_alive(), within=20), "the sandbox dies with its daemon"
@@ -558,6 +568,9 @@ def test_a_newcomer_boots_lists_breaks_and_ends_a_rack_by_commands(tmp_path: Pat
         labctl("fault", first, "kill", "--name", name)
         assert json.loads(labctl("ls", "--json").stdout)[0]["state"] == "off"
         labctl("up", "--hosts", "2", "--name", name)
+        labctl("fault", first, "loses-packets", "--value", "100", "--name", name)
+        assert json.loads(labctl("ls", "--json").stdout)[0]["faults"] == ["loses-packets"]
+        assert json.loads(labctl("packets", "--json", "--name", name).stdout) == []
         labctl("reset", first, "--name", name)
         assert json.loads(labctl("ls", "--json").stdout)[0]["state"] == "running"
         wrong = labctl("fault", "nobody", "cut", "--name", name, status=2)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .host import number, text
+from .vitals import clocks
 
 _STATS = "sys/power/suspend_stats/success"
 _GAP_S = 0.5
@@ -41,8 +42,8 @@ class Slept(NamedTuple):
 
 def slept(root: Path) -> Slept:
     """Return how much this machine has slept; a kernel without a count counts as 0."""
-    gap = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-    return Slept(gap, number(root / _STATS) or 0)
+    now = clocks()
+    return Slept(now.boot - now.awake, number(root / _STATS) or 0)
 
 
 def runs(pid: int) -> bool:

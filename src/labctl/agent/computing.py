@@ -57,14 +57,18 @@ def _nvidia(root: Path) -> tuple[set[int], int]:
     pids: set[int] = set()
     used = 0
     for card in awake:
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByPciBusId(card.pci.encode())
-            pids |= {int(one.pid) for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-            used += int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-        except pynvml.NVMLError as error:
-            code = nvml.code_of(error)
-            what = f"the card at {card.pci} does not say who computes on it: {error}"
-            raise Finding(what, nvml.hint_of(code), code) from None
+        values = nvml.Values(pynvml)
+        handle = values.read("card", pynvml.nvmlDeviceGetHandleByPciBusId, card.pci.encode())
+        here = values.read("who", pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
+        if here is None and "who" not in values.errors:  # drivers before 510 have the older question only
+            here = values.read("who", pynvml.nvmlDeviceGetComputeRunningProcesses_v2, handle)
+        memory = values.read("memory", pynvml.nvmlDeviceGetMemoryInfo, handle)
+        if handle is None or here is None:
+            why = next(iter(values.errors.values()), "it has no such answer")
+            what = f"the card at {card.pci} does not say who computes on it: {why}"
+            raise Finding(what, nvml.hint_of(values.code or ""), values.code or "")
+        pids |= {int(one.pid) for one in here}
+        used += int(memory.used) if memory else 0
     return pids, used
 
 

@@ -70,8 +70,8 @@ class SignalSettings(NamedTuple):
 class Engine(NamedTuple):
     """An engine of this host: its unit, where it answers, and the file with its key (None: it asks for none).
 
-    ``order`` says which is stopped first (the lowest); ``ask`` is false for one that would take a question
-    for use.
+    ``order`` says which starts first (the lowest) and stops last; ``ask`` is false for one that would take a
+    question for use.
     """
 
     service: str

@@ -12,12 +12,13 @@ answer a hundred times slower than anybody expects. All has a deadline; what was
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import caps, gatecards, gateengines, unload, wakers
+from .config import Settings
 from .host import ROOT
 from .settings import Unsaid, settings
 
@@ -54,9 +55,9 @@ class _Gate:
         self.notes: list[str] = []
         self.caps: dict[str, Any] | None = None
 
-    def look(self, config: Mapping[str, Any]) -> None:
+    def look(self, config: Settings) -> None:
         """Take all steps."""
-        wanted = config.get("gate", {})
+        wanted = config.gate
         until = time.monotonic() + float(wanted.get("timeout_s", _TIMEOUT_S))
         self._step("driver", partial(gatecards.driver, wanted, self.root))
         self._step("cards", partial(gatecards.cards, wanted, self.root))
@@ -90,8 +91,8 @@ class _Gate:
         said = caps.complaints(answer)
         return ([], said) if caps.exit_code(answer) == 0 else (said or ["caps could not be set"], [])
 
-    def _card(self, config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-        wanted = config.get("sleep", {}).get("wol")
+    def _card(self, config: Settings) -> tuple[list[str], list[str]]:
+        wanted = config.sleep.get("wol")
         if wanted is None:
             return [], []
         try:
@@ -100,7 +101,7 @@ class _Gate:
             return [], [f"it will not be put to sleep, since nothing would wake it: {error}"]
         return [], []
 
-    def _start(self, config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    def _start(self, config: Settings) -> tuple[list[str], list[str]]:
         kept = unload.remembered(self.root)
         wrong = unload.restore(config, self.root)
         started = [f"started again after the sleep: {unit}" for unit in (*kept.units, *kept.slept)]

@@ -14,10 +14,12 @@ from typing import Any
 
 from . import computing
 from .calls import call
+from .config import Engine, Settings
 from .gatecards import Verdicts
 from .questions import Unanswered, ask
 from .sections import Finding
-from .unload import Engine, engines, unit_of
+from .settings import engines
+from .unload import unit_of
 
 _ASKED_S = 15.0
 _POLL_S = 0.5
@@ -37,7 +39,7 @@ _ONE_TOKEN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def ready(config: Mapping[str, Any], until: float, root: Path) -> Verdicts:
+def ready(config: Settings, until: float, root: Path) -> Verdicts:
     """Wait until every engine is ready, or until that moment of the monotonic clock."""
     left = {one.unit: one for one in engines(config)}
     why = dict.fromkeys(left, "it was not looked at in time")
@@ -78,11 +80,11 @@ def _state(one: Engine, root: Path) -> tuple[str, str]:
     return ("ready", "") if status == 200 else ("starting", f"is not ready: {path} answers {status}")
 
 
-def answers(config: Mapping[str, Any], until: float, root: Path) -> Verdicts:
+def answers(config: Settings, until: float, root: Path) -> Verdicts:
     """Have each engine with a loaded model make one token, and look whether a card did it."""
     broken, notes = [], []
     by_unit = {one.unit: one for one in engines(config)}
-    for row in config.get("gate", {}).get("decode", ()):
+    for row in config.gate.get("decode", ()):
         one = by_unit.get(row["unit"])
         if one is None or not _runs(one):
             continue

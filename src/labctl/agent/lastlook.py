@@ -7,41 +7,24 @@ key opens, so they are no use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from . import host
-from .sections import gather
-
-_DEADLINE_S = 15.0
+from . import looking
+from .config import Settings
+from .signals.terms import Reading
 
 
-class Reading(NamedTuple):
-    """One signal: busy, quiet, or (None) not readable."""
-
-    signal: str
-    busy: bool | None
-    because: str
-
-
-def looked(config: Mapping[str, Any], root: Path, names: tuple[str, ...] | None = None) -> list[Reading]:
+def looked(config: Settings, root: Path, names: tuple[str, ...] | None = None) -> list[Reading]:
     """Return what every signal of this host's configuration says now, or only those of some names."""
-    values, findings = gather({"sessions": host.sessions}, _DEADLINE_S)
-    if findings:
-        return [Reading("sessions", None, findings["sessions"]["what"])]
-    people = values["sessions"]["people"]
-    return [Reading("sessions", bool(people), f"{people} people are logged in")]
+    return looking.readings(root, config, names)
 
 
 def busy_because(readings: Iterable[Reading]) -> str | None:
-    """Return why the host is in use, None where every signal is quiet; no signal at all is no quiet."""
-    seen = list(readings)
-    if not seen:
-        return "no signal was read"
+    """Return why the host is in use, None where every signal is quiet."""
     said = [
         one.because if one.busy else f"{one.signal} cannot be read: {one.because}"
-        for one in seen
+        for one in readings
         if one.busy is not False
     ]
     return "; ".join(said) or None

@@ -13,15 +13,16 @@ Each tells what it did and what is wrong, as one JSON object.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from . import lastlook, unload, ways
 from .calls import call
 from .computing import name_of
+from .config import Settings
 from .host import ROOT
-from .settings import Unsaid, settings
+from .settings import Unsaid, engines, settings
 
 FORMAT = 1
 _DEVICE = "/dev/nvidia-uvm"
@@ -50,9 +51,9 @@ def mended(step: str, root: Path = ROOT) -> dict[str, Any]:
     return {"format": FORMAT, "step": step, "ok": not wrong, "did": did, "wrong": wrong}
 
 
-def _engines(config: Mapping[str, Any], did: list[str], root: Path) -> None:
+def _engines(config: Settings, did: list[str], root: Path) -> None:
     failed = []
-    for one in unload.engines(config):
+    for one in engines(config):
         # One that is switched off stays so; one that failed is started, whatever systemd's limit says.
         if call("systemctl", "is-enabled", "--", one.unit, within_s=_CALL_S).out.strip() in (
             "disabled",
@@ -69,12 +70,12 @@ def _engines(config: Mapping[str, Any], did: list[str], root: Path) -> None:
         raise _Unmended("; ".join(failed))
 
 
-def _driver(config: Mapping[str, Any], did: list[str], root: Path) -> None:
-    if not config.get("gate", {}).get("reload_driver"):
+def _driver(config: Settings, did: list[str], root: Path) -> None:
+    if not config.gate.get("reload_driver"):
         raise _Unmended("the rack file does not allow to reload the driver (gate reload_driver)")
     if not (root / "sys/module" / _MODULE).exists():
         raise _Unmended(f"{_MODULE} is not loaded")
-    units = [one.unit for one in unload.engines(config) if unload.is_active(one.unit)]
+    units = [one.unit for one in engines(config) if unload.is_active(one.unit)]
     unload.remember(unload.Stopped(units=tuple(units)), root)
     try:
         for unit in reversed(units):
@@ -116,8 +117,8 @@ def _users(root: Path) -> Iterable[int]:
             yield int(process.name)
 
 
-def _reboot(config: Mapping[str, Any], did: list[str], root: Path) -> None:
-    if not config.get("gate", {}).get("reboot"):
+def _reboot(config: Settings, did: list[str], root: Path) -> None:
+    if not config.gate.get("reboot"):
         raise _Unmended("the rack file does not allow to reboot this host (gate reboot)")
     because = lastlook.busy_because(lastlook.looked(config, root, _PEOPLE))
     if because:

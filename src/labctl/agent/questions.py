@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from .host import text
 
 _ANSWER_AT_MOST = 1 << 20
-_KEY_NAME = "LABCTL_API_KEY="  # where the key's file is a unit's EnvironmentFile
 
 
 class Answer(NamedTuple):
@@ -83,8 +82,7 @@ def _key(key_file: str | None, root: Path) -> list[str]:
     key = text(root / key_file.lstrip("/"))
     if not key:
         raise Unanswered(f"the key in {key_file} cannot be read")
-    first = key.splitlines()[0]  # more lines would be more headers
-    return [f"Authorization: Bearer {first[len(_KEY_NAME) :] if first.startswith(_KEY_NAME) else first}"]
+    return [f"Authorization: Bearer {key.split()[0]}"]  # more lines would be more headers
 
 
 def _exchange(address: tuple[str, int], request: bytes, until: float) -> bytes:

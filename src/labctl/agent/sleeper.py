@@ -19,15 +19,16 @@ not sleep. As long as either is unsure, the word stays "going".
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import boottime, computing, inhibitor, lastlook, sleepfiles, unload, wakers, ways
 from .calls import Ended, call
+from .config import Settings, read
 from .host import ROOT
 from .sections import Finding
-from .settings import Unsaid, settings
+from .settings import Unsaid, engines, settings
 from .sleepfiles import CALLED, FAILED, GOING, LEAVING, OVER, REFUSED, WORKING, Order
 
 _METHOD = {"suspend": "SuspendWithFlags", "hibernate": "HibernateWithFlags", "power-off": "PowerOffWithFlags"}
@@ -60,7 +61,7 @@ def obey(root: Path = ROOT, effect: Effect = nothing) -> int:
     order = _accepted(root)
     if order is None:
         return 0
-    config: Mapping[str, Any] = {}
+    config = read(root)
     try:
         config = settings(root)
         if order.is_dead(root):
@@ -91,7 +92,7 @@ def over(root: Path = ROOT) -> int:
         order = sleepfiles.load(path, root)
         if order is None or order.said != GOING or order.step == OVER:
             continue
-        config = _settings_or_none(root)
+        config = read(root)
         if order.step == CALLED and order.how == "power-off" and _is_preparing(order):
             return 0  # this is how a process ends on a host that goes down
         if order.step == CALLED:
@@ -99,13 +100,6 @@ def over(root: Path = ROOT) -> int:
         else:
             _undo(order, config, root, REFUSED, "the process that was to put it to sleep was killed")
     return 0
-
-
-def _settings_or_none(root: Path) -> Mapping[str, Any]:
-    try:
-        return settings(root)
-    except Unsaid:
-        return {}
 
 
 def _accepted(root: Path) -> Order | None:
@@ -126,7 +120,7 @@ def _step(order: Order, step: str, root: Path, **more: Any) -> Order:
 # --- before the call ---
 
 
-def _leave(order: Order, config: Mapping[str, Any], root: Path, effect: Effect) -> Order:
+def _leave(order: Order, config: Settings, root: Path, effect: Effect) -> Order:
     """Bring the host to where only the call is left.
 
     Raises:
@@ -134,8 +128,8 @@ def _leave(order: Order, config: Mapping[str, Any], root: Path, effect: Effect) 
     """
     effect("lock")
     with inhibitor.held(f"labctl is about to {order.how} this host"):
-        engines = [one for one in unload.engines(config) if order.units is None or one.unit in order.units]
-        unload.free(engines, config, order.how, root, effect)
+        wanted = [one for one in engines(config) if order.units is None or one.unit in order.units]
+        unload.free(wanted, config, order.how, root, effect)
         if order.how == "unload":
             effect("unloaded")
             return _step(order, OVER, root, outcome="unloaded")
@@ -154,7 +148,7 @@ def _leave(order: Order, config: Mapping[str, Any], root: Path, effect: Effect) 
     return _step(order, CALLED, root, gap_s=before.gap_s, slept=before.times)
 
 
-def _look_again(order: Order, config: Mapping[str, Any], root: Path) -> None:
+def _look_again(order: Order, config: Settings, root: Path) -> None:
     against = None
     if order.how != "power-off":
         try:
@@ -163,13 +157,13 @@ def _look_again(order: Order, config: Mapping[str, Any], root: Path) -> None:
             against = f"whether a card is still in use is not known: {finding}"
     if against:
         raise Refusal(against)
-    card = config.get("sleep", {}).get("wol")
+    card = config.sleep.get("wol")
     if card is not None:
         wakers.arm_card(card, root)
     _look_for(order, config, root, None)
 
 
-def _look_for(order: Order, config: Mapping[str, Any], root: Path, names: tuple[str, ...] | None) -> None:
+def _look_for(order: Order, config: Settings, root: Path, names: tuple[str, ...] | None) -> None:
     if order.force:
         return
     because = lastlook.busy_because(lastlook.looked(config, root, names))
@@ -187,7 +181,7 @@ def _wait_until_told(order: Order) -> None:
 # --- the call, and what became of it ---
 
 
-def _called(order: Order, config: Mapping[str, Any], root: Path, effect: Effect) -> int:
+def _called(order: Order, config: Settings, root: Path, effect: Effect) -> int:
     method = _METHOD[order.how]
     done = call("busctl", "call", *ways.MANAGER, method, "t", _CHECK_INHIBITORS, within_s=_CALLED_S)
     effect("asleep")
@@ -198,7 +192,7 @@ def _called(order: Order, config: Mapping[str, Any], root: Path, effect: Effect)
     return _watch(order, config, root)
 
 
-def _watch(order: Order, config: Mapping[str, Any], root: Path) -> int:
+def _watch(order: Order, config: Settings, root: Path) -> int:
     """See what becomes of a sleep that was called for, and write it down."""
     before = boottime.Slept(order.gap_s, order.slept)
     stopped = False
@@ -254,15 +248,13 @@ def _why_not(order: Order) -> str:
 # --- after it ---
 
 
-def _undo(order: Order, config: Mapping[str, Any], root: Path, said: str, because: str) -> None:
+def _undo(order: Order, config: Settings, root: Path, said: str, because: str) -> None:
     if order.rtc_at is not None:
         wakers.disarm_alarm(root)
     _finish(order, config, root, said, because, "")
 
 
-def _finish(
-    order: Order, config: Mapping[str, Any], root: Path, said: str, because: str, outcome: str
-) -> None:
+def _finish(order: Order, config: Settings, root: Path, said: str, because: str, outcome: str) -> None:
     """Start again what was stopped, and say how it ended; the word is said even where starting fails."""
     try:
         wrong = unload.restore(config, root)

@@ -16,14 +16,15 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from . import boottime, inhibitor, lastlook, sleepfiles, unload, wakers, ways
+from . import boottime, inhibitor, lastlook, sleepfiles, wakers, ways
 from .calls import call
+from .config import Settings
 from .host import ROOT
-from .settings import Unsaid, settings
+from .settings import Unsaid, engines, settings
 from .sleepfiles import CALLED, FAILED, GOING, LEAVING, OVER, REFUSED, Order
 
 WITHIN_S = 5
@@ -129,7 +130,7 @@ def _order(wish: Wish, nonce: str, root: Path) -> Order:
     )
 
 
-def _require_able(wish: Wish, config: Mapping[str, Any], root: Path) -> None:
+def _require_able(wish: Wish, config: Settings, root: Path) -> None:
     """Raise unless what should wake this host is armed, or can be.
 
     Raises:
@@ -141,7 +142,7 @@ def _require_able(wish: Wish, config: Mapping[str, Any], root: Path) -> None:
         raise Refusal("another order to sleep is under way")
     if wish.how == "unload":
         return
-    card = config.get("sleep", {}).get("wol")
+    card = config.sleep.get("wol")
     if card is not None:
         wakers.arm_card(card, root)
     if wish.rtc_at is not None:
@@ -151,13 +152,13 @@ def _require_able(wish: Wish, config: Mapping[str, Any], root: Path) -> None:
             raise Refusal("the time to wake up again is over, or less than a minute away")
 
 
-def require_engines(wish: Wish, config: Mapping[str, Any]) -> None:
+def require_engines(wish: Wish, config: Settings) -> None:
     """Raise unless the units that an order names are engines of this host: others are nobody's to stop.
 
     Raises:
         Refusal: one is not.
     """
-    known = {one.unit for one in unload.engines(config)}
+    known = {one.unit for one in engines(config)}
     strange = [unit for unit in wish.units or () if unit not in known]
     if strange:
         raise Refusal("the order names a unit that is no engine of this host")

@@ -12,15 +12,17 @@ it again. To start what runs already is harmless, so that is done without asking
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import computing, sleepfiles
 from .calls import call
+from .config import Engine, Settings
 from .host import document
 from .questions import Unanswered, ask
 from .sections import Finding
+from .settings import engines
 
 _STOP_S = 120.0
 _START_S = 30.0
@@ -37,17 +39,6 @@ class NotFreed(Exception):
     """A model stayed where it is, and why."""
 
 
-class Engine(NamedTuple):
-    """A unit of the rack that may hold cards, as ``/etc/labctl/agent.json`` has it."""
-
-    service: str
-    kind: str
-    unit: str
-    url: str
-    key_file: str | None
-    order: int
-
-
 class Stopped(NamedTuple):
     """What must run again: units, in their order, and models as (unit, model) of engines that let go."""
 
@@ -56,15 +47,9 @@ class Stopped(NamedTuple):
     slept: tuple[str, ...] = ()
 
 
-def engines(config: Mapping[str, Any]) -> tuple[Engine, ...]:
-    """Return the engines of the host's configuration, in the order in which they start."""
-    found = [Engine(*(one.get(name) for name in Engine._fields)) for one in config.get("engines", ())]
-    return tuple(sorted((one._replace(order=one.order or 0) for one in found), key=lambda one: one.order))
-
-
 def free(
     wanted: Sequence[Engine],
-    config: Mapping[str, Any],
+    config: Settings,
     how: str,
     root: Path,
     effect: Callable[[str], None] = lambda name: None,
@@ -99,8 +84,7 @@ def free(
     for one, way in reversed(plan):
         effect(f"{way} {one.unit}")
         _let_go(one, way, stopped, root)
-    quiet = config.get("signals", {}).get("gpu_idle_programs", ())
-    _wait_until_free(root, allowed=stopped.slept, quiet=tuple(quiet))
+    _wait_until_free(root, allowed=stopped.slept, quiet=config.signals.gpu_idle_programs)
 
 
 def _holders(wanted: Sequence[Engine], root: Path) -> list[Engine]:
@@ -179,9 +163,14 @@ def _let_go(one: Engine, way: str, stopped: Stopped, root: Path) -> None:
 
 
 def _posted(one: Engine, path: str, body: Any, root: Path) -> None:
+    """Order an engine to do something.
+
+    Raises:
+        Unanswered: it does not, or says nothing.
+    """
     answer = ask(one.url or "", path, key_file=one.key_file, root=root, body=body, within_s=_UNLOAD_S)
     if not 200 <= answer.status < 300:
-        raise NotFreed(f"{one.unit} does not unload its models: {path} answers {answer.status}")
+        raise Unanswered(f"{path} answers {answer.status}")
 
 
 def _ollama_models(one: Engine, root: Path) -> list[str]:
@@ -266,7 +255,7 @@ def remembered(root: Path) -> Stopped:
         return Stopped()
 
 
-def restore(config: Mapping[str, Any], root: Path) -> list[str]:
+def restore(config: Settings, root: Path) -> list[str]:
     """Start again all that was stopped, and return what is wrong; what could be started is forgotten.
 
     Models that engines load by themselves when they are asked for (llama-swap, Ollama) are left to them.
@@ -285,7 +274,7 @@ def restore(config: Mapping[str, Any], root: Path) -> list[str]:
         if unit in by_unit:
             try:
                 _posted(by_unit[unit], path, body, root)
-            except (Unanswered, NotFreed) as error:
+            except Unanswered as error:
                 wrong.append(f"{unit} does not load its model again: {error}")
     if not wrong:
         (root / sleepfiles.STOPPED).unlink(missing_ok=True)

@@ -48,6 +48,7 @@ _FAULTS = (
     "stop-sshd",
     "cont-sshd",
 )
+_SLEEP = ("no-suspend", "wakes-itself", "deaf", "loses-packets", "slow-boot", "sleep-heal")
 _CARD_FAULTS = ("lost", "hang", "refuse", "blocked", "mismatch", "unloaded", "nouveau", "heal")
 _CARDS = ("gpu-remove", "gpu-restore", *(f"gpu-{kind}" for kind in _CARD_FAULTS))
 _WHAT = """\
@@ -56,9 +57,15 @@ WHAT:
   cut, mend            pull its network cable, plug it in again
   slow                 make the cable slow (--delay, --rate; mend makes it fast)
   freeze, thaw         stop every process where it stands, let them go on
-  kill, start          cut its power, boot it
+  kill, start          cut its power, boot it (or wake it up)
   fill-disk, free-disk leave no byte free on its disk, give the space back
   stop-sshd, cont-sshd stop (SIGSTOP) its sshd, let it go on
+  no-suspend           its kernel refuses to sleep
+  wakes-itself         it sleeps, and wakes by itself after --value seconds (2)
+  deaf                 its network card takes no notice of magic packets
+  loses-packets        of a hundred magic packets its card misses --value
+  slow-boot            it boots --value seconds later
+  sleep-heal           take these five away
   gpu-remove           pull the graphics card --gpu; it is gone at once
   gpu-restore          put all pulled cards back: they are there after the next boot
   gpu-lost, gpu-hang   the card --gpu fell off the bus, or answers no more
@@ -207,15 +214,20 @@ def reset(*, hosts: tuple[str, ...], every: bool, new_host_key: bool, name: str)
 
 @lab.command(epilog=_WHAT)
 @click.argument("host", shell_complete=_complete_hosts)
-@click.argument("what", metavar="WHAT", type=click.Choice((*_FAULTS, *_CARDS)))
+@click.argument("what", metavar="WHAT", type=click.Choice((*_FAULTS, *_SLEEP, *_CARDS)))
 @click.option("--delay", type=int, default=0, help="For slow: milliseconds added to each round trip.")
 @click.option("--rate", type=int, default=0, help="For slow: kilobits a second, each way.")
 @click.option("--gpu", type=int, default=0, help="For gpu-...: which card, counted from 0 as declared.")
+@click.option("--value", type=float, help="For the faults of sleep: how many seconds, or of a hundred.")
 @_NAME
-def fault(host: str, what: str, delay: int, rate: int, gpu: int, name: str) -> None:
+def fault(  # noqa: PLR0913
+    host: str, what: str, delay: int, rate: int, gpu: int, value: float | None, name: str
+) -> None:
     """Break HOST, or heal it."""
     found = _attach(name)
-    if what == "slow":
+    if what in _SLEEP:
+        found.sleep_fault(host, what, value)
+    elif what == "slow":
         if not delay and not rate:
             raise LabctlError("how slow? give --delay, --rate or both")
         found.slow(host, delay_ms=delay, rate_kbit=rate)
@@ -228,6 +240,27 @@ def fault(host: str, what: str, delay: int, rate: int, gpu: int, name: str) -> N
     else:
         getattr(found, what.replace("-", "_"))(host)
     printer.err(f"{host}: {what} done")
+
+
+@lab.command()
+@click.argument("host", required=False, shell_complete=_complete_hosts)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_NAME
+def packets(*, host: str | None, as_json: bool, name: str) -> None:
+    """List the magic packets that were seen on the rack's network, and what came of each.
+
+    Those for HOST's network card, or all.
+    """
+    found = _attach(name)
+    heard = found.packets(found.spec.host(host).name if host else None)
+    if as_json:
+        printer.emit_json(heard)
+    elif not heard:
+        printer.err("no magic packet was seen")
+    else:
+        columns = ("host", "mac", "source", "ethertype", "port", "outcome")
+        shown = [["" if packet[key] is None else str(packet[key]) for key in columns] for packet in heard]
+        printer.table(columns, shown)
 
 
 def _rows(found: Lab) -> Iterator[dict[str, Any]]:

@@ -89,14 +89,22 @@ class Groups:
         Raises:
             LabctlError: the host is off, or the kernel did not confirm within 5 seconds.
         """
+        self.order_freeze(host, frozen=frozen)
         payload = self.unified / host / "payload"
         wanted = str(int(frozen))
-        try:
-            (payload / "cgroup.freeze").write_text(wanted)
-        except OSError:
-            raise LabctlError("the host is off", host=host, hint=f"labctl lab fault {host} start") from None
         if not wait_until(lambda: f"frozen {wanted}" in (payload / "cgroup.events").read_text(), within=5):
             raise LabctlError(f"the kernel did not {'freeze' if frozen else 'thaw'} it within 5 s", host=host)
+
+    def order_freeze(self, host: str, *, frozen: bool) -> None:
+        """Order what ``freeze`` does and don't wait: from now on each process stops before its next step.
+
+        Raises:
+            LabctlError: the host is off.
+        """
+        try:
+            (self.unified / host / "payload" / "cgroup.freeze").write_text(str(int(frozen)))
+        except OSError:
+            raise LabctlError("the host is off", host=host, hint=f"labctl lab fault {host} start") from None
 
     def pids(self, host: str = "") -> tuple[int, ...]:
         """Return the processes of a host, by the numbers that the caller's namespace gives them."""

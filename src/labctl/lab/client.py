@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +28,8 @@ from labctl.lab.spec import SSH_PORT, LabSpec
 from labctl.lab.wire import order
 
 BOOT_S = 120.0
+# Faults that may keep a host's ssh from answering.
+_SILENCING = frozenset({"cut", "slow", "disk full"})
 
 
 def _silent(_line: str) -> None:
@@ -68,12 +70,19 @@ class Lab:
 
     # Life of the rack.
 
-    def up(self, progress: Callable[[str], None] = _silent, *, stays: bool = False) -> Self:
+    def up(
+        self,
+        progress: Callable[[str], None] = _silent,
+        *,
+        stays: bool = False,
+        hosts: Collection[str] | None = None,
+    ) -> Self:
         """Boot the rack and wait until every host answers; of a rack that is up, start what is off.
 
         Args:
             progress: is told in one line each what happens.
             stays: the rack outlives this process, until somebody calls ``down``.
+            hosts: boot only these; the others are there, and off.
 
         Raises:
             LabctlError: the machine can't carry it, its network is taken, or a host did not come up.
@@ -90,7 +99,8 @@ class Lab:
             self.start(name)
             progress(f"{name} answers at {self.spec.host(name).address}")
 
-        names = [name for name, host in self.hosts().items() if host["state"] in ("off", "booting")]
+        off = [name for name, host in self.hosts().items() if host["state"] in ("off", "booting")]
+        names = off if hosts is None else [name for name in off if name in hosts]
         with ThreadPoolExecutor(launch.boots_at_once()) as pool:
             list(pool.map(boot, names))
         return self
@@ -124,7 +134,7 @@ class Lab:
     # Looking.
 
     def hosts(self) -> dict[str, dict[str, Any]]:
-        """Return each host's ``state`` (off, booting, running, frozen) and the ``faults`` it was given."""
+        """Return each host's ``state`` (off, booting, running, frozen, asleep) and the ``faults`` it has."""
         answer: dict[str, dict[str, Any]] = order(self.spec.home, "list")
         return answer
 
@@ -205,7 +215,7 @@ class Lab:
     # Boots.
 
     def start(self, name: str) -> None:
-        """Boot a host and wait until its ssh answers."""
+        """Boot a host, or wake it if it is asleep, and wait until its ssh answers."""
         self._order("start", name, within=BOOT_S)
         self._await_ssh(name)
 
@@ -276,6 +286,37 @@ class Lab:
         """Give the disk its full size back."""
         self._order("fill", name, full=False)
 
+    # Sleep. A host is put to sleep from inside, and woken by what would wake a real one.
+
+    def await_state(self, name: str, state: str, within: float = 60) -> None:
+        """Wait until a host is off, booting, running, frozen or asleep.
+
+        Raises:
+            LabctlError: it is not within ``within`` seconds.
+        """
+        self._order("await", name, state=state, within=within)
+
+    def packets(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return every magic packet that was seen on the rack's network, or those for one host's card.
+
+        Each has its ``host``, ``mac``, ``source``, ``ethertype``, ``port``, and as ``outcome`` "wakes" or why
+        the host took no notice: awake, not armed, wrong password, unplugged, deaf, lost, nobody's.
+        """
+        heard: list[dict[str, Any]] = order(self.spec.home, "packets")
+        return [packet for packet in heard if name in (None, packet["host"])]
+
+    def sleep_fault(self, name: str, kind: str, value: float | None = None) -> None:
+        """Break the way a host sleeps and wakes; a reset or ``sleep-heal`` makes it whole.
+
+        Args:
+            name: the host.
+            kind: ``no-suspend`` (its kernel refuses), ``wakes-itself`` (after ``value`` seconds), ``deaf``,
+                ``loses-packets`` (``value`` of a hundred magic packets), ``slow-boot`` (``value`` seconds
+                later) or ``sleep-heal``.
+            value: see there.
+        """
+        self._order("sleep-fault", name, kind=kind, value=value)
+
     # Graphics cards. ``index`` is a card's place among the host's cards as declared.
 
     def gpu_state(self, name: str) -> dict[str, Any]:
@@ -329,7 +370,7 @@ class Lab:
             os.kill(pid, number)
 
     def _await_ssh(self, name: str) -> None:
-        if not self.hosts()[name]["faults"]:
+        if not _SILENCING & set(self.hosts()[name]["faults"]):
             launch.await_ssh(self.spec.host(name))
 
     def _record(self) -> Record:

@@ -61,7 +61,7 @@ class HostGpus:
 
     def __init__(self, host: LabHost, folder: Path) -> None:
         self.cards = cards(host.gpus, host.name)
-        self.name = host.name
+        self.name, self.sleeps = host.name, host.sleeps
         self.folder = folder
         self.tree, self.state = folder / "tree", folder / "nvidia.state"
         self._manners: subprocess.Popen[bytes] | None = None
@@ -82,7 +82,11 @@ class HostGpus:
             (self.folder / name).chmod(0o755)
         for name in ("nvidia.log", "nvidia.state.clients"):
             (self.folder / name).touch(0o644)
-        for name in ("class/drm", "class/hwmon", "class/kfd", "bus/pci", "devices/pci0000:00"):
+        # The last two are for hosts that sleep: their power management is shown in this skeleton, too.
+        for name in (
+            *("class/drm", "class/hwmon", "class/kfd", "bus/pci", "devices/pci0000:00"),
+            *(("class/rtc", "devices/virtual/net/eth0/device/power") if self.sleeps else ()),
+        ):
             (self.folder / "skeleton" / name).mkdir(parents=True, exist_ok=True)
         self.boot(root)
 

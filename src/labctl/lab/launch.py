@@ -22,6 +22,7 @@ from labctl.lab.furnish import make_host_keys
 from labctl.lab.preflight import require_able, require_free
 from labctl.lab.processes import wait_until
 from labctl.lab.record import sweep_leftovers
+from labctl.lab.sleeper import lacks as lacks_sleep
 from labctl.lab.spec import SSH_PORT, LabHost, LabSpec
 from labctl.lab.supplies import note, packages_for
 
@@ -47,6 +48,8 @@ def launch(spec: LabSpec, progress: Callable[[str], None], *, stays: bool) -> su
         for suite in sorted({host.suite for host in spec.hosts})
     }
     packages = packages_for(spec, progress)
+    if reasons := lacks_sleep(spec):
+        progress(f"no host in a container can sleep, since {'; '.join(reasons)}")
     progress(f"starting {len(spec.hosts)} hosts on {spec.network}")
     (spec.home / "log").mkdir(parents=True, exist_ok=True)
     note(spec, packages)

@@ -3,7 +3,7 @@
 Each host has a network namespace with one end of a veth pair as its ``eth0``; the other end hangs on the
 bridge. The namespace is made anew for every boot, as a real reboot forgets firewall rules and added
 addresses, and a cut cable stays cut meanwhile. Pulling a cable sets the bridge's end down: packets vanish
-both ways and nobody is told.
+both ways and nobody is told. The same is done while a host sleeps or is off, when its cable is dark.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Cable:
     prefix: int
     gateway: str
     is_cut: bool = False
+    is_dark: bool = False
     slowness: Slowness = field(default_factory=Slowness)
 
     @property
@@ -48,8 +49,9 @@ class Cable:
         return Path("/run/netns", self.host.name)
 
     def renew(self) -> None:
-        """Make the host's network namespace and cable anew."""
+        """Make the host's network namespace and cable anew, for a host that is being switched on."""
         self.remove()
+        self.is_dark = False
         name = self.host.name
         run("ip", "netns", "add", name)
         _batch(
@@ -74,7 +76,17 @@ class Cable:
     def cut(self, *, is_cut: bool) -> None:
         """Pull the cable, or plug it in again."""
         self.is_cut = is_cut
-        run("ip", "link", "set", self.port, "down" if is_cut else "up")
+        if self.namespace.exists():
+            run("ip", "link", "set", self.port, "down" if is_cut or self.is_dark else "up")
+
+    def darken(self, *, is_dark: bool) -> None:
+        """Let no packet of the host through, since it sleeps or is off, or let them through again.
+
+        The kernel of the machine answers pings and ARP for a host whose processes all stand still.
+        """
+        self.is_dark = is_dark
+        if self.namespace.exists():
+            attempt("ip", "link", "set", self.port, "down" if self.is_cut or is_dark else "up")
 
     def slow(self, slowness: Slowness) -> None:
         """Make the cable slow in both directions; ``Slowness()`` makes it fast again.

@@ -1,9 +1,10 @@
 """One host of the rack, run by systemd-nspawn: its disk, its boots, its end.
 
-A host is ``off``, ``booting``, ``running`` or ``frozen``. Its disk is a tmpfs of fixed size that holds the
-changes over the shared Debian tree, so a full disk is really full and a reset is an unmount. Its processes
-are in control groups of its own; an end by power cut kills that group in one step. A host that reboots
-(nspawn's exit status 133) starts again with a new boot id; one that powers off stays off, as real ones do.
+A host is ``off``, ``booting``, ``running``, ``frozen`` or (``sleeper.py``) ``asleep``. Its disk is a tmpfs of
+fixed size that holds the changes over the shared Debian tree, so a full disk is really full and a reset is an
+unmount. Its processes are in control groups of its own; an end by power cut kills that group in one step. A
+host that reboots (nspawn's exit status 133) starts again with a new boot id; one that powers off stays off,
+as real ones do.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from labctl.lab.furnish import furnish, furnish_gpus, host_directory
 from labctl.lab.gpus import INIT, HostGpus, gpu_folder
 from labctl.lab.gpus import INSIDE as GPUS_INSIDE
 from labctl.lab.links import Cable
+from labctl.lab.nic import Magic
 from labctl.lab.spec import LabHost, LabSpec
 from labctl.lab.supplies import INSIDE as PACKAGES_INSIDE
 from labctl.lab.supplies import mirror_shown
@@ -48,7 +50,7 @@ class Host(Protocol):
 
     @property
     def state(self) -> str:
-        """Return off, booting, running or frozen."""
+        """Return off, booting, running, frozen or asleep."""
 
     def prepare(self) -> None:
         """Give the host a fresh disk."""
@@ -70,6 +72,18 @@ class Host(Protocol):
 
     def fill(self, *, full: bool) -> None:
         """Leave no byte free on its disk, or give it its full size again."""
+
+    def await_state(self, state: str, within: float) -> None:
+        """Wait until it is in this state."""
+
+    def hear(self, magic: Magic) -> str:
+        """Take a magic packet for its card, and return what comes of it."""
+
+    def give_fault(self, kind: str, value: float | None) -> None:
+        """Break the way it sleeps and wakes, or heal that."""
+
+    def faults(self) -> list[str]:
+        """Return what is broken in the way it sleeps and wakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +115,7 @@ class NspawnHost:
 
     @property
     def state(self) -> str:
-        """Return off, booting, running or frozen."""
+        """Return off, booting, running, frozen or asleep."""
         return self._state
 
     def prepare(self) -> None:
@@ -140,13 +154,16 @@ class NspawnHost:
             if self._state == "frozen":
                 raise LabctlError("it is frozen", host=self.host.name, hint="labctl lab fault HOST thaw")
             if self._state == "off":
-                self._wanted = True
-                self._state = "booting"
-                threading.Thread(target=self._supervise, daemon=True).start()
+                self._switch_on()
             in_time = self._changed.wait_for(lambda: self._state in ("running", "off"), within)
             if self._state != "running":
                 why = "ended while booting" if in_time else f"did not boot within {within:g} s"
                 raise LabctlError(f"it {why}: {self._last_words()}", host=self.host.name)
+
+    def _switch_on(self) -> None:
+        self._wanted = True
+        self._state = "booting"
+        threading.Thread(target=self._supervise, daemon=True).start()
 
     def kill(self) -> None:
         """Cut the power: nothing is written back, nobody is told."""
@@ -182,6 +199,34 @@ class NspawnHost:
         size = used if full else self.place.spec.disk_mib * _MIB
         run("mount", "-o", f"remount,size={size}", str(self._disk))
 
+    def await_state(self, state: str, within: float) -> None:
+        """Wait until the host is in this state.
+
+        Raises:
+            LabctlError: it is not within ``within`` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._state == state, within):
+                raise LabctlError(
+                    f"it is {self._state}, not {state}, after {within:g} s", host=self.host.name
+                )
+
+    def hear(self, magic: Magic) -> str:
+        """Take no notice of a magic packet: the card of this host knows no Wake-on-LAN."""
+        return "not armed"
+
+    def give_fault(self, kind: str, value: float | None) -> None:
+        """Refuse: this host never sleeps."""
+        raise LabctlError(
+            "it has no sleep that could break",
+            hint="hosts sleep whose rack file says wake=WakeOnLan(...); labctl lab up said why, if it should",
+            host=self.host.name,
+        )
+
+    def faults(self) -> list[str]:
+        """Return none."""
+        return []
+
     def _supervise(self) -> None:
         while True:
             with self._changed:
@@ -196,6 +241,7 @@ class NspawnHost:
                     self._say(f"{self.host.name}: reboots")
                     continue
                 self._say(f"{self.host.name}: off ({code})")
+                self.cable.darken(is_dark=True)
                 self._set("off")
                 return
 
@@ -242,6 +288,7 @@ class NspawnHost:
             *("SYSTEMD_NSPAWN_API_VFS_WRITABLE=network", "systemd-nspawn", f"--directory={self._root}"),
             *(f"--machine={self.host.name}", f"--hostname={self.host.name}", f"--uuid={identity}"),
             *self._cards_shown(),
+            *self._also_shown(),
             *mirror_shown(self.place.spec.cache_dir),
             *("--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+4", "--quiet"),
             *(f"--network-namespace-path={self.cable.namespace}", "--capability=CAP_NET_ADMIN"),
@@ -252,8 +299,15 @@ class NspawnHost:
                 "--console=pipe",
                 "--notify-ready=yes",
             ),
-            *([INIT] if self._gpus else ["--boot"]),
+            *self._init(),
         ]
+
+    def _also_shown(self) -> tuple[str, ...]:
+        """Return options of nspawn that show this kind of host more than others."""
+        return ()
+
+    def _init(self) -> tuple[str, ...]:
+        return (INIT,) if self._gpus else ("--boot",)
 
     def _cards_shown(self) -> tuple[str, ...]:
         if self._gpus is None:

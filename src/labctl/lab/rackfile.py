@@ -1,11 +1,11 @@
 """Between a rack file and a virtual rack: boot what a file describes, or describe what shall be booted.
 
 A host of a rack file becomes a lab host with the same name, address and, if it wakes by Wake-on-LAN, the
-same MAC; its graphics cards become fake ones, with the PCI address and UUID that the file gives them. A card
-that the lab has no imitation of is left out, and ``not_imitated`` names it. The lab needs IPv4 addresses of
-one network, the ordinary SSH port and one login for all hosts; what else it can't imitate is refused with
-the place, never approximated. A file that the lab writes has the shapes of the example rack, as many as asked
-for; a file that is there already is never overwritten.
+same MAC and a sleep to be woken from; its graphics cards become fake ones, with the PCI address and UUID that
+the file gives them. A card that the lab has no imitation of is left out, and ``not_imitated`` names it. The
+lab needs IPv4 addresses of one network, the ordinary SSH port and one login for all hosts; what else it can't
+imitate is refused with the place, never approximated. A file that the lab writes has the shapes of the
+example rack, as many as asked for; a file that is there already is never overwritten.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ def spec_of(loaded: LoadedRack, name: str, suite: str, homes: Homes, mirror: str
             suites[index % len(suites)],
             _cards(host),
             host.vendor_image,
+            sleeps=isinstance(host.wake, WakeOnLan),
         )
         for index, host in enumerate(loaded.rack.hosts)
     )

@@ -17,9 +17,11 @@ from typing import Any
 
 from labctl.domain.problem import LabctlError
 from labctl.lab.commands import run
-from labctl.lab.links import Slowness, cables, lay_bridge
+from labctl.lab.links import BRIDGE, Slowness, cables, lay_bridge
+from labctl.lab.nic import Ear, Magic
 from labctl.lab.nspawn import RUN, Host, NspawnHost, Place
 from labctl.lab.record import Record
+from labctl.lab.sleeper import LIVE, SleepingHost, lacks
 from labctl.lab.spec import LabSpec
 from labctl.lab.supplies import packages_of
 from labctl.lab.wire import serve
@@ -32,20 +34,34 @@ class Sandbox:
         trees = {suite: Path(tree) for suite, tree in record.trees.items()}
         place = Place(spec, trees, record.groups, packages_of(spec))
         wires = cables(spec)
+        can_sleep = not lacks(spec)
         self.hosts: dict[str, Host] = {
-            host.name: NspawnHost(place, host, wires[host.name], _log) for host in spec.hosts
+            host.name: (SleepingHost if host.sleeps and can_sleep else NspawnHost)(
+                place, host, wires[host.name], _log
+            )
+            for host in spec.hosts
         }
         self.full: set[str] = set()
+        self.ear = Ear(BRIDGE, self._hear)
 
     def prepare(self) -> None:
-        """Give every host its disk."""
+        """Give every host its disk, and listen for magic packets."""
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda host: host.prepare(), self.hosts.values()))
+        sleepers = [host for host in self.hosts.values() if isinstance(host, SleepingHost)]
+        if sleepers:
+            # Not at the top: it needs FUSE, and most racks do without.
+            from labctl.lab.powerfs import serve as serve_power
+
+            serve_power({path: knob for host in sleepers for path, knob in host.knobs().items()}, LIVE)
+        self.ear.start()
 
     def obey(self, verb: str, arguments: dict[str, Any]) -> Any:
         """Carry out one order and return what it answers."""
         if verb == "list":
             return {name: self._describe(name) for name in self.hosts}
+        if verb == "packets":
+            return self.ear.notes()
         name = arguments.pop("host")
         verbs: dict[str, Callable[..., None]] = {
             "start": self.hosts[name].start,
@@ -56,6 +72,8 @@ class Sandbox:
             "reset": self._reset,
             "fill": self._fill,
             "slow": self._slow,
+            "await": self.hosts[name].await_state,
+            "sleep-fault": self.hosts[name].give_fault,
         }
         if verb in ("reset", "fill", "slow"):
             arguments["name"] = name
@@ -69,8 +87,15 @@ class Sandbox:
             *(["cut"] if host.cable.is_cut else []),
             *(["slow"] if slowness != Slowness() else []),
             *(["disk full"] if name in self.full else []),
+            *host.faults(),
         ]
         return {"state": host.state, "faults": faults}
+
+    def _hear(self, magic: Magic) -> tuple[str | None, str]:
+        for name, host in self.hosts.items():
+            if host.cable.host.mac == magic.mac:
+                return name, host.hear(magic)
+        return None, "nobody's"
 
     def _reset(self, name: str, within: float) -> None:
         host = self.hosts[name]

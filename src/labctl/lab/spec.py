@@ -19,6 +19,7 @@ from typing import Any
 from labctl.domain.problem import LabctlError, Problem
 
 SUITES = ("bookworm", "trixie")
+MACHINES = ("nspawn", "qemu")
 MAX_HOSTS = 30
 SSH_PORT = 22
 PROXY_PORT = 3142
@@ -33,7 +34,9 @@ class LabHost:
 
     ``gpus`` are the models of its graphics cards, each with an ``@`` address and ``=`` identity if these
     matter: ``"RTX 3090"``, ``"RTX 3090 @0000:3b:00.0 =GPU-..."``. With ``vendor_image`` NVIDIA's driver is
-    there from the start, as on machines that come with it.
+    there from the start, as on machines that come with it. A host that ``sleeps`` can suspend and be woken by
+    a magic packet. ``machine`` says what it runs on: ``nspawn``, a container that only stands still in its
+    sleep, or ``qemu``, a virtual machine that truly suspends.
     """
 
     name: str
@@ -42,6 +45,8 @@ class LabHost:
     suite: str = "trixie"
     gpus: tuple[str, ...] = ()
     vendor_image: bool = False
+    sleeps: bool = False
+    machine: str = "nspawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,9 @@ def _host_problems(spec: LabSpec, host: LabHost) -> Iterator[Problem]:
             host=host.name,
             field="suite",
         )
+    if host.machine not in MACHINES:
+        hint = f"use {' or '.join(MACHINES)}"
+        yield Problem(f"no machine {host.machine!r} here", hint=hint, host=host.name, field="machine")
     if not _MAC.fullmatch(host.mac) or int(host.mac[:2], 16) & 1:
         yield Problem(f"{host.mac!r} is no MAC of one machine", host=host.name, field="mac")
     try:

@@ -17,6 +17,7 @@ from labctl import render
 from labctl.inventory import Host, LlamaServer, Ollama, Rack, Secret, Service
 from labctl.inventory.idle import Signals
 from labctl.inventory.services import Engine, Keyed
+from labctl.render import agent_gate
 from labctl.render.engines.ollama import PORT
 from labctl.render.units import unit_name
 
@@ -39,7 +40,7 @@ class Key:
 
 def config(rack: Rack, host: Host) -> str:
     """Return the text of the file."""
-    sections: dict[str, Callable[[Rack, Host], Any]] = {"sleep": sleep, "gate": gate}
+    sections: dict[str, Callable[[Rack, Host], Any]] = {"sleep": agent_gate.sleep, "gate": agent_gate.gate}
     document = {
         "managed": render.HEADER,
         "format": FORMAT,
@@ -59,7 +60,7 @@ def signals(wanted: Signals) -> dict[str, Any]:
 
 
 def engine(service: Service, order: int) -> dict[str, Any]:
-    """Return a service as the agent knows it; ``order`` says which is stopped first, the lowest."""
+    """Return a service as the agent knows it; ``order`` says which starts first, the lowest."""
     key = key_of(service)
     # An idle timer of its own takes questions for use in older versions of llama-server.
     timed = isinstance(service, LlamaServer) and service.sleep_idle_seconds is not None
@@ -95,17 +96,6 @@ def tmpfiles() -> str:
     """Return the text by which every boot makes the agent's folders below /run."""
     lines = (f"d {RUN} 0755 root root -", f"d {RUN}/holds 0755 root root -")
     return f"{render.HEADER}\n" + "".join(f"{line}\n" for line in lines)
-
-
-def sleep(rack: Rack, host: Host) -> dict[str, Any]:
-    """Return how the host sleeps."""
-    mac = getattr(host.wake, "mac", None)
-    return {"how": host.idle.how, "wol": None if mac is None else {"mac": mac}}
-
-
-def gate(rack: Rack, host: Host) -> dict[str, Any]:
-    """Return what must be true of the host before it serves."""
-    return {}
 
 
 def _url(service: Service) -> str:
