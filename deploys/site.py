@@ -8,6 +8,7 @@ from deploys.agent import agent
 from deploys.backend import backend
 from deploys.base import base
 from deploys.cluster import cluster
+from deploys.controller import controller
 from deploys.engines import engines
 from deploys.forced import forced
 from deploys.gateways import vector_stores
@@ -37,3 +38,4 @@ services()
 llama_swap()
 vector_stores()
 wol()
+controller()

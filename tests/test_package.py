@@ -16,6 +16,7 @@ from labctl import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 WHAT_A_BUILD_READS = (
+    "requirements.lock",
     "pyproject.toml",
     "README.md",
     "LICENSE",
@@ -84,7 +85,7 @@ def test_two_builds_of_the_same_source_are_equal(wheel: Path, tmp_path: Path) ->
     assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
 
 
-def test_the_wheel_holds_the_deploys_templates_and_example_of_the_checkout(wheel: Path) -> None:
+def test_the_wheel_holds_the_deploys_templates_pins_and_example_of_the_checkout(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {
             name.removeprefix("labctl/_content/"): archive.read(name)
@@ -97,7 +98,8 @@ def test_the_wheel_holds_the_deploys_templates_and_example_of_the_checkout(wheel
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    expected["inventory/rack.py"] = (ROOT / "inventory" / "rack.py").read_bytes()
+    for name in ("inventory/rack.py", "requirements.lock"):
+        expected[name] = (ROOT / name).read_bytes()
     assert packed == expected
 
 

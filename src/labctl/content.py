@@ -11,6 +11,7 @@ from pathlib import Path
 
 from labctl.domain.problem import ExitCode, LabctlError
 
+REQUIREMENTS = "requirements.lock"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -38,3 +39,8 @@ def templates_dir() -> Path:
 def example_rack() -> Path:
     """Return the example rack file that ``labctl init`` copies."""
     return _find("inventory/rack.py")
+
+
+def requirements() -> Path:
+    """Return the file that pins what labctl needs, by version and hash, for the controller's host."""
+    return _find(REQUIREMENTS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +231,23 @@ def test_an_rpc_server_binds_the_private_address_alone_and_llama_server_finds_it
     assert argv_of(UNITS["rpc"]) == lend
     argv = argv_of(units.service(RACK, BOX, WIDE))
     assert argv[argv.index("--rpc") + 1] == "192.168.7.3:50052"
+
+
+@pytest.mark.parametrize("lent", [True, False])
+def test_llama_server_waits_for_its_lender_and_says_whom_it_lacks(*, lent: bool) -> None:
+    content = units.service(RACK, BOX, WIDE).content
+    line = next(line for line in content.splitlines() if line.startswith("ExecStartPre="))
+    words = shlex.split(line.removeprefix("ExecStartPre=").replace("$$", "$").replace("%%", "%"))
+    assert words[3:] == ["192.168.7.3", "50052", "rig", "90"]
+    assert "TimeoutStartSec=120" in content
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not lent:
+            server.close()
+        argv = [*words[:3], "127.0.0.1", str(port), "rig", "0"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    said = f"rpc-server of rig (127.0.0.1:{port}) does not answer after 0 s: is rig awake?\n"
+    assert (done.returncode, done.stderr) == ((0, "") if lent else (1, said))
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

@@ -51,7 +51,7 @@ from labctl.lab import Lab, LabHost, LabSpec
 from labctl.lab.preflight import is_free, require_able
 from labctl.lab.sleeper import lacks as lacks_sleep
 from labctl.lab.spec import mac_for
-from labctl.lab.supplies import lacks
+from labctl.lab.supplies import lacks, mirror_folder
 
 SUITES = {"b1": "bookworm", "b2": "bookworm", "t1": "trixie", "t2": "trixie", "t3": "trixie"}
 GPU_HOSTS = {
@@ -138,6 +138,7 @@ def spec(network: IPv4Network, operator_key: Path, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def rack(spec: LabSpec) -> Iterator[Lab]:
     """This worker's rack, up."""
+    mirror_folder(spec.cache_dir).mkdir(parents=True, exist_ok=True)  # hosts see it if it is there at boot
     with Lab(spec) as lab:
         yield lab
 

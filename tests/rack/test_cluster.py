@@ -256,7 +256,6 @@ def test_llama_server_uses_the_cards_that_another_host_lends_it_alone(
         f'ctx_size=512, binary="{llama.BINARY}")'
     )
     site.declare([f"services=[{wide}]", f"services=[{rpc}]", ""])
-    # The lender may be ready after the borrower, which then comes back by itself.
     site.apply()
     site.becomes(2, "labctl-lend", "active")
     site.becomes(1, "labctl-wide", "active")

@@ -70,6 +70,7 @@ def test_a_bare_host_is_planned_wholly_then_changed_once_and_pyinfra_agrees(bare
         "Base",
         "Agent",
         "Cluster",
+        "Controller",
         "Engines",
         "llama-swap",
         "Services",

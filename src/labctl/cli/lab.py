@@ -107,7 +107,7 @@ def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: 
     The rack runs until `labctl lab down`. Repeating the command starts hosts that are off.
     """
     from labctl.inventory import load_rack
-    from labctl.lab import Lab
+    from labctl.lab import Lab, wheels
     from labctl.lab.preflight import require_able
     from labctl.lab.rackfile import Homes, not_imitated, spec_of, write_rack_file
     from labctl.lab.spec import require_name
@@ -123,6 +123,9 @@ def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: 
     spec = spec_of(loaded, name, suite, Homes(_state(), wiring.cache_home() / "lab"), mirror)
     if models := not_imitated(loaded):
         printer.err(f"the lab has no imitation of {', '.join(models)}: left out")
+    if loaded.rack.controller is not None and loaded.rack.controller.wheels == wheels.INSIDE:
+        printer.err("labctl's own packages for the controller's host")
+        wheels.make(spec.cache_dir)
     Lab(spec).up(printer.err, stays=True)
     verb = "is" if len(spec.hosts) == 1 else "are"
     printer.out(f"{counted(len(spec.hosts), 'host')} {verb} up. The rack file:")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from labctl.inventory.fields import Duration, Flag, RemotePath, Text, Whole, duration
+from labctl.inventory.fields import BaseAddress, Duration, Flag, RemotePath, Text, Whole, duration
 from labctl.inventory.spec import Spec
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -174,6 +174,17 @@ class Controller(Spec):
         default=None,
         description="File with the address of a database, postgresql+psycopg://USER:PASSWORD@HOST/NAME; "
         "default: an SQLite file on the controller's host.",
+    )
+    python: RemotePath = Field(
+        default="/usr/bin/python3", description="Python 3.11 or later on that host, which runs labctl there."
+    )
+    index: BaseAddress | None = Field(
+        default=None, description="Package index that labctl's dependencies come from; default: pip's own."
+    )
+    wheels: BaseAddress | None = Field(
+        default=None,
+        description="Folder or page with the wheels instead, for racks without a way out: file:///... on the "
+        "host, or http.",
     )
     operators: tuple[Text, ...] = Field(
         default=(), description="Users on that host who may give orders besides root."

@@ -6,7 +6,8 @@ back vLLM is started again. Before it starts it waits until every host has joine
 wait for their cards without a word; when time is up it fails and says who is missing. Ray listens on all
 interfaces; who reaches it is the firewall's part (``inventory.clusters.openings``), and who may command it
 that of the cluster's token.
-rpc-server binds the private address and nothing else.
+rpc-server binds the private address and nothing else. llama-server ends at once when a lender does not
+answer, so its unit waits for each of them first, and says whom it lacks.
 
 What waits for another host is started again once a minute, for ever: a worker without its head, or a program
 whose private address is not there because the machine at the other end of the cable sleeps. That is slow
@@ -20,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from labctl import render
 from labctl.domain.problem import LabctlError
-from labctl.inventory import Host, LlamaSwap, Rack, RayCluster, RpcServer, Vllm
+from labctl.inventory import Host, LlamaServer, LlamaSwap, Rack, RayCluster, RpcServer, Vllm
 from labctl.inventory.builds import environment_of
 from labctl.inventory.clusters import (
     RAY_NAME,
@@ -36,6 +37,7 @@ from labctl.inventory.services import Program
 from labctl.render import places, units
 from labctl.render.engines import ray
 from labctl.render.engines.cards import visible
+from labctl.render.engines.llama import lenders
 from labctl.render.engines.torch import caches
 from labctl.render.launch import launch, owner
 from labctl.render.units import Sandbox, Unit
@@ -46,6 +48,15 @@ NODE_UNIT = f"labctl-{RAY_NAME}.service"
 WAIT_PROGRAM = "/usr/local/lib/labctl/ray-wait.py"
 # Less than an operation of labctl may take, so that the unit's own words are heard and not a timeout.
 JOIN_S = 240
+# Long enough that the limit of five starts in five minutes is never met by waiting.
+LEND_S = 90
+# Arguments: address, port, name of the lender, seconds. No data stands in the script itself.
+_LENDER = (
+    'until (exec 3<>"/dev/tcp/$0/$1") 2>/dev/null; do '
+    'if [ "$SECONDS" -ge "$3" ]; then '
+    'echo "rpc-server of $2 ($0:$1) does not answer after $3 s: is $2 awake?" >&2; exit 1; fi; '
+    "sleep 0.3; done"
+)
 _MIB = 1024 * 1024
 # `ray start --block` ends with 1 also when it is told to end, so a stop would look like a failure.
 _ENDS_WITH_1 = ("SuccessExitStatus=1", "Restart=always")
@@ -132,6 +143,28 @@ def vllm(rack: Rack, host: Host, wanted: Vllm) -> Unit:
         device_groups=(*units.DEVICE_GROUPS, *_RDMA_GROUPS),
     )
     return units.unit(wanted, units.purpose(wanted), start.argv, joined)
+
+
+def llama_server(rack: Rack, host: Host, wanted: LlamaServer) -> Unit:
+    """Return the unit of a llama-server; one that borrows cards waits for those who lend them.
+
+    Raises:
+        LabctlError: no build fits, a card's UUID is not known, or a host lends nothing.
+    """
+    if not wanted.rpc:
+        return units.engine(rack, host, wanted)
+    start = launch(rack, host, wanted, port=str(wanted.port))
+    sandbox = units.sandbox_of(host, wanted, start)
+    waits = (
+        ("/bin/bash", "-c", _LENDER, *address.rsplit(":", 1), name, str(LEND_S))
+        for name, address in zip(wanted.rpc, lenders(rack, wanted), strict=True)
+    )
+    patient = replace(
+        sandbox,
+        before=(*sandbox.before, *waits),
+        settings=(f"TimeoutStartSec={LEND_S * len(wanted.rpc) + 30}",),
+    )
+    return units.unit(wanted, units.purpose(wanted), start.argv, patient)
 
 
 def shared(swap: LlamaSwap) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ DEVICE_GROUPS = (
 # Who renders the unit of a kind of service: MODULE:FUNCTION of (rack, host, service), imported when asked.
 KINDS = {
     "command": "labctl.render.units:command",
-    "llama-server": "labctl.render.units:engine",
+    "llama-server": "labctl.render.cluster:llama_server",
     "vllm": "labctl.render.cluster:vllm",
     "sglang": "labctl.render.units:engine",
     "tabbyapi": "labctl.render.units:engine",

@@ -33,7 +33,7 @@ def llama_server(rack: Rack, host: Host, engine: LlamaServer, *, port: str, unit
     drafted, draft_reads = _drafting(rack, engine, model)
     argv += [*drafted, *flags(engine, "rpc", one_way=_ONE_WAY)]
     if engine.rpc:
-        argv += ["--rpc", ",".join(_worker(rack, name) for name in engine.rpc)]
+        argv += ["--rpc", ",".join(lenders(rack, engine))]
     secrets: tuple[Credential, ...] = ()
     if engine.api_key is not None:
         secrets = (Credential(unit, "api-key", engine.api_key),)
@@ -62,6 +62,15 @@ def _drafting(rack: Rack, engine: LlamaServer, model: Model) -> tuple[list[str],
     if kinds and engine.spec_type is None:
         argv += ["--spec-type", ",".join(kinds)]
     return argv, reads
+
+
+def lenders(rack: Rack, engine: LlamaServer) -> tuple[str, ...]:
+    """Return the ADDRESS:PORT of each host that lends cards to an engine, in its order.
+
+    Raises:
+        LabctlError: one lends nothing.
+    """
+    return tuple(_worker(rack, name) for name in engine.rpc)
 
 
 def _worker(rack: Rack, name: str) -> str:

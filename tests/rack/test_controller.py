@@ -1,0 +1,61 @@
+"""The controller on a real host: installed from wheels alone, hardened, and asked by a laptop."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rack_driving import labctl
+
+from labctl import wiring
+from labctl.lab import Lab, LabHost, wheels
+
+pytestmark = pytest.mark.rack
+
+RACK = """\
+from labctl.inventory import Controller, Host, IdlePolicy, Rack, Ssh, WakeOnLan
+
+rack = Rack(
+    name="test",
+    ssh=Ssh(user="admin", key="keys/operator"),
+    controller=Controller(host="{hub}", wheels="{wheels}", tick="2s"),
+    controller_key="keys/controller.pub",
+    hosts=[
+        Host(name="{hub}", address="{hub_address}", roles=["always-on"]),
+        Host(name="{box}", address="{box_address}", wake=WakeOnLan(mac="{mac}")),
+    ],
+)
+globals().update(rack.groups())
+"""
+
+
+@pytest.fixture
+def site(rack: Lab, hosts: Callable[..., tuple[LabHost, ...]], rack_file: Callable[..., Path]) -> Path:
+    """The rack file of a hub, which is to run the controller, and a box."""
+    hub, box = hosts(2, suite="trixie")
+    wheels.make(wiring.cache_home() / "lab")
+    file = rack_file([hub, box])
+    key = file.parent / "keys/controller"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    file.write_text(
+        RACK.format(
+            hub=hub.name,
+            box=box.name,
+            wheels=wheels.INSIDE,
+            hub_address=hub.address,
+            box_address=box.address,
+            mac=box.mac,
+        )
+    )
+    return file
+
+
+def test_a_controller_is_installed_once_and_runs(site: Path, rack: Lab) -> None:
+    words = ["--yes", "--json", "--only=base,agent,controller"]
+    done = labctl("apply", str(site), *words, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = labctl("apply", str(site), *words, timeout=400)
+    assert [host["changed"] for host in json.loads(again.stdout)["hosts"]] == [0, 0]
