@@ -219,7 +219,10 @@ def _nothing_is_left_behind(rack: Lab, host: LabHost, watch: Watching) -> None:
     def running() -> list[str]:
         return rack.run(host.name, ["pgrep", "-u", USER, "-f", "agent.pyz --forced"]).stdout.split()
 
-    assert running()
+    (pid,) = _do(rack, host, "pgrep", "-u", USER, "-x", "agent.pyz").split()
+    status = _do(rack, host, "cat", f"/proc/{pid}/status").splitlines()
+    (peak_kib,) = (int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    assert peak_kib < 25 * 1024
     _do(rack, host, "pkill", "-KILL", "-u", USER, "-x", "sshd|sshd-session")
     assert wait_until(lambda: not running(), within=5), "the watch ends with its sshd"
     watch.close()

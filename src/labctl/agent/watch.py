@@ -182,9 +182,10 @@ def end(status: int, words: str = "") -> NoReturn:
         with contextlib.suppress(OSError):
             os.write(2, words.encode())
     # A thread that the kernel holds would keep the pipes open, and the other end waiting.
-    for number in (0, 1, 2):
-        with contextlib.suppress(OSError):
-            os.close(number)
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(nowhere, number)
     os._exit(status)
 
 
