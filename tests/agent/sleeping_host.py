@@ -66,6 +66,7 @@ class SleepingHost:
         self.state = root / "state"
         self.said: list[dict[str, Any]] = []
         self.signals: list[list[Reading]] = []
+        self.locks: list[str | None] = []
         self.wol = {"eth0": "g"}
         self._monkeypatch = monkeypatch
         self._thread: threading.Thread | None = None
@@ -144,7 +145,7 @@ class SleepingHost:
         self,
         go: bool | bytes | Callable[[str], bytes] = True,
         raw: bytes | None = None,
-        start: Callable[[], str] | None = None,
+        start: Callable[[str], str] | None = None,
         **order: Any,
     ) -> int:
         """Talk with the agent as the controller does, and return its exit status.
@@ -189,15 +190,15 @@ class SleepingHost:
             self._thread.join(30)
             assert not self._thread.is_alive()
 
-    def _start(self) -> str:
+    def _start(self, how: str) -> str:
         self.unit(suspend.UNIT)
-        self._thread = threading.Thread(target=self._obey)
+        self._thread = threading.Thread(target=self._obey, args=(sleepfiles.place(how),))
         self._thread.start()
         return ""
 
-    def _obey(self) -> None:
+    def _obey(self, path: str) -> None:
         try:
-            sleeper.obey(self.root)
+            sleeper.obey(self.root, path=path)
         finally:
             (self.state / "units" / suspend.UNIT).unlink()
 
@@ -219,6 +220,7 @@ class SleepingHost:
         self._told = threading.Event()
         patch = self._monkeypatch.setattr
         patch(lastlook, "looked", self.looked)
+        patch(lastlook, "locked_because", lambda root: self.locks.pop(0) if self.locks else None)
         patch(boottime, "runs", lambda pid: not self._told.is_set())
         patch(sleeper, "_EVIDENCE_S", 0.05)
         patch(sleeper, "_POLL_S", 0.01)

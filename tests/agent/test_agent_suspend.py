@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sleeping_host import SleepingHost
 
-from labctl.agent import boottime, computing, sleeper, sleepfiles, suspend
+from labctl.agent import boottime, computing, lastlook, sleeper, sleepfiles, suspend
 from labctl.agent.signals.terms import Reading
 from labctl.lab.processes import wait_until
 
@@ -39,7 +40,7 @@ def test_the_word_is_written_down_before_anything_is_done(host: SleepingHost) ->
     seen: list[Any] = []
     host.engines("labctl-a.service")
 
-    def start() -> str:
+    def start(how: str) -> str:
         seen.append((host.word().said, host.word().step, host.log))
         return "no systemd"
 
@@ -125,7 +126,7 @@ def test_an_order_that_took_too_long_is_dead(host: SleepingHost, monkeypatch: py
     monkeypatch.setattr(boottime, "now_s", lambda: then() + at[0])
     monkeypatch.setattr(sleepfiles, "now_s", lambda: then() + at[0])
 
-    def start() -> str:
+    def start(how: str) -> str:
         at[0] = 121.0
         sleeper.obey(host.root)
         at[0] = 0.0
@@ -161,6 +162,13 @@ def test_a_second_order_waits_for_the_first(host: SleepingHost) -> None:
     assert host.word().nonce == "0" * 32
 
 
+def test_an_order_that_was_never_started_is_not_obeyed_in_place_of_another(host: SleepingHost) -> None:
+    accept(host)  # and the conversation died
+    assert host.order(how="unload") == 0
+    assert "logind SuspendWithFlags" not in host.log
+    assert host.word(sleepfiles.UNLOAD).outcome == "unloaded"
+
+
 # --- what becomes of it ---
 
 
@@ -173,6 +181,27 @@ def test_a_lock_of_somebody_else_is_respected(host: SleepingHost) -> None:
     assert word.because == "logind refused to suspend: Operation denied due to active block inhibitor"
     (host.state / "locks/backup").unlink()
     assert host.serves
+
+
+@pytest.mark.parametrize("before", [[], [None]])
+def test_a_lock_that_logind_would_pass_over_is_respected_also_under_force(
+    host: SleepingHost, before: list[str | None]
+) -> None:
+    host.locks = [*before, "backup blocks sleep: it runs"]
+    host.order(force=True)
+    assert (host.word().said, host.word().because) == ("refused", "backup blocks sleep: it runs")
+    assert "logind SuspendWithFlags" not in host.log
+
+
+def test_roots_own_lock_is_read_from_loginds_files(tmp_path: Path) -> None:
+    folder = tmp_path / "run/systemd/inhibit"
+    assert "cannot be read" in (lastlook.locked_because(tmp_path) or "")
+    folder.mkdir(parents=True)
+    for name, mode, who in (("1", "block", "labctl-agent"), ("2", "delay", "nm"), ("3.ref", "block", "x")):
+        (folder / name).write_text(f"WHAT=sleep\nMODE={mode}\nUID=0\nPID=1\nWHO={who}\nWHY=w\n")
+    assert lastlook.locked_because(tmp_path) is None
+    (folder / "4").write_text("WHAT=sleep\nMODE=block\nUID=0\nPID=1\nWHO=backup\nWHY=it\\x20runs\n")
+    assert lastlook.locked_because(tmp_path) == "backup blocks sleep: it runs"
 
 
 def test_a_host_that_took_the_order_and_did_not_sleep_says_so(host: SleepingHost) -> None:
@@ -472,7 +501,7 @@ def test_what_is_killed_with_all_that_it_started_is_put_right_by_the_conversatio
     host.engines("labctl-a.service")
     monkeypatch.setattr(suspend, "_ALIVE_EVERY", 1)
 
-    def start() -> str:
+    def start(how: str) -> str:
         pid = os.fork()
         if pid == 0:
             obey_until(host, 4)
@@ -482,7 +511,7 @@ def test_what_is_killed_with_all_that_it_started_is_put_right_by_the_conversatio
     assert host.order(start=start) == 1
     assert host.said[-1] == {"refused": "the process that was to put it to sleep was killed"}
     assert "stop labctl-a.service" in host.log
-    assert host.log[-1] == "start labctl-a.service"
+    assert "start labctl-a.service" in host.log
 
 
 def test_a_conversation_that_is_killed_leaves_no_lock_and_no_order(host: SleepingHost) -> None:

@@ -4,8 +4,8 @@ The order stands in ``/run/labctl``, where only root writes, and is obeyed once.
 before it is taken:
 
 1. take logind's lock; 2. remember what runs; 3. unload and stop, in order; 4. look once more at everything;
-5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people;
-8. give the lock back and call logind; 9. see what became of it; 10. start again what was stopped.
+5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people
+and locks; 8. give the lock back and call logind; 9. see what became of it; 10. start again what was stopped.
 
 logind itself refuses when somebody holds a lock by then. (``systemctl suspend --check-inhibitors=yes`` would
 be the same call, but it also refuses while any other user is logged in, and the controller's own watch is
@@ -52,15 +52,16 @@ def nothing(name: str) -> None:
     """Stand where a test cuts the power."""
 
 
-def obey(root: Path = ROOT, effect: Effect = nothing) -> int:
-    """Do what the order says that stands in /run; return 0 where it was obeyed.
+def obey(root: Path = ROOT, effect: Effect = nothing, path: str = sleepfiles.ORDER) -> int:
+    """Do what the order says that stands in /run; return 0 where it was obeyed, or was begun before.
 
     Args:
         root: where the host's file system begins.
         effect: told the name of each effect before it is done.
+        path: the file of the order; one that was written down and never started is not another one's.
     """
-    order = _accepted(root)
-    if order is None:
+    order = sleepfiles.load(path, root)
+    if order is None or order.said != GOING or order.step != sleepfiles.ACCEPTED:
         return 0
     config = read(root)
     try:
@@ -101,15 +102,6 @@ def over(root: Path = ROOT) -> int:
         else:
             _undo(order, config, root, REFUSED, "the process that was to put it to sleep was killed")
     return 0
-
-
-def _accepted(root: Path) -> Order | None:
-    """Return the order that is to be obeyed; one that was begun before is not."""
-    for path in (sleepfiles.ORDER, sleepfiles.UNLOAD):
-        order = sleepfiles.load(path, root)
-        if order is not None and order.said == GOING and order.step == sleepfiles.ACCEPTED:
-            return order
-    return None
 
 
 def _step(order: Order, step: str, root: Path, **more: Any) -> Order:
@@ -170,9 +162,9 @@ def _look_again(order: Order, config: Settings, root: Path) -> None:
 
 
 def _look_for(order: Order, config: Settings, root: Path, names: tuple[str, ...] | None) -> None:
-    if order.force:
-        return
-    because = lastlook.busy_because(lastlook.looked(config, root, names))
+    because = lastlook.locked_because(root)
+    if because is None and not order.force:
+        because = lastlook.busy_because(lastlook.looked(config, root, names))
     if because:
         raise Refusal(because)
 
