@@ -34,6 +34,7 @@ case "$*" in
     for word in "$@"; do case $word in *WithFlags) echo "logind $word" >>"$S/log" ;; esac; done
     if [ -n "$(ls "$S/locks")" ]; then echo 'Operation denied due to active block inhibitor' >&2; exit 1; fi
     [ ! -e "$S/insomnia" ] || exit 0
+    [ ! -e "$S/note-alarm" ] || cat "$S/note-alarm" >"$S/alarm-noted"
     echo $(($(cat "$S/slept") + 1)) >"$S/slept"
     ;;
 esac
@@ -65,6 +66,7 @@ class SleepingHost:
         self.state = root / "state"
         self.said: list[dict[str, Any]] = []
         self.signals: list[list[Reading]] = []
+        self.locks: list[str | None] = []
         self.wol = {"eth0": "g"}
         self._monkeypatch = monkeypatch
         self._thread: threading.Thread | None = None
@@ -87,6 +89,10 @@ class SleepingHost:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
         return path
+
+    def file_text(self, name: str) -> str:
+        """Read a file of the host."""
+        return (self.root / name).read_text()
 
     def settings(self, settings: dict[str, Any]) -> None:
         """Write what the rack file says of this host."""
@@ -139,7 +145,7 @@ class SleepingHost:
         self,
         go: bool | bytes | Callable[[str], bytes] = True,
         raw: bytes | None = None,
-        start: Callable[[], str] | None = None,
+        start: Callable[[str], str] | None = None,
         **order: Any,
     ) -> int:
         """Talk with the agent as the controller does, and return its exit status.
@@ -184,10 +190,17 @@ class SleepingHost:
             self._thread.join(30)
             assert not self._thread.is_alive()
 
-    def _start(self) -> str:
-        self._thread = threading.Thread(target=sleeper.obey, args=(self.root,))
+    def _start(self, how: str) -> str:
+        self.unit(suspend.UNIT)
+        self._thread = threading.Thread(target=self._obey, args=(sleepfiles.place(how),))
         self._thread.start()
         return ""
+
+    def _obey(self, path: str) -> None:
+        try:
+            sleeper.obey(self.root, path=path)
+        finally:
+            (self.state / "units" / suspend.UNIT).unlink()
 
     def looked(self, config: Any, root: Path, names: Any = None) -> list[Reading]:
         """Say what the next signals say; the last ones stay."""
@@ -207,6 +220,7 @@ class SleepingHost:
         self._told = threading.Event()
         patch = self._monkeypatch.setattr
         patch(lastlook, "looked", self.looked)
+        patch(lastlook, "locked_because", lambda root: self.locks.pop(0) if self.locks else None)
         patch(boottime, "runs", lambda pid: not self._told.is_set())
         patch(sleeper, "_EVIDENCE_S", 0.05)
         patch(sleeper, "_POLL_S", 0.01)

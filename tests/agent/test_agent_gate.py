@@ -329,7 +329,7 @@ def test_engines_are_restarted_in_their_order(gated: GatedHost) -> None:
     for name in ("a", "b"):
         gated.host.file(f"state/enabled/labctl-{name}.service", "enabled\n")
     answer = mend.mended("engines", gated.host.root)
-    assert (answer["ok"], answer["wrong"]) == (True, [])
+    assert (answer["ok"], answer["failed"]) == (True, None)
     assert answer["did"] == ["restarted labctl-a.service", "restarted labctl-b.service"]
 
 
@@ -345,7 +345,7 @@ def modules(gated: GatedHost) -> GatedHost:
 
 def test_the_driver_is_reloaded_when_nobody_uses_it(modules: GatedHost) -> None:
     answer = mend.mended("driver", modules.host.root)
-    assert (answer["ok"], answer["wrong"]) == (True, [])
+    assert (answer["ok"], answer["failed"]) == (True, None)
     assert answer["did"] == [f"stopped {UNIT}", "loaded nvidia_uvm anew", f"started {UNIT}"]
     assert modules.host.log == [f"stop {UNIT}", "rmmod nvidia_uvm", "modprobe nvidia_uvm", f"start {UNIT}"]
     assert not (modules.host.root / sleepfiles.STOPPED).exists()
@@ -358,18 +358,18 @@ def test_a_driver_in_use_is_left_alone_and_the_answer_says_by_whom(modules: Gate
     (opened / "6").symlink_to("/dev/null")
     modules.host.file("proc/4713/comm", "blender\n")
     answer = mend.mended("driver", modules.host.root)
-    assert (answer["ok"], answer["wrong"]) == (False, ["nvidia_uvm is in use by 4713 blender"])
+    assert (answer["ok"], answer["failed"]) == (False, "nvidia_uvm is in use by 4713 blender")
     assert "rmmod nvidia_uvm" not in modules.host.log
     assert modules.host.log[-1] == f"start {UNIT}"
 
 
 def test_a_driver_that_may_not_or_cannot_be_reloaded_is_left_alone(modules: GatedHost) -> None:
     (modules.host.root / "sys/module/nvidia_uvm").rmdir()
-    assert mend.mended("driver", modules.host.root)["wrong"] == ["nvidia_uvm is not loaded"]
+    assert mend.mended("driver", modules.host.root)["failed"] == "nvidia_uvm is not loaded"
     modules.want(reload_driver=False)
-    assert mend.mended("driver", modules.host.root)["wrong"] == [
+    assert mend.mended("driver", modules.host.root)["failed"] == (
         "the rack file does not allow to reload the driver (gate reload_driver)"
-    ]
+    )
     assert modules.host.log == []
 
 
@@ -386,11 +386,11 @@ def test_a_reboot_is_left_to_systemd_after_the_answer(gated: GatedHost) -> None:
 def test_nobody_is_rebooted_under_his_hands(gated: GatedHost) -> None:
     gated.want(reboot=True)
     gated.host.signals = [[Reading("sessions", True, "ann is logged in")]]
-    assert mend.mended("reboot", gated.host.root)["wrong"] == [
+    assert mend.mended("reboot", gated.host.root)["failed"] == (
         "it is not rebooted under somebody's hands: ann is logged in"
-    ]
+    )
     gated.want(reboot=False)
-    assert mend.mended("reboot", gated.host.root)["wrong"] == [
+    assert mend.mended("reboot", gated.host.root)["failed"] == (
         "the rack file does not allow to reboot this host (gate reboot)"
-    ]
+    )
     assert gated.host.log == []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sleeping_host import SleepingHost
 
-from labctl.agent import boottime, computing, sleeper, sleepfiles, suspend
+from labctl.agent import boottime, computing, lastlook, sleeper, sleepfiles, suspend
 from labctl.agent.signals.terms import Reading
+from labctl.lab.processes import wait_until
 
 QUIET = [Reading("sessions", False, "nobody is logged in")]
 BUSY = [Reading("sessions", True, "ann is logged in from 10.0.0.5")]
@@ -37,7 +40,7 @@ def test_the_word_is_written_down_before_anything_is_done(host: SleepingHost) ->
     seen: list[Any] = []
     host.engines("labctl-a.service")
 
-    def start() -> str:
+    def start(how: str) -> str:
         seen.append((host.word().said, host.word().step, host.log))
         return "no systemd"
 
@@ -123,7 +126,7 @@ def test_an_order_that_took_too_long_is_dead(host: SleepingHost, monkeypatch: py
     monkeypatch.setattr(boottime, "now_s", lambda: then() + at[0])
     monkeypatch.setattr(sleepfiles, "now_s", lambda: then() + at[0])
 
-    def start() -> str:
+    def start(how: str) -> str:
         at[0] = 121.0
         sleeper.obey(host.root)
         at[0] = 0.0
@@ -159,6 +162,13 @@ def test_a_second_order_waits_for_the_first(host: SleepingHost) -> None:
     assert host.word().nonce == "0" * 32
 
 
+def test_an_order_that_was_never_started_is_not_obeyed_in_place_of_another(host: SleepingHost) -> None:
+    accept(host)  # and the conversation died
+    assert host.order(how="unload") == 0
+    assert "logind SuspendWithFlags" not in host.log
+    assert host.word(sleepfiles.UNLOAD).outcome == "unloaded"
+
+
 # --- what becomes of it ---
 
 
@@ -171,6 +181,27 @@ def test_a_lock_of_somebody_else_is_respected(host: SleepingHost) -> None:
     assert word.because == "logind refused to suspend: Operation denied due to active block inhibitor"
     (host.state / "locks/backup").unlink()
     assert host.serves
+
+
+@pytest.mark.parametrize("before", [[], [None]])
+def test_a_lock_that_logind_would_pass_over_is_respected_also_under_force(
+    host: SleepingHost, before: list[str | None]
+) -> None:
+    host.locks = [*before, "backup blocks sleep: it runs"]
+    host.order(force=True)
+    assert (host.word().said, host.word().because) == ("refused", "backup blocks sleep: it runs")
+    assert "logind SuspendWithFlags" not in host.log
+
+
+def test_roots_own_lock_is_read_from_loginds_files(tmp_path: Path) -> None:
+    folder = tmp_path / "run/systemd/inhibit"
+    assert "cannot be read" in (lastlook.locked_because(tmp_path) or "")
+    folder.mkdir(parents=True)
+    for name, mode, who in (("1", "block", "labctl-agent"), ("2", "delay", "nm"), ("3.ref", "block", "x")):
+        (folder / name).write_text(f"WHAT=sleep\nMODE={mode}\nUID=0\nPID=1\nWHO={who}\nWHY=w\n")
+    assert lastlook.locked_because(tmp_path) is None
+    (folder / "4").write_text("WHAT=sleep\nMODE=block\nUID=0\nPID=1\nWHO=backup\nWHY=it\\x20runs\n")
+    assert lastlook.locked_because(tmp_path) == "backup blocks sleep: it runs"
 
 
 def test_a_host_that_took_the_order_and_did_not_sleep_says_so(host: SleepingHost) -> None:
@@ -259,7 +290,7 @@ def test_a_program_that_may_hold_a_card_is_no_hindrance(
 def test_unload_frees_the_cards_and_leaves_it_on(host: SleepingHost) -> None:
     host.engines("labctl-a.service")
     assert host.order(how="unload") == 0
-    assert host.said[-1] == {"unloaded": host.said[0]["nonce"]}
+    assert host.said[-1] == {"going": host.said[0]["nonce"], "unloaded": True}
     assert "logind SuspendWithFlags" not in host.log
     assert host.log.count("stop labctl-a.service") == 1
     assert not (host.root / sleepfiles.ORDER).exists()
@@ -282,13 +313,25 @@ def test_the_alarm_is_set_before_the_sleep_in_the_clocks_own_time(host: Sleeping
     alarm = host.alarm()
     host.file("sys/class/rtc/rtc0/since_epoch", f"{int(time.time()) + 7200}\n")  # a clock in local time
     due = time.time() + 3600
+    (host.state / "note-alarm").symlink_to(alarm)
     assert host.order(rtc_at=due) == 0
-    assert abs(int(alarm.read_text()) - (due + 7200)) <= 2
+    assert abs(int(host.file_text("state/alarm-noted")) - (due + 7200)) <= 2
+    assert alarm.read_text() == "0", "it would wake the next sleep"
 
 
-def test_an_alarm_without_a_clock_is_refused(host: SleepingHost) -> None:
+def test_a_host_without_a_clock_that_wakes_it_goes_without_an_alarm(host: SleepingHost) -> None:
+    assert host.order(rtc_at=time.time() + 3600) == 0
+    assert host.word().outcome == "resumed"
+
+
+def test_a_clock_that_does_not_keep_the_alarm_keeps_the_host_awake(
+    host: SleepingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarm = host.alarm()
+    alarm.unlink()
+    alarm.symlink_to("/dev/null")
     assert host.order(rtc_at=time.time() + 3600) == 1
-    assert host.said == [{"refused": "this host has no clock that could wake it from there"}]
+    assert host.said[-1]["refused"].startswith("the clock shows another alarm than was set (None instead of ")
 
 
 def test_an_alarm_that_is_over_is_refused(host: SleepingHost) -> None:
@@ -306,6 +349,19 @@ def test_a_host_that_stays_awake_has_no_alarm(host: SleepingHost) -> None:
 
 
 # --- the kernel, systemd and the card ---
+
+
+def test_the_way_to_sleep_to_memory_is_chosen_and_taken_back_where_it_stays_awake(host: SleepingHost) -> None:
+    way = host.file("sys/power/mem_sleep", "s2idle [deep]\n")
+    assert host.order(mem_sleep="s2idle") == 0
+    assert (way.read_text(), host.word().mem_was) == ("s2idle", "deep")
+    way.write_text("s2idle [deep]\n")
+    (host.state / "insomnia").touch()
+    host.order(mem_sleep="s2idle")
+    assert way.read_text() == "deep"
+    way.write_text("[s2idle]\n")
+    assert host.order(mem_sleep="deep") == 1
+    assert host.said[-1] == {"refused": "the kernel cannot sleep to deep: /sys/power/mem_sleep has s2idle"}
 
 
 @pytest.mark.parametrize(
@@ -407,6 +463,11 @@ _ORDER = {"how": "suspend", "lasts_s": 120}
         ({**_ORDER, "rtc_at": float("inf")}, "rtc_at must be a time in seconds since 1970, or null"),
         ({**_ORDER, "units": "ssh.service"}, "units must be a list of names"),
         ({**_ORDER, "units": ["ssh.service"]}, "the order names a unit that is no engine of this host"),
+        ({**_ORDER, "mem_sleep": "mem"}, "mem_sleep is for suspend, and one of deep, s2idle, shallow"),
+        (
+            {**_ORDER, "how": "hibernate", "mem_sleep": "deep"},
+            "mem_sleep is for suspend, and one of deep, s2idle, shallow",
+        ),
         ({**_ORDER, "argv": ["sh"]}, "the order has a field that this agent does not know: 'argv'"),
     ],
 )
@@ -432,6 +493,47 @@ def test_bytes_that_are_no_order_are_a_refusal_and_nothing_else(line: bytes) -> 
 
 
 # --- power cuts ---
+
+
+def test_what_is_killed_with_all_that_it_started_is_put_right_by_the_conversation(
+    host: SleepingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.engines("labctl-a.service")
+    monkeypatch.setattr(suspend, "_ALIVE_EVERY", 1)
+
+    def start(how: str) -> str:
+        pid = os.fork()
+        if pid == 0:
+            obey_until(host, 4)
+        os.waitpid(pid, 0)
+        return ""
+
+    assert host.order(start=start) == 1
+    assert host.said[-1] == {"refused": "the process that was to put it to sleep was killed"}
+    assert "stop labctl-a.service" in host.log
+    assert "start labctl-a.service" in host.log
+
+
+def test_a_conversation_that_is_killed_leaves_no_lock_and_no_order(host: SleepingHost) -> None:
+    host.engines("labctl-a.service")
+    reader, writer = os.pipe()
+    heard, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as stream:
+            suspend.converse(stream, lambda line: os.write(tell, b"said\n") and None, host.root)
+        os._exit(0)
+    os.write(writer, json.dumps(_ORDER).encode() + b"\n")
+    assert os.read(heard, 10) == b"said\n"
+    assert len(list((host.state / "locks").iterdir())) == 1
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert wait_until(lambda: host.log == ["lock", "free"], within=10)
+    assert not (host.root / sleepfiles.ORDER).exists()
+    assert host.serves
+    for end in (reader, writer, heard, tell):
+        os.close(end)
 
 
 def effects(host: SleepingHost) -> list[str]:

@@ -227,23 +227,23 @@ def parameters(host: SleepingHost, **values: Any) -> None:
 
 
 def test_a_driver_that_can_preserve_video_memory_is_fine(nvidia: SleepingHost) -> None:
-    assert ways.against("suspend", nvidia.root) is None
-    assert ways.against("unload", nvidia.root) is None
+    assert ways.against("suspend", None, nvidia.root) is None
+    assert ways.against("unload", None, nvidia.root) is None
 
 
 @pytest.mark.parametrize("unit", ["nvidia-suspend.service", "nvidia-resume.service"])
 def test_a_driver_whose_unit_is_off_would_fail_the_sleep(nvidia: SleepingHost, unit: str) -> None:
     nvidia.file(f"state/enabled/{unit}", "disabled\n")
-    assert ways.against("suspend", nvidia.root) == (
+    assert ways.against("suspend", None, nvidia.root) == (
         f"the NVIDIA driver preserves video memory and {unit} is not enabled, so it could not: "
         f"systemctl enable {unit}"
     )
     parameters(
         nvidia, PreserveVideoMemoryAllocations=2, UseKernelSuspendNotifiers=1, TemporaryFilePath='"/var"'
     )
-    assert ways.against("suspend", nvidia.root) is None, "the kernel itself tells the driver"
+    assert ways.against("suspend", None, nvidia.root) is None, "the kernel itself tells the driver"
     parameters(nvidia, PreserveVideoMemoryAllocations=0)
-    assert ways.against("suspend", nvidia.root) is None, "nothing is to be preserved"
+    assert ways.against("suspend", None, nvidia.root) is None, "nothing is to be preserved"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_driver_whose_unit_is_off_would_fail_the_sleep(nvidia: SleepingHost, u
 def test_video_memory_goes_to_a_disk(nvidia: SleepingHost, folder: str, said: str) -> None:
     (nvidia.root / "run/x").mkdir(parents=True)
     parameters(nvidia, PreserveVideoMemoryAllocations=1, TemporaryFilePath=f'"{folder}"')
-    assert ways.against("suspend", nvidia.root) == said
+    assert ways.against("suspend", None, nvidia.root) == said
 
 
 def test_there_must_be_room_for_what_is_in_use(nvidia: SleepingHost) -> None:
@@ -272,13 +272,13 @@ def test_there_must_be_room_for_what_is_in_use(nvidia: SleepingHost) -> None:
 def test_a_driver_of_two_versions_is_rebooted_first(nvidia: SleepingHost) -> None:
     library = nvidia.file("usr/lib/x86_64-linux-gnu/libnvidia-ml.so.590.48.01", "")
     library.with_name("libnvidia-ml.so.1").symlink_to(library.name)
-    assert ways.against("suspend", nvidia.root) == (
+    assert ways.against("suspend", None, nvidia.root) == (
         "the NVIDIA driver 580.95.05 is loaded and its library is 590.48.01: reboot it first"
     )
 
 
 def test_a_driver_that_hides_its_options_is_not_trusted(nvidia: SleepingHost) -> None:
     Path(nvidia.root / "proc/driver/nvidia/params").unlink()
-    assert ways.against("suspend", nvidia.root) == (
+    assert ways.against("suspend", None, nvidia.root) == (
         "the NVIDIA driver's options cannot be read (/proc/driver/nvidia/params)"
     )

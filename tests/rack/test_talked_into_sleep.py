@@ -80,7 +80,7 @@ def controller(
     sleep_rack: Lab, sleeper: Callable[..., LabHost], sleep_rack_file: Callable[..., Path]
 ) -> Iterator[Controller]:
     """A clean host that can sleep, with labctl's base and agent, as the controller sees it."""
-    host = sleeper("nspawn", "trixie")
+    host = sleeper("nspawn", "bookworm")
     # A machine that runs tests beside is no quiet one, and all hosts here share its load.
     quiet = ", idle=IdlePolicy(suspend=True, signals=Signals(load=False, network=False, timers=False))"
     inventory = sleep_rack_file([host], quiet)
@@ -103,6 +103,7 @@ def test_a_real_host_is_talked_into_sleep_and_refuses_wherever_it_is_needed(
     _nothing_happens_without_the_word(controller)
     _somebodys_lock_is_respected(controller)
     _somebody_who_is_logged_in_keeps_it_awake(controller, operator_key)
+    _who_is_killed_in_the_middle_leaves_it_serving(controller)
     _sleeps_and_wakes(controller)
     _runs_nothing_hostile(controller)
 
@@ -126,11 +127,10 @@ def _somebodys_lock_is_respected(controller: Controller) -> None:
     rack.run(name, ["systemd-run", "--quiet", "--unit=backup", *lock, "sleep", "infinity"], check=True)
     assert wait_until(lambda: "backup" in rack.run(name, ["systemd-inhibit", "--list"]).stdout, within=10)
     assert controller.talk(ORDER) == ([{"refused": "backup blocks sleep: it runs"}], 1)
-    # Who is told to disregard use is still refused by logind, after the word: failed, and awake.
+    # Root's own lock, which logind of Debian 12 passes over, holds also where use is to be disregarded.
     said, status = controller.talk({**ORDER, "force": True}, go=lambda nonce: {"go": nonce})
-    assert (said[1:], status) == ([{"going": said[0]["nonce"]}], 0)
-    assert wait_until(lambda: _word(controller)["said"] == "failed", within=20)
-    assert "logind refused to suspend" in _word(controller)["because"]
+    assert (said[1:], status) == ([{"refused": "backup blocks sleep: it runs"}], 1)
+    assert _word(controller)["said"] == "refused"
     rack.run(name, ["systemctl", "stop", "backup"], check=True)
 
 
@@ -162,11 +162,48 @@ def _somebody_who_is_logged_in_keeps_it_awake(controller: Controller, key: Path)
     assert wait_until(lambda: controller.busy() == [], within=20), controller.busy()
 
 
+_SLOW = """\
+[Service]
+ExecStart=/bin/sleep infinity
+ExecStop=/bin/sh -c 'touch /run/stopping; sleep 3'
+"""
+
+
+def _who_is_killed_in_the_middle_leaves_it_serving(controller: Controller) -> None:
+    rack, name = controller.rack, controller.host.name
+    unit = rack.root(name) / "etc/systemd/system/labctl-slow.service"
+    unit.write_text(_SLOW)
+    told = rack.root(name) / "etc/labctl/agent.json"
+    before = told.read_text()
+    row = {"service": "slow", "kind": "vllm", "unit": "labctl-slow.service", "url": ""}
+    told.write_text(json.dumps({**json.loads(before), "engines": [row]}))
+    rack.run(name, ["systemctl", "start", "labctl-slow.service"], check=True)
+
+    def go(nonce: str) -> dict[str, str]:
+        kill = "systemctl kill -s KILL --kill-whom=main labctl-sleep"
+        stopping = ["sh", "-c", f"until [ -e /run/stopping ]; do sleep 0.1; done; {kill}"]
+        killed.append(killer.submit(rack.run, name, stopping, timeout=30, check=True))
+        return {"go": nonce}
+
+    killed: list[Any] = []
+    with ThreadPoolExecutor(1) as killer:
+        said, status = controller.talk(ORDER, go=go)
+        killed[0].result()
+    assert said[1:] == [{"refused": "the process that was to put it to sleep was killed"}]
+    assert status == 1
+    state = ["systemctl", "is-active", "labctl-slow.service"]
+    assert wait_until(lambda: rack.run(name, state).stdout == "active\n", within=10)
+    assert _word(controller)["said"] == "refused"
+    told.write_text(before)
+    rack.run(name, ["systemctl", "stop", "--no-block", "labctl-slow.service"], check=True)
+    unit.unlink()
+
+
 def _sleeps_and_wakes(controller: Controller) -> None:
     rack, name = controller.rack, controller.host.name
     # The controller's watch, which stays open, is nobody's use.
     held_open, watch, _ = controller.connect().exec_command("report --watch")
-    assert json.loads(watch.readline())["order"]["said"] == "failed"
+    assert json.loads(watch.readline())["order"]["said"] == "refused"
     assert not held_open.closed
     boot_id = controller.read("/proc/sys/kernel/random/boot_id").stdout
     said, status = controller.talk(ORDER, go=lambda nonce: {"go": nonce})
@@ -196,8 +233,8 @@ def _runs_nothing_hostile(controller: Controller) -> None:
         return command, out.channel.recv_exit_status(), said, complaint
 
     with ThreadPoolExecutor(len(clients)) as pool:
-        ends = list(pool.map(tried, enumerate(HOSTILE)))
-    assert len(ends) >= 200
+        ends = list(pool.map(tried, enumerate(HOSTILE[:200])))
+    assert len(ends) == 200
     wrong = [end for end in ends if end[1:3] != (126, b"") or not end[3].startswith(REFUSED.encode())]
     assert wrong == []
     assert controller.rack.run(controller.host.name, listing).stdout == before

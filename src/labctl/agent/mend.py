@@ -48,7 +48,8 @@ def mended(step: str, root: Path = ROOT) -> dict[str, Any]:
         wrong.append(str(error))
     except OSError as error:
         wrong.append(f"what is stopped cannot be written down: {error}")
-    return {"format": FORMAT, "step": step, "ok": not wrong, "did": did, "wrong": wrong}
+    failed = "; ".join(wrong) or None
+    return {"format": FORMAT, "step": step, "ok": not wrong, "did": did, "failed": failed}
 
 
 def _engines(config: Settings, did: list[str], root: Path) -> None:

@@ -4,8 +4,8 @@ The order stands in ``/run/labctl``, where only root writes, and is obeyed once.
 before it is taken:
 
 1. take logind's lock; 2. remember what runs; 3. unload and stop, in order; 4. look once more at everything;
-5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people;
-8. give the lock back and call logind; 9. see what became of it; 10. start again what was stopped.
+5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people
+and locks; 8. give the lock back and call logind; 9. see what became of it; 10. start again what was stopped.
 
 logind itself refuses when somebody holds a lock by then. (``systemctl suspend --check-inhibitors=yes`` would
 be the same call, but it also refuses while any other user is logged in, and the controller's own watch is
@@ -18,6 +18,7 @@ not sleep. As long as either is unsure, the word stays "going".
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,15 +52,16 @@ def nothing(name: str) -> None:
     """Stand where a test cuts the power."""
 
 
-def obey(root: Path = ROOT, effect: Effect = nothing) -> int:
-    """Do what the order says that stands in /run; return 0 where it was obeyed.
+def obey(root: Path = ROOT, effect: Effect = nothing, path: str = sleepfiles.ORDER) -> int:
+    """Do what the order says that stands in /run; return 0 where it was obeyed, or was begun before.
 
     Args:
         root: where the host's file system begins.
         effect: told the name of each effect before it is done.
+        path: the file of the order; one that was written down and never started is not another one's.
     """
-    order = _accepted(root)
-    if order is None:
+    order = sleepfiles.load(path, root)
+    if order is None or order.said != GOING or order.step != sleepfiles.ACCEPTED:
         return 0
     config = read(root)
     try:
@@ -102,15 +104,6 @@ def over(root: Path = ROOT) -> int:
     return 0
 
 
-def _accepted(root: Path) -> Order | None:
-    """Return the order that is to be obeyed; one that was begun before is not."""
-    for path in (sleepfiles.ORDER, sleepfiles.UNLOAD):
-        order = sleepfiles.load(path, root)
-        if order is not None and order.said == GOING and order.step == sleepfiles.ACCEPTED:
-            return order
-    return None
-
-
 def _step(order: Order, step: str, root: Path, **more: Any) -> Order:
     after = order._replace(step=step, **more)
     sleepfiles.save(after, root)
@@ -134,9 +127,14 @@ def _leave(order: Order, config: Settings, root: Path, effect: Effect) -> Order:
             effect("unloaded")
             return _step(order, OVER, root, outcome="unloaded")
         _look_again(order, config, root)
-        if order.rtc_at is not None:
+        if order.rtc_at is not None and wakers.has_alarm(root):
             effect("alarm")
             wakers.arm_alarm(order.rtc_at, root)
+        way = order.mem_sleep
+        if way is not None:
+            order = _step(order, WORKING, root, mem_was=ways.memory(root))
+            effect("way")
+            ways.choose_memory(way, root)
         effect("leaving")
         order = _step(order, LEAVING, root)
         _wait_until_told(order)
@@ -164,9 +162,9 @@ def _look_again(order: Order, config: Settings, root: Path) -> None:
 
 
 def _look_for(order: Order, config: Settings, root: Path, names: tuple[str, ...] | None) -> None:
-    if order.force:
-        return
-    because = lastlook.busy_because(lastlook.looked(config, root, names))
+    because = lastlook.locked_because(root)
+    if because is None and not order.force:
+        because = lastlook.busy_because(lastlook.looked(config, root, names))
     if because:
         raise Refusal(because)
 
@@ -207,6 +205,8 @@ def _watch(order: Order, config: Settings, root: Path) -> int:
     while not _has_slept(before, root) and time.monotonic() < until:
         time.sleep(_POLL_S)
     if _has_slept(before, root):
+        if order.rtc_at is not None:
+            wakers.disarm_alarm(root)  # or it would wake the next sleep
         _finish(order, config, root, GOING, "", "resumed")
         return 0
     why = "it was called off, since the order was too old" if stopped else _why_not(order)
@@ -251,6 +251,9 @@ def _why_not(order: Order) -> str:
 def _undo(order: Order, config: Settings, root: Path, said: str, because: str) -> None:
     if order.rtc_at is not None:
         wakers.disarm_alarm(root)
+    if order.mem_was:
+        with contextlib.suppress(OSError):
+            ways.choose_memory(order.mem_was, root)
     _finish(order, config, root, said, because, "")
 
 

@@ -35,7 +35,8 @@ class Order(NamedTuple):
     """An order that was accepted, as it is kept.
 
     ``at_s`` and all other seconds are of CLOCK_BOOTTIME but ``rtc_at``, which is Unix time. ``teller`` is the
-    process that tells the other end; ``gap_s`` and ``slept`` are what the machine had slept before.
+    process that tells the other end; ``gap_s`` and ``slept`` are what the machine had slept before, and
+    ``mem_was`` is how it would have slept to memory.
     """
 
     nonce: str
@@ -46,6 +47,8 @@ class Order(NamedTuple):
     boot_id: str
     rtc_at: float | None = None
     units: tuple[str, ...] | None = None
+    mem_sleep: str | None = None
+    mem_was: str | None = None
     teller: int = 0
     said: str = GOING
     step: str = ACCEPTED

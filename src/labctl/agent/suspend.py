@@ -7,11 +7,13 @@ host's own clock, or nothing happens at all. That the conversation breaks off be
 is the same as no order.
 
 From ``go`` on the conversation only watches. What must be done is done by a process of its own that systemd
-runs (``sleeper``), because this one ends with the SSH connection, which a sleep cuts.
+runs (``sleeper``), because this one ends with the SSH connection, which a sleep cuts. If that process is
+killed, systemd puts things right, and if all of it is killed at once, the conversation does.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
@@ -20,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from . import boottime, inhibitor, lastlook, sleepfiles, wakers, ways
+from . import boottime, inhibitor, lastlook, sleeper, sleepfiles, unload, wakers, ways
 from .calls import call
 from .config import Settings
 from .host import ROOT
@@ -35,9 +37,10 @@ _ORDER_WITHIN_S = 10.0
 _LASTS_S = (10.0, 600.0)
 _ALARM_AFTER_S = 60.0
 _POLL_S = 0.05
+_ALIVE_EVERY = 20  # looks
 _LATER_S = 10.0
 _HOWS = ("suspend", "hibernate", "power-off", "unload")
-_FIELDS = {"how", "rtc_at", "force", "lasts_s", "units"}
+_FIELDS = {"how", "rtc_at", "force", "lasts_s", "units", "mem_sleep"}
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -54,16 +57,17 @@ class Wish(NamedTuple):
     force: bool = False
     rtc_at: float | None = None
     units: tuple[str, ...] | None = None
+    mem_sleep: str | None = None
 
 
-def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[], str] | None = None) -> int:
+def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[str], str] | None = None) -> int:
     """Hold the conversation; return the exit status: 0 it goes, 1 it was refused, 2 nothing was ordered.
 
     Args:
         stream: what the controller says.
         say: tells it one line.
         root: where the host's file system begins.
-        start: starts the process that does it, and returns what went wrong; default: by systemd.
+        start: starts the process that sleeps that way, and returns what went wrong; default: by systemd.
     """
     lines = Lines(stream.fileno())
     try:
@@ -80,7 +84,7 @@ def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[], 
     return _told(wish, nonce, say, root)
 
 
-def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[], str]) -> str | None:
+def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[str], str]) -> str | None:
     """Return the nonce of an order that is under way, None where the controller did not order.
 
     Raises:
@@ -88,7 +92,7 @@ def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[], 
     """
     config = settings(root)
     require_engines(wish, config)
-    _refuse(ways.against(wish.how, root))
+    _refuse(ways.against(wish.how, wish.mem_sleep, root))
     with inhibitor.held(f"labctl looks whether this host may {wish.how}"):
         _require_able(wish, config, root)
         if not wish.force:
@@ -104,9 +108,14 @@ def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[], 
             raise Refusal(f"the word to go came later than {WITHIN_S} s after this host was ready")
         order = _order(wish, nonce, root)
         sleepfiles.save(order, root)  # from here on whoever asks hears that it may sleep
-        trouble = start()
+        why = "nothing could be started that does it"
+        try:
+            trouble = start(wish.how)
+        except BaseException:
+            sleepfiles.save(order._replace(said=REFUSED, step=OVER, because=why), root)
+            raise
         if trouble:
-            why = f"nothing could be started that does it: {trouble}"
+            why = f"{why}: {trouble}"
             sleepfiles.save(order._replace(said=REFUSED, step=OVER, because=why), root)
             raise Refusal(why)
         return nonce
@@ -134,7 +143,7 @@ def _require_able(wish: Wish, config: Settings, root: Path) -> None:
     """Raise unless what should wake this host is armed, or can be.
 
     Raises:
-        Refusal: another order is under way, or the alarm is impossible.
+        Refusal: another order is under way, or it should wake at once.
         wakers.Unarmed: a magic packet would not wake it.
     """
     last = sleepfiles.load(sleepfiles.place(wish.how), root)
@@ -145,11 +154,9 @@ def _require_able(wish: Wish, config: Settings, root: Path) -> None:
     card = config.sleep.get("wol")
     if card is not None:
         wakers.arm_card(card, root)
-    if wish.rtc_at is not None:
-        if wish.how == "power-off" or not wakers.has_alarm(root):
-            raise Refusal("this host has no clock that could wake it from there")
-        if wish.rtc_at < time.time() + _ALARM_AFTER_S:
-            raise Refusal("the time to wake up again is over, or less than a minute away")
+    # The alarm is for the case that nobody can wake it; a host without such a clock goes without.
+    if wish.rtc_at is not None and wish.rtc_at < time.time() + _ALARM_AFTER_S:
+        raise Refusal("the time to wake up again is over, or less than a minute away")
 
 
 def require_engines(wish: Wish, config: Settings) -> None:
@@ -168,30 +175,36 @@ def _told(wish: Wish, nonce: str, say: Say, root: Path) -> int:
     """Tell the controller what becomes of its order, as the process that does it writes it down."""
     path = sleepfiles.place(wish.how)
     until = boottime.now_s() + wish.lasts_s + _LATER_S
-    while boottime.now_s() < until:
+    for at in itertools.count(1):
+        if boottime.now_s() > until:
+            break
         order = sleepfiles.load(path, root)
         if order is not None and order.nonce == nonce:
             if order.said in (REFUSED, FAILED):
                 say({"refused": order.because})
                 return 1
             if order.step == OVER and wish.how == "unload":
-                say({"unloaded": nonce})
+                say({"going": nonce, "unloaded": True})
                 return 0
             if order.step in (LEAVING, CALLED, OVER):
                 say({"going": nonce})
                 return 0
+        if at % _ALIVE_EVERY == 0 and not unload.is_active(UNIT):
+            # Killed with all that it had started, so that not even systemd could put things right.
+            sleeper.over(root)
         time.sleep(_POLL_S)
     # Nobody knows. The word that is written down stays "going", so nobody takes it for awake.
     return 2
 
 
-def _by_systemd() -> str:
+def _by_systemd(how: str) -> str:
     """Have systemd run what does it, apart from this session; return what went wrong."""
     done = call(
         *("systemd-run", "--quiet", "--no-block", "--collect", f"--unit={UNIT}"),
         *("--description=Put this host to sleep by the order of labctl", "--property=Type=exec"),
         f"--property=ExecStopPost={AGENT} sleep --over",
         *(AGENT, "sleep"),
+        *(("--unload",) if how == "unload" else ()),
         within_s=10.0,
     )
     return "" if done.ok else done.why
@@ -255,7 +268,10 @@ def wish_of(line: bytes | None) -> Wish:
     units = found.get("units")
     if units is not None and not (isinstance(units, list) and all(isinstance(one, str) for one in units)):
         raise Refusal("units must be a list of names")
-    return Wish(how, float(lasts), force, rtc_at, None if units is None else tuple(units))
+    mem_sleep = found.get("mem_sleep")
+    if mem_sleep is not None and (how != "suspend" or mem_sleep not in ways.MEMORY):
+        raise Refusal(f"mem_sleep is for suspend, and one of {', '.join(ways.MEMORY)}")
+    return Wish(how, float(lasts), force, rtc_at, None if units is None else tuple(units), mem_sleep)
 
 
 def _is_number(value: Any) -> bool:

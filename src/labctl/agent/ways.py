@@ -10,6 +10,7 @@ A driver that fails at that fails the whole sleep, or comes back with broken car
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from . import nvml
@@ -20,6 +21,8 @@ from .kernel import kernel
 MANAGER = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 _ASKED_S = 10.0
 _CAN = {"suspend": "CanSuspend", "hibernate": "CanHibernate", "power-off": "CanPowerOff"}
+MEMORY = ("deep", "s2idle", "shallow")
+_MEM_SLEEP = "sys/power/mem_sleep"
 _STATES = {"suspend": ("mem", "freeze", "standby"), "hibernate": ("disk",)}
 _UNITS = {
     "suspend": ("nvidia-suspend.service", "nvidia-resume.service"),
@@ -30,11 +33,31 @@ _IN_MEMORY = ("tmpfs", "ramfs")
 _ROOM = 1.05  # NVIDIA asks for 5 % more than there is to write
 
 
-def against(how: str, root: Path) -> str | None:
+def against(how: str, mem_sleep: str | None, root: Path) -> str | None:
     """Return what is against sleeping that way, None where nothing is; asked before any lock is taken."""
     if how == "unload":
         return None
+    known = (text(root / _MEM_SLEEP) or "").replace("[", "").replace("]", "").split()
+    if mem_sleep is not None and mem_sleep not in known:
+        return (
+            f"the kernel cannot sleep to {mem_sleep}: /sys/power/mem_sleep has {' '.join(known) or 'nothing'}"
+        )
     return _kernel(how, root) or _systemd(how) or _driver(how, root)
+
+
+def memory(root: Path) -> str | None:
+    """Return how the kernel would sleep to memory now."""
+    found = re.search(r"\[([a-z0-9]+)\]", text(root / _MEM_SLEEP) or "")
+    return found[1] if found else None
+
+
+def choose_memory(how: str, root: Path) -> None:
+    """Choose how the kernel sleeps to memory.
+
+    Raises:
+        OSError: it does not take that.
+    """
+    (root / _MEM_SLEEP).write_text(how)
 
 
 def _kernel(how: str, root: Path) -> str | None:
@@ -61,7 +84,8 @@ def _systemd(how: str) -> str | None:
     said = answer.out.strip().removeprefix("s ").strip('"')
     if not answer.ok:
         return f"logind does not say whether it can {how}: {answer.why}"
-    if said not in ("yes", "challenge"):
+    # That somebody holds a lock right now is for the look at locks to say, and by whom.
+    if said not in ("yes", "challenge") and not said.startswith("inhibit"):
         return f"systemd does not {how} here (logind says {said!r}): look at /etc/systemd/sleep.conf"
     return None
 
