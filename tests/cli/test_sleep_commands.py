@@ -33,12 +33,14 @@ RACK = """\
 from labctl.inventory import Controller, Host, Rack, WakeOnLan
 
 WOL = WakeOnLan(mac="52:54:00:12:34:56")
-rack = Rack(name="desk", controller=Controller(host="nas"), hosts=[
+rack = Rack(name="desk", controller=Controller(host="nas"), controller_key="keys/c.pub", hosts=[
     Host(name="gpu-box", address="10.0.0.1", roles=["gpu"], wake=WOL),
-    Host(name="nas", address="10.0.0.2", roles=["storage"]),
+    Host(name="nas", address="10.0.0.2", roles=["always-on"]),
 ])
 globals().update(rack.groups())
 """
+
+CONTROLLED = "controller=Controller(host='nas'), controller_key='keys/c.pub', "
 
 
 @dataclass
@@ -454,7 +456,7 @@ def test_who_may_not_give_orders_here_is_told_so(closed: Shop) -> None:
 def terminal_shop(desk: Desk) -> Iterator[tuple[Desk, Scripted, Path]]:
     service, path = Scripted(names=("gpu-box", "nas", "mini")), desk.folder / "controller.sock"
     text = desk.rack.read_text().replace("import Host", "import Controller, Host")
-    desk.rack.write_text(text.replace("name='desk', ", "name='desk', controller=Controller(host='nas'), "))
+    desk.rack.write_text(text.replace("name='desk', ", f"name='desk', {CONTROLLED}"))
     with serving(path, service):
         yield desk, service, path
         service.let_go.set()

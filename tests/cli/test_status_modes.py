@@ -23,8 +23,9 @@ from scripted_service import NOON, Scripted, hold, serving  # isort: skip
 RACK = """\
 from labctl.inventory import Controller, Host, Rack
 
-rack = Rack(name="desk", controller=Controller(host="nas"), hosts=[
-    Host(name="gpu-box", address="10.0.0.1"), Host(name="nas", address="10.0.0.2"),
+rack = Rack(name="desk", controller=Controller(host="nas"), controller_key="keys/c.pub", hosts=[
+    Host(name="gpu-box", address="10.0.0.1"),
+    Host(name="nas", address="10.0.0.2", roles=["always-on"]),
 ])
 globals().update(rack.groups())
 """
