@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from labctl.adapters.store import SqlStore, open_store
 from labctl.adapters.store.database import Transaction
+from labctl.adapters.store.deciding import require_term
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.ports.store import StaleError, Store, StoreError
 
@@ -245,3 +246,42 @@ def test_a_lease_waits_for_the_order_that_came_first(
         suspender.commit()
     thread.join()
     assert said == [Mode.SUSPENDING]
+
+
+def test_a_new_leader_waits_for_what_the_old_one_is_about_to_commit(
+    postgres: PostgresKit, store: SqlStore, name: str
+) -> None:
+    """Otherwise a stale leader could commit an order after the new one has looked."""
+    over = store.leading()
+    said: list[object] = []
+    thread = threading.Thread(target=lambda: said.append(store.lead("standby", over=over, now=NOW)))
+
+    def work(transaction: Transaction) -> None:
+        require_term(transaction, 1)
+        thread.start()
+        while thread.is_alive() and not postgres.someone_waits(name):
+            pass
+        assert said == [], "the new leader did not wait"
+
+    store._database.write(work)
+    thread.join()
+    assert said == [store.leading()]
+
+
+def test_an_instance_is_not_buried_while_it_takes_a_lease(
+    postgres: PostgresKit, store: SqlStore, name: str
+) -> None:
+    said: list[object] = []
+    thread = threading.Thread(target=lambda: said.append(store.bury("gateway", 0, now=NOW)))
+    where = f"host={postgres.folder} port={postgres.port} user=labctl dbname={name}"
+    with psycopg.connect(where) as lessee:
+        lessee.execute("SELECT name FROM instance WHERE name = 'gateway' FOR KEY SHARE")
+        thread.start()
+        while thread.is_alive() and not postgres.someone_waits(name):
+            pass
+        assert said == [], "the burial did not wait"
+        lessee.execute("INSERT INTO lease (host, instance, since) VALUES ('box', 'gateway', 0)")
+        lessee.commit()
+    thread.join()
+    assert said == [True]
+    assert row(store).claims.leases == 0

@@ -64,7 +64,8 @@ class Explanation:
     ``verdict`` is one sentence on whether it may sleep now. ``readings`` are the signals of its last report,
     ``report_age_s`` how old that is (None: none was heard). ``signs`` are what was seen from outside, as
     "ping: dark". ``against`` names every single thing that keeps it awake. ``recent`` are the last lines
-    of its log, oldest first, as (wall time, text).
+    of its log, oldest first, as (wall time, text). ``lines`` says all of it once more, as a person would, and
+    what happens next.
     """
 
     status: HostStatus
@@ -75,6 +76,7 @@ class Explanation:
     signs: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     recent: tuple[tuple[float, str], ...] = ()
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

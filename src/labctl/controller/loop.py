@@ -162,7 +162,7 @@ class Loop:
         for name in self._beats.dead(beats, moment.mono):
             if store.bury(name, beats[name], now=now):
                 self._teller.act("", f"{name} is dead; its leases ended")
-        for wish in reconcile.overtaken(known, moment):
+        for wish in reconcile.overtaken(known):
             store.end_wish(wish.id, now=now)
         if moment.mono - self._pruned > PRUNE_EVERY_S and not moment.jumped:
             store.prune(before=now - KEEP_S)

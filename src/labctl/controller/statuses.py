@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from labctl.controller.answers import Change, Explanation, HostStatus, Ticket
 from labctl.controller.board import Picture
-from labctl.domain.sleep import idle, proofs, waking
+from labctl.domain.sleep import idle, proofs, reconcile, waking
 from labctl.domain.sleep.lifecycle import ADMITS, Mode, Verdict
-from labctl.domain.sleep.sight import Sight, sight_of
+from labctl.domain.sleep.sight import sight_of
 from labctl.domain.sleep.terms import How, KnownHost, Moment, Policy, SeenHost, Wish
 from labctl.ports.store import Happening
 
@@ -49,8 +49,9 @@ def explanation_of(
     seen = picture.seen.hosts.get(host, _UNSEEN)
     if host not in picture.known.hosts or host not in picture.seen.hosts:
         return Explanation(status, "it was not looked at yet", may_sleep=False)
-    seen_all = sight(policy, picture)
-    verdict, against = idle.judge(seen_all, host), idle.against(seen_all, host)
+    sight = sight_of(policy, picture.known, picture.seen, picture.moment)
+    verdict, against = idle.verdict(sight, host), idle.reasons(sight, host)
+    lines = reconcile.explain(policy, picture.known, picture.seen, picture.moment, host)
     report = seen.report
     return Explanation(
         status=status,
@@ -61,6 +62,7 @@ def explanation_of(
         signs=tuple(f"{name}: {sign}" for name, sign in sorted(seen.signs.items())),
         against=tuple(one.because for one in against),
         recent=tuple((line.at, line.text) for line in recent),
+        lines=lines,
     )
 
 
@@ -127,9 +129,4 @@ def judged(policy: Policy, picture: Picture, host: str, wish: Wish) -> Verdict:
 
     A report that is a moment old still counts: what matters is whether it is worth waiting.
     """
-    return idle.judge(sight(policy, picture), host, wish=wish)
-
-
-def sight(policy: Policy, picture: Picture) -> Sight:
-    """Return what a decision on that picture rests on."""
-    return sight_of(policy, picture.known, picture.seen, picture.moment)
+    return idle.judge(policy, picture.known, picture.seen, picture.moment, host, wish=wish)
