@@ -77,6 +77,7 @@ def test_it_says_that_it_is_ready_answers_at_its_door_and_ends_on_sigterm(
     assert process.returncode == 0
     assert "the operator nobody-of-that-name is no user of this machine" in errors
     assert "Traceback" not in errors
+    assert "which is a bug" not in errors
     assert not (folder / "controller").exists()
 
 
