@@ -33,7 +33,10 @@ class Rack:
         desk.rack.write_text(
             desk.rack.read_text()
             .replace("import Host, Rack", "import Controller, Host, Rack")
-            .replace("name='desk', ", "name='desk', controller=Controller(host='nas'), ")
+            .replace(
+                "name='desk', ",
+                "name='desk', controller=Controller(host='nas'), controller_key='keys/c.pub', ",
+            )
         )
 
     def run(self, *args: str) -> Any:
@@ -151,8 +154,9 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
 
     (tmp_path / "rack.py").write_text(
         "from labctl.inventory import Controller, Host, Rack\n"
-        "rack = Rack(name='desk', controller=Controller(host='nas'), hosts=[\n"
-        "    Host(name='gpu-box', address='10.0.0.1'), Host(name='nas', address='10.0.0.2')])\n"
+        "rack = Rack(name='desk', controller=Controller(host='nas'), controller_key='keys/c.pub', hosts=[\n"
+        "    Host(name='gpu-box', address='10.0.0.1'),\n"
+        "    Host(name='nas', address='10.0.0.2', roles=['always-on'])])\n"
         "globals().update(rack.groups())\n"
     )
     (tmp_path / "known_hosts").write_text(f"10.0.0.1,10.0.0.2 ssh-ed25519 {KEY}\n")
@@ -175,6 +179,27 @@ def test_a_controller_that_is_away_is_a_warning_and_the_run_goes_on(
     said = capsys.readouterr().err
     assert said.startswith("warning: hosts are not held awake by the controller: the controller does not")
     assert "each host itself refuses to sleep" in said
+
+
+def test_a_plan_without_the_controllers_word_says_what_is_not_known(
+    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wiring, "talker", Nobody)
+    with awake.kept_awake(target, execute=False, wake=False, quiet=True) as kept:
+        assert kept == awake.Kept(target.hosts)
+    assert capsys.readouterr().err.startswith("warning: which hosts sleep is not known: the controller does")
+
+
+@pytest.mark.parametrize("wake", [True, False])
+def test_a_host_that_is_waking_is_waited_for_only_by_who_wakes(
+    target: Target, tmp_path: Path, *, wake: bool
+) -> None:
+    service = Scripted(changes=[Change("gpu-box", Mode.READY, "", None, True)])
+    service.statuses["gpu-box"] = HostStatus("gpu-box", Mode.WAKING, NOON, "ann wants it awake")
+    with serving(tmp_path / "s", service):
+        with awake.kept_awake(target, execute=False, wake=wake, quiet=True) as kept:
+            assert kept.hosts == target.hosts
+    assert bool(service.called("wake")) is wake
 
 
 def test_a_controller_that_refuses_is_a_warning_too(
