@@ -152,11 +152,16 @@ def test_another_python_or_another_labctl_is_another_environment() -> None:
     assert len(digests) == 3
 
 
-def test_the_unit_may_do_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("operators", [(), ("ann",)])
+def test_the_unit_may_do_little(tmp_path: Path, operators: tuple[str, ...]) -> None:
+    assert RACK.controller is not None
+    own = RACK.controller.model_copy(update={"operators": operators})
+    rack = RACK.model_copy(update={"controller": own})
     program = shutil.which("systemd-analyze")
     assert program is not None, "install systemd"
     unit = tmp_path / controller.UNIT
-    unit.write_text(controller.unit(RACK, "0" * 64))
+    unit.write_text(controller.unit(rack, "0" * 64))
+    assert ("PrivateUsers=yes" in unit.read_text()) is (not operators)
     argv = [program, "security", "--offline=true", "--threshold=15", "--no-pager", "--json=short", str(unit)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

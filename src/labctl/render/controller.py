@@ -173,7 +173,7 @@ def unit(rack: Rack, digest: str) -> str:
         rack=RACK,
         user=USER,
         home=PurePosixPath(HOME).name,
-        folder=FOLDER,
+        alone=not rack.controller.operators,
         watchdog_s=max(60, round(rack.controller.tick.total_seconds()) * 6),
     )
 
