@@ -161,3 +161,24 @@ def test_the_content_is_found_from_wheel_and_checkout_alike(
         "wheel": [str(content / r) for r in relative],
         "checkout": [str(ROOT / r) for r in relative],
     }
+
+
+def test_the_wheel_alone_makes_a_store(installed: dict[str, str], tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from labctl import adapters, wiring\n"
+        "assert adapters.__file__.startswith(sys.argv[2]), adapters.__file__\n"
+        "store = wiring.store(sys.argv[1], create=True)\n"
+        "store.enlist(['box'], now=0.0)\n"
+        "print(*store.known(now=0.0).hosts)\n"
+        "store.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(tmp_path / "store.db"), installed["PYTHONPATH"]],
+        cwd=tmp_path,
+        env=installed,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "box\n"), done.stderr

@@ -62,3 +62,10 @@ def store(opened: Callable[[], Store]) -> SqlStore:
     store = opened()
     assert isinstance(store, SqlStore)
     return store
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and "postgres" in item.fixturenames:
+            item.add_marker(PG)

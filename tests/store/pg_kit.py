@@ -108,12 +108,15 @@ class PostgresKit:
         self._process = process
         assert process.stderr is not None
         said = []
+        too_long = threading.Timer(60, process.kill)
+        too_long.start()
         for line in process.stderr:
             said.append(line.decode(errors="replace"))
-            if b"ready to accept connections" in line:
+            if b"ready to accept" in line:  # connections, or read-only ones
                 break
         else:
             pytest.fail("PostgreSQL did not start:\n" + "".join(said))
+        too_long.cancel()
         threading.Thread(target=_drain, args=(process,), daemon=True).start()
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
@@ -130,6 +133,18 @@ class PostgresKit:
             for statement in statements:
                 cursor = connection.execute(statement)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
+
+    def terminate_in_transaction(self) -> None:
+        """End the connections of labctl that are within a transaction."""
+        self.sql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE application_name = 'labctl' AND state = 'idle in transaction'"
+        )
+
+    def someone_waits(self, database: str) -> bool:
+        """Return whether somebody in a database waits for a lock."""
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
+        return self.sql(f"{waits} wait_event_type = 'Lock'", database=database) != [(0,)]
 
     def database(self, template: str | None = None) -> str:
         """Make a database and return its name."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -453,3 +455,106 @@ def test_what_one_commits_the_other_sees_at_once(store: Store, opened: Opened) -
     with pytest.raises(StaleError, match="it is ready"):
         store.order("box", ORDER, "", version=version, term=term, now=NOW)
     assert row(other) == row(store)
+
+
+def _together(*acts: Callable[[], object]) -> list[object]:
+    """Do things at the same moment; return what each returned or raised."""
+    gate = threading.Barrier(len(acts))
+
+    def one(act: Callable[[], object]) -> object:
+        gate.wait(30)
+        try:
+            return act()
+        except (StaleError, LabctlError) as error:
+            return error
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return [done.result() for done in [pool.submit(one, act) for act in acts]]
+
+
+def test_of_two_who_want_to_lead_one_does(opened: Opened) -> None:
+    one, two = opened(), opened()
+    over = None
+    for term in range(1, 11):
+        got = _together(
+            lambda over=over: one.lead("one", over=over, now=NOW),
+            lambda over=over: two.lead("two", over=over, now=NOW),
+        )
+        leads = [leadership for leadership in got if leadership is not None]
+        assert leads == [one.leading()]
+        over = one.leading()
+        assert over is not None
+        assert over.term == term
+
+
+def test_of_an_order_and_a_lease_one_wins(opened: Opened) -> None:
+    controller, gateway = opened(), opened()
+    term = bring(controller, Mode.READY)
+    gateway.register("gateway", "gateway", now=NOW)
+    for _ in range(10):
+        version = row(controller).version
+        controller.move("box", Event.WENT_QUIET, "", version=version, term=term, now=NOW)
+        ordered, leased = _together(
+            lambda version=version + 1: controller.order(
+                "box", ORDER, "", version=version, term=term, now=NOW
+            ),
+            lambda: gateway.take_lease("gateway", "box", now=NOW),
+        )
+        if ordered == Verdict(True, "nothing claims it"):
+            assert leased is Mode.SUSPENDING
+            step(controller, Event.REFUSED, term=term)
+        else:
+            assert isinstance(ordered, StaleError)
+            assert isinstance(leased, Lease)
+            gateway.release(leased, now=NOW)
+
+
+def test_the_same_thing_said_by_many_at_once_is_said_once(opened: Opened) -> None:
+    stores = [opened() for _ in range(4)]
+    assert _together(*(lambda s=s: s.enlist(["box", "nas"], now=NOW) for s in stores)) == [None] * 4
+    assert len(stores[0].known(now=NOW).hosts) == 2
+    said = _together(*(lambda s=s: s.register("gateway", "gateway", now=NOW) for s in stores))
+    assert said == [None] * 4
+    assert len(stores[0].instances()) == 1
+    beaten = _together(*(lambda s=s: s.beat("gateway", now=NOW) for s in stores))
+    assert beaten == [None] * 4
+    assert stores[0].instances()[0].beat == 4
+
+
+def test_a_buried_instance_and_its_lease_never_both_last(opened: Opened) -> None:
+    controller, gateway = opened(), opened()
+    bring(controller, Mode.READY)
+    for _ in range(10):
+        gateway.register("gateway", "gateway", now=NOW)
+        _together(
+            lambda: controller.bury("gateway", 0, now=NOW),
+            lambda: gateway.take_lease("gateway", "box", now=NOW),
+        )
+        assert row(controller).claims.leases == 0
+
+
+def test_one_store_serves_many_threads(store: Store) -> None:
+    bring(store, Mode.READY)
+    store.register("gateway", "gateway", now=NOW)
+    taken = _together(*[lambda: store.take_lease("gateway", "box", now=NOW)] * 12)
+    assert len({lease.id for lease in taken if isinstance(lease, Lease)}) == 12
+    assert row(store).claims.leases == 12
+
+
+def test_a_pause_of_the_rack_and_an_order_never_both_hold(opened: Opened) -> None:
+    controller, person = opened(), opened()
+    term = bring(controller, Mode.READY)
+    for _ in range(10):
+        version = row(controller).version
+        controller.move("box", Event.WENT_QUIET, "", version=version, term=term, now=NOW)
+        ordered, _ = _together(
+            lambda version=version + 1: controller.order(
+                "box", ORDER, "", version=version, term=term, now=NOW
+            ),
+            lambda: person.pause(None, "moving", "ann", now=NOW),
+        )
+        closed = row(controller).mode is Mode.SUSPENDING
+        assert closed == (ordered == Verdict(True, "nothing claims it"))
+        if closed:
+            step(controller, Event.REFUSED, term=term)
+        person.resume(None, "ann", now=NOW)

@@ -6,6 +6,11 @@ under that row's lock: whoever commits first wins, and the other is told so. Not
 port does depends on wall clocks agreeing: whether an instance or a leader is alive is judged by whoever
 watches its beat change, on the watcher's own monotonic clock.
 
+A host's ``version`` rises by exactly one with each call that changes its row (mode, order, attempt, boot,
+repair, proof, pause), and not when a call changes nothing. Leases, holds and wishes are no part of the row:
+they are counted when it matters. Whoever asks something of a host that has no row gets a ``LabctlError``; the
+leader gets a ``StaleError``.
+
 What fails because the store is locked, full, read-only, corrupt or gone raises ``StoreError``; then nothing
 was changed, and machines stay as they are.
 """
@@ -112,7 +117,11 @@ class Store(Protocol):
         ...
 
     def note_attempt(self, host: str, attempt: Attempt, *, version: int, term: int, now: float) -> None:
-        """Keep how far a wake is."""
+        """Keep how far a wake is; the host must be WAKING.
+
+        Raises:
+            StaleError: as for ``move``, or no wake is under way.
+        """
         ...
 
     def note_boot(self, host: str, boot_id: str, resumes: int, *, term: int, now: float) -> None:

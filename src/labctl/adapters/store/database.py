@@ -151,6 +151,9 @@ class Database:
     def _guarded(self, work: Callable[[Transaction], T], *, write: bool, sure: bool, last: bool = False) -> T:
         try:
             return self._once(work, write=write, sure=sure)
+        except StoreError:
+            self.drop()
+            raise
         except DBAPIError as error:
             fault = self._place.explain(error)
             if fault.again and not last:
@@ -163,7 +166,7 @@ class Database:
             raise self._failed(self._other(error)) from None
 
     def _once(self, work: Callable[[Transaction], T], *, write: bool, sure: bool) -> T:
-        before = self._check() if self._looked else None
+        before = self._place.check() if self._looked else None
         with self._engine.connect() as connection:
             if not self._looked:
                 before = self.look(connection)
@@ -171,8 +174,7 @@ class Database:
             with begun.begin():
                 self._verify(begun)
                 result = work(Transaction(begun, sure=sure))
-                if write and self._check() != before:
-                    self.drop()
+                if write and self._place.check() != before:
                     raise StoreError(f"{self._place.name}: it was replaced meanwhile", hint=TRY_AGAIN)
                 try:
                     begun.commit()
@@ -185,7 +187,6 @@ class Database:
     def _unknown(self) -> StoreError:
         # Both are harmless: an order that nobody sends, a lease that its instance does not know of.
         text = "the connection broke during a commit, so it may or may not have happened"
-        self.drop()
         return StoreError(f"{self._place.name}: {text}", hint="look again before you decide again")
 
     def look(self, connection: Connection) -> object:
@@ -193,14 +194,7 @@ class Database:
         self._place.opened(connection)
         connection.rollback()
         self._looked = True
-        return self._check()
-
-    def _check(self) -> object:
-        try:
-            return self._place.check()
-        except StoreError:
-            self.drop()
-            raise
+        return self._place.check()
 
     def _other(self, error: Exception) -> Fault:
         if isinstance(error, NoConnection):

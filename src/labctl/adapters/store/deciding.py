@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, false, func, insert, select, update
+from sqlalchemy import Row, bindparam, false, func, insert, select, update
 
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Claims, Event, Mode, after
@@ -18,6 +18,10 @@ from . import tables
 from .database import Transaction
 from .rows import mode_of
 
+# Made once: what a gateway waits for is mostly the making of statements.
+_TERM = select(tables.leader.c.holder, tables.leader.c.term).with_for_update(read=True)
+_HOST = select(tables.host).where(tables.host.c.name == bindparam("host")).with_for_update()
+
 
 def require_term(transaction: Transaction, term: int) -> None:
     """Let nobody else take the lead until this transaction ends.
@@ -25,16 +29,14 @@ def require_term(transaction: Transaction, term: int) -> None:
     Raises:
         StaleError: somebody else leads, or nobody.
     """
-    query = select(tables.leader.c.holder, tables.leader.c.term).with_for_update(read=True)
-    row = transaction.run(query).one()
+    row = transaction.run(_TERM).one()
     if row.holder is None or row.term != term:
         raise StaleError(f"the lead of term {term} is over; now it is term {row.term}")
 
 
 def locked(transaction: Transaction, name: str) -> Row[Any] | None:
     """Lock a host's row and return it."""
-    query = select(tables.host).where(tables.host.c.name == name).with_for_update()
-    return transaction.run(query).one_or_none()
+    return transaction.run(_HOST, {"host": name}).one_or_none()
 
 
 def locked_for(transaction: Transaction, name: str, *, term: int, version: int | None = None) -> Row[Any]:

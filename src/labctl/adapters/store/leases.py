@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from labctl.domain.sleep.lifecycle import Mode, may_lease
 from labctl.ports.store import Instance, Lease, StaleError
@@ -18,6 +18,23 @@ from . import tables
 from .database import Database, Transaction
 from .deciding import happen, locked, readmit
 from .rows import mode_of
+
+_INSTANCE, _LEASE = tables.instance, tables.lease
+# Made once: what a gateway waits for is mostly the making of statements. Not FOR UPDATE, since two leases of
+# one instance on two hosts need not wait for each other.
+_ALIVE = (
+    select(_INSTANCE.c.name)
+    .where(_INSTANCE.c.name == bindparam("instance"))
+    .with_for_update(read=True, key_share=True)
+)
+_TAKE = insert(_LEASE).returning(_LEASE.c.id)
+# All of it, not the id alone: a backup that was put in place may have given the id to another.
+_RELEASE = delete(_LEASE).where(
+    _LEASE.c.id == bindparam("lease"),
+    _LEASE.c.host == bindparam("on"),
+    _LEASE.c.instance == bindparam("of"),
+)
+_BEAT = update(_INSTANCE).where(_INSTANCE.c.name == bindparam("alive")).values(beat=_INSTANCE.c.beat + 1)
 
 
 class Leases:
@@ -31,35 +48,31 @@ class Leases:
 
         def work(transaction: Transaction) -> None:
             _end(transaction, instance)
-            transaction.run(insert(tables.instance).values(name=instance, kind=kind, beat=0, since=now))
+            transaction.run(insert(_INSTANCE).values(name=instance, kind=kind, beat=0, since=now))
 
         self._database.write(work, sure=False)
 
     def beat(self, instance: str, *, now: float) -> None:
         """Say that an instance lives."""
-        table = tables.instance
-        statement = update(table).where(table.c.name == instance).values(beat=table.c.beat + 1)
 
         def work(transaction: Transaction) -> None:
-            if transaction.run(statement).rowcount == 0:
+            if transaction.run(_BEAT, {"alive": instance}).rowcount == 0:
                 raise _buried(instance)
 
         self._database.write(work, sure=False)
 
     def instances(self) -> Sequence[Instance]:
         """Return all of them."""
-        table = tables.instance
 
         def work(transaction: Transaction) -> list[Instance]:
-            rows = transaction.run(select(table).order_by(table.c.name))
+            rows = transaction.run(select(_INSTANCE).order_by(_INSTANCE.c.name))
             return [Instance(row.name, row.kind, row.beat) for row in rows]
 
         return self._database.read(work)
 
     def bury(self, instance: str, beat: int, *, now: float) -> bool:
         """Take all leases of an instance whose beat has not changed."""
-        table = tables.instance
-        query = select(table.c.beat).where(table.c.name == instance).with_for_update()
+        query = select(_INSTANCE.c.beat).where(_INSTANCE.c.name == instance).with_for_update()
 
         def work(transaction: Transaction) -> bool:
             found = transaction.run(query).scalar_one_or_none()
@@ -76,15 +89,10 @@ class Leases:
 
     def take_lease(self, instance: str, host: str, *, now: float) -> Lease | Mode:
         """Take a lease if the host's mode admits it, or return that mode."""
-        table = tables.instance
-        # Not FOR UPDATE: two leases of one instance on two hosts need not wait for each other.
-        alive = (
-            select(table.c.name).where(table.c.name == instance).with_for_update(read=True, key_share=True)
-        )
 
         def work(transaction: Transaction) -> Lease | Mode:
             row = locked(transaction, host)
-            if transaction.run(alive).first() is None:
+            if transaction.run(_ALIVE, {"instance": instance}).first() is None:
                 raise _buried(instance)
             if row is None:
                 return Mode.UNKNOWN
@@ -93,27 +101,21 @@ class Leases:
                 return mode
             readmit(transaction, row, f"{instance} has a request for it", now=now)
             values = {"host": host, "instance": instance, "since": now}
-            statement = insert(tables.lease).values(values).returning(tables.lease.c.id)
-            return Lease(transaction.run(statement).scalar_one(), host, instance)
+            return Lease(transaction.run(_TAKE, values).scalar_one(), host, instance)
 
         return self._database.write(work, sure=False)
 
     def release(self, lease: Lease, *, now: float) -> None:
         """Give a lease back."""
-        table = tables.lease
-        # All of it, not the id alone: a backup that was put in place may have given the id to another.
-        statement = delete(table).where(
-            table.c.id == lease.id, table.c.host == lease.host, table.c.instance == lease.instance
-        )
-        self._database.write(lambda transaction: transaction.run(statement), sure=False)
+        values = {"lease": lease.id, "on": lease.host, "of": lease.instance}
+        self._database.write(lambda transaction: transaction.run(_RELEASE, values), sure=False)
 
 
 def _end(transaction: Transaction, instance: str) -> int:
     """Remove an instance and its leases; return how many those were."""
-    table = tables.instance
-    transaction.run(select(table.c.name).where(table.c.name == instance).with_for_update())
-    ended = transaction.run(delete(tables.lease).where(tables.lease.c.instance == instance)).rowcount
-    transaction.run(delete(table).where(table.c.name == instance))
+    transaction.run(select(_INSTANCE.c.name).where(_INSTANCE.c.name == instance).with_for_update())
+    ended = transaction.run(delete(_LEASE).where(_LEASE.c.instance == instance)).rowcount
+    transaction.run(delete(_INSTANCE).where(_INSTANCE.c.name == instance))
     return ended
 
 

@@ -129,8 +129,9 @@ class PostgresServer:
 
     def begin(self, *, write: bool, sure: bool) -> dict[str, Any]:
         """Return the execution options that begin a transaction; every commit is sure."""
-        level = "READ COMMITTED" if write else "REPEATABLE READ"
-        return {"isolation_level": level, "postgresql_readonly": not write}
+        if write:
+            return {"isolation_level": "READ COMMITTED"}
+        return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
     def loosen(self, connection: Connection) -> None:
         """Do nothing: PostgreSQL changes tables where they are."""

@@ -10,10 +10,13 @@ The file is opened only if it is there, belongs to its owner alone (0600), and c
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
+import stat
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,8 +32,12 @@ from .tables import VERSION_TABLE
 
 _MARK = 0x4C414243  # "LABC", the application id of our files
 _BUSY_S = 2.0
+_ASK_AGAIN_S = 0.002
+_WRITE = "BEGIN IMMEDIATE"
 _CONNECTIONS = 8
 _LOCAL_DISK = "a store needs a local disk: not NFS, and not a directory that containers share"
+
+_Identity = tuple[int, int]
 
 # By the first word after SQLITE_ of the extended name: what is wrong, what to do, and whether to reconnect.
 _FAULTS: dict[str, tuple[str, str, bool]] = {
@@ -56,7 +63,9 @@ class SqliteFile:
         self.path = path.absolute()
         self.name = f"store {self.path}"
         self._busy_s = busy_s
-        self._opened: tuple[int, int] | None = None
+        self._opened: _Identity | None = None
+        self._log: _Identity | None = None
+        self._stray = b""
         self._turn = threading.Lock()
 
     def prepare(self, *, create: bool) -> None:
@@ -68,7 +77,9 @@ class SqliteFile:
         try:
             if create:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                # None that is there: to close it would end this process's locks on it.
+                with suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             status = self.path.stat()
             if status.st_mode & 0o077 and status.st_uid == os.geteuid():
                 self.path.chmod(0o600)
@@ -88,7 +99,7 @@ class SqliteFile:
             max_overflow=_CONNECTIONS,
             pool_timeout=self._busy_s + 3,
         )
-        event.listen(engine, "begin", _begin)
+        event.listen(engine, "begin", self._begin)
         return engine
 
     def _connect(self) -> sqlite3.Connection:
@@ -108,8 +119,49 @@ class SqliteFile:
             raise
         return connection
 
+    def _begin(self, connection: Connection) -> None:
+        """Begin a transaction as its options say."""
+        options = connection.get_execution_options()
+        begin = options.get("labctl_begin")
+        if begin is None:
+            return
+        wanted = options["labctl_synchronous"]
+        if connection.info.get("synchronous") != wanted:
+            # SQLite takes this only outside of a transaction.
+            connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
+            connection.info["synchronous"] = wanted
+        if begin == _WRITE:
+            self._begin_to_write(connection)
+        else:
+            connection.exec_driver_sql(begin)
+
+    def _begin_to_write(self, connection: Connection) -> None:
+        """Ask often for a while whether we may write.
+
+        SQLite itself asks ever more seldom, up to every 100 ms: where others write without a pause, whoever
+        waited longest would get the least.
+        """
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.execute("PRAGMA busy_timeout=0")
+        end = time.monotonic() + self._busy_s
+        try:
+            while time.monotonic() < end:
+                try:
+                    raw.execute(_WRITE)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                        break
+                    time.sleep(random.uniform(0, _ASK_AGAIN_S))
+                else:
+                    return
+            connection.exec_driver_sql(_WRITE)
+        finally:
+            raw.execute(f"PRAGMA busy_timeout={int(self._busy_s * 1000)}")
+
     def opened(self, connection: Connection) -> None:
         """Look at a file that was just opened; see ``Place.opened``."""
+        self._look_beside()
         mark = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         if mark != _MARK and (mark or pages > 1):
@@ -122,20 +174,43 @@ class SqliteFile:
         if found != "ok":
             text = f"{self.name}: {_FAULTS['CORRUPT'][0]}: {found}"
             raise StoreError(text, hint=self._filled(_FAULTS["CORRUPT"][1]))
-        status = self.path.stat()
-        self._opened = status.st_dev, status.st_ino
+        self._opened, self._log, self._stray = _identity(self.path), _identity(self._beside("-wal")), b""
+
+    def _look_beside(self) -> None:
+        """Look at the two files that SQLite keeps beside the store, before it believes them.
+
+        Its log of the newest writes is not tied to a file: SQLite would apply that of a file which was moved
+        away to the one that was put in its place, and make one store out of two.
+        """
+        if (
+            self._stray
+            and _identity(self.path) != self._opened
+            and _head(self._beside("-wal")) == self._stray
+        ):
+            text = f"{self._beside('-wal').name} is of the file that was there before"
+            hint = f"stop labctl, remove {self.path}-wal and {self.path}-shm, start labctl"
+            raise StoreError(f"{self.name}: {text}", hint=hint)
+        # SQLite made them as the store was; of one that could not be written for a while they stay so.
+        for path in (self._beside("-wal"), self._beside("-shm")):
+            with suppress(OSError):
+                if self.path.stat().st_mode & stat.S_IWUSR and not path.stat().st_mode & stat.S_IWUSR:
+                    path.chmod(0o600)
+
+    def _beside(self, end: str) -> Path:
+        return self.path.with_name(self.path.name + end)
 
     def check(self) -> object:
         """Return which file it is; see ``Place.check``."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            raise self._gone("the file is gone") from None
-        now = status.st_dev, status.st_ino
-        if now != self._opened:
-            text = "the file was replaced by another one while it was in use"
-            raise StoreError(f"{self.name}: {text}", hint=f"{TRY_AGAIN}, with the new file")
-        return now
+        now = _identity(self.path)
+        if now is not None and now == self._opened:
+            return now
+        # Connections are still open, so that the number of the old log can't be that of a new one.
+        if self._log is not None and _identity(self._beside("-wal")) == self._log:
+            self._stray = _head(self._beside("-wal"))
+        if now is None:
+            raise self._gone("the file is gone")
+        text = "the file was replaced by another one while it was in use"
+        raise StoreError(f"{self.name}: {text}", hint=f"{TRY_AGAIN}, with the new file")
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -150,7 +225,7 @@ class SqliteFile:
     def begin(self, *, write: bool, sure: bool) -> dict[str, Any]:
         """Return the execution options that begin a transaction."""
         return {
-            "labctl_begin": "BEGIN IMMEDIATE" if write else "BEGIN",
+            "labctl_begin": _WRITE if write else "BEGIN",
             "labctl_synchronous": "FULL" if sure else "NORMAL",
         }
 
@@ -214,12 +289,18 @@ class SqliteFile:
         return hint.format(path=self.path, folder=self.path.parent, backup=backup)
 
 
-def _begin(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if begin := options.get("labctl_begin"):
-        # SQLite takes this only outside of a transaction.
-        wanted = options["labctl_synchronous"]
-        if connection.info.get("synchronous") != wanted:
-            connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
-            connection.info["synchronous"] = wanted
-        connection.exec_driver_sql(begin)
+def _identity(path: Path) -> _Identity | None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _head(path: Path) -> bytes:
+    """Return what no two logs of SQLite have in common: the head with its random salts."""
+    try:
+        with path.open("rb") as file:
+            return file.read(32)
+    except OSError:
+        return b""
