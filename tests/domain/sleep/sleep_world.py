@@ -61,6 +61,7 @@ class Truth:
     busy: bool = False
     gating: bool = False
     hangs: bool = False
+    idle: bool = False
     caps: dict[str, int] = field(default_factory=dict)
 
 
@@ -124,9 +125,8 @@ class World:
     def excess(self) -> str:
         """Return which limit is exceeded now, by an oracle that shares nothing with labctl."""
         phases = {name: self._phase(name) for name in self.truth}
-        # Nobody may use a host that waits at the gate: its cards are idle.
-        waits = {name for name, row in self.rows.items() if row.mode is Mode.VERIFYING}
-        waits = {name for name in waits if phases[name] is Phase.AWAKE}
+        # Nobody may use a host between its coming to the gate and its passing it: its cards are idle.
+        waits = {name for name, truth in self.truth.items() if truth.idle and phases[name] is Phase.AWAKE}
         caps = {
             (name, card): 0 if name in waits else watts
             for name, host in self.truth.items()
@@ -176,7 +176,7 @@ class World:
         """Look at every host; now and then a channel is lost, and a sign with it."""
         looks = {}
         for name, truth in self.truth.items():
-            talks = truth.on and self.at >= truth.ready_at and (self.calm or self.dice.random() < 0.98)
+            talks = truth.on and self.at >= truth.ready_at and (self.calm or self.dice.random() < 0.9)
             fresh = self._line(name) if talks else self._signs(name)
             looks[name] = idle.fold(self.before.get(name), fresh, self.now, tick_s=TICK)
         self.before = looks
@@ -206,6 +206,8 @@ class World:
 
     def decide(self) -> list[Action]:
         """Return what labctl does next; every reason has to name a number or a host."""
+        for truth in self.truth.values():
+            truth.gating = False
         found = reconcile.decide(self.policy, self.known(), self.seen(), self.now)
         for action in found:
             if not names_something(action.because, self.rows):
@@ -242,7 +244,6 @@ class World:
         """Let time pass: hosts boot, and those that were told fall asleep."""
         self.at += seconds
         for name, truth in self.truth.items():
-            truth.gating = False
             if truth.on and truth.sleeps_at is not None and self.at >= truth.sleeps_at:
                 if truth.sleeps_at <= truth.dies_at and self.at >= truth.ready_at:
                     truth.on, truth.resumes = False, truth.resumes + 1
@@ -258,6 +259,8 @@ class World:
         ):
             return
         self.done.add(event)
+        if mode in (Mode.VERIFYING, Mode.READY):
+            self.truth[name].idle = mode is Mode.VERIFYING
         kept = row.attempt if mode is Mode.WAKING else None
         self.rows[name] = replace(
             row,
@@ -350,7 +353,7 @@ class World:
         self.check(f"the gate of {row.name}")
         if half:
             return
-        broken = ("no GPU",) if self.dice.random() < 0.2 and not self.calm else ()
+        broken = ("no GPU",) if self.dice.random() < 0.35 and not self.calm else ()
         self.rows[row.name] = replace(row, repair=ladder.after_gate(row.repair, GateResult(broken), self.now))
         if not broken:
             told = replace(
