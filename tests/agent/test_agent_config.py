@@ -19,6 +19,7 @@ from labctl.inventory import (
     IdlePolicy,
     LlamaServer,
     LlamaSwap,
+    Model,
     Ollama,
     Rack,
     Secret,
@@ -28,10 +29,12 @@ from labctl.inventory import (
 from labctl.inventory.fields import duration
 from labctl.render import agent_config
 
+MODEL = Model(id="m", source="/srv/m.gguf")
+
 
 def rack(*services: Any, **fields: Any) -> tuple[Rack, Host]:
     host = Host(name="box", address="10.0.0.5", services=services, **fields)
-    return Rack(name="r", hosts=(host,)), host
+    return Rack(name="r", hosts=(host,), models=(MODEL,)), host
 
 
 def rendered(*services: Any, **fields: Any) -> Settings:

@@ -43,7 +43,8 @@ HOSTILE = [
         "../report",
     ),
     *(
-        "suspend",
+        "suspend --force",
+        "signals",
         "internal-sftp",
         "/usr/lib/openssh/sftp-server",
         "scp -t /",
