@@ -22,6 +22,36 @@ _WRAPPED = [
     ),
 ]
 _PLAIN = [
+    *("sleep", "sleep --over", "sleep 1", "sleep infinity", "mend", "mend --all", "mend --reboot --engines"),
+    *(
+        "mend --engines --driver",
+        "mend --reboot --reboot",
+        "mend -reboot",
+        "suspend --force",
+        "suspend --now",
+    ),
+    *(
+        "suspend --how hibernate",
+        'suspend {"how":"power-off","lasts_s":120}',
+        "suspend\n{}",
+        "suspend <CANARY",
+    ),
+    *(
+        "suspend --",
+        "suspend mem",
+        "Suspend",
+        "suspend gate",
+        "gate --command",
+        "gate /bin/sh",
+        "gate; reboot",
+    ),
+    *(
+        "gate && mend --reboot",
+        "caps\nsuspend",
+        "sudo suspend",
+        "sudo -n mend --reboot",
+        "SUDO_ASKPASS=CANARY gate",
+    ),
     *(
         "",
         " ",
@@ -62,7 +92,6 @@ _PLAIN = [
         "caps --show; id",
         "caps --watts 100",
         "caps --pretty",
-        "suspend --now",
         "caps 100",
         "report suspend",
         "version report",

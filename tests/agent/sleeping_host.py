@@ -66,6 +66,7 @@ class SleepingHost:
         self.state = root / "state"
         self.said: list[dict[str, Any]] = []
         self.signals: list[list[Reading]] = []
+        self.locks: list[str | None] = []
         self.wol = {"eth0": "g"}
         self._monkeypatch = monkeypatch
         self._thread: threading.Thread | None = None
@@ -219,6 +220,7 @@ class SleepingHost:
         self._told = threading.Event()
         patch = self._monkeypatch.setattr
         patch(lastlook, "looked", self.looked)
+        patch(lastlook, "locked_because", lambda root: self.locks.pop(0) if self.locks else None)
         patch(boottime, "runs", lambda pid: not self._told.is_set())
         patch(sleeper, "_EVIDENCE_S", 0.05)
         patch(sleeper, "_POLL_S", 0.01)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sleeping_host import SleepingHost
 
-from labctl.agent import boottime, computing, sleeper, sleepfiles, suspend
+from labctl.agent import boottime, computing, lastlook, sleeper, sleepfiles, suspend
 from labctl.agent.signals.terms import Reading
 from labctl.lab.processes import wait_until
 
@@ -173,6 +174,27 @@ def test_a_lock_of_somebody_else_is_respected(host: SleepingHost) -> None:
     assert word.because == "logind refused to suspend: Operation denied due to active block inhibitor"
     (host.state / "locks/backup").unlink()
     assert host.serves
+
+
+@pytest.mark.parametrize("before", [[], [None]])
+def test_a_lock_that_logind_would_pass_over_is_respected_also_under_force(
+    host: SleepingHost, before: list[str | None]
+) -> None:
+    host.locks = [*before, "backup blocks sleep: it runs"]
+    host.order(force=True)
+    assert (host.word().said, host.word().because) == ("refused", "backup blocks sleep: it runs")
+    assert "logind SuspendWithFlags" not in host.log
+
+
+def test_roots_own_lock_is_read_from_loginds_files(tmp_path: Path) -> None:
+    folder = tmp_path / "run/systemd/inhibit"
+    assert "cannot be read" in (lastlook.locked_because(tmp_path) or "")
+    folder.mkdir(parents=True)
+    for name, mode, who in (("1", "block", "labctl-agent"), ("2", "delay", "nm"), ("3.ref", "block", "x")):
+        (folder / name).write_text(f"WHAT=sleep\nMODE={mode}\nUID=0\nPID=1\nWHO={who}\nWHY=w\n")
+    assert lastlook.locked_because(tmp_path) is None
+    (folder / "4").write_text("WHAT=sleep\nMODE=block\nUID=0\nPID=1\nWHO=backup\nWHY=it\\x20runs\n")
+    assert lastlook.locked_because(tmp_path) == "backup blocks sleep: it runs"
 
 
 def test_a_host_that_took_the_order_and_did_not_sleep_says_so(host: SleepingHost) -> None:

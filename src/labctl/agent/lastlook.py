@@ -12,12 +12,26 @@ from pathlib import Path
 
 from . import looking
 from .config import Settings
-from .signals.terms import Reading
+from .signals.people import Inhibitors
+from .signals.terms import Reading, Unreadable, this_host
 
 
 def looked(config: Settings, root: Path, names: tuple[str, ...] | None = None) -> list[Reading]:
     """Return what every signal of this host's configuration says now, or only those of some names."""
     return looking.readings(root, config, names)
+
+
+def locked_because(root: Path) -> str | None:
+    """Return who else blocks sleep, None where nobody does.
+
+    Asked even where use is to be disregarded, and of ourselves: logind, asked by root, passes over root's own
+    locks before systemd 257, and backups run as root.
+    """
+    try:
+        found = Inhibitors(this_host(root)).look()
+    except Unreadable as error:
+        return f"who blocks sleep cannot be read: {error}"
+    return found.because if found.busy else None
 
 
 def busy_because(readings: Iterable[Reading]) -> str | None:

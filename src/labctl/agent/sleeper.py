@@ -4,8 +4,8 @@ The order stands in ``/run/labctl``, where only root writes, and is obeyed once.
 before it is taken:
 
 1. take logind's lock; 2. remember what runs; 3. unload and stop, in order; 4. look once more at everything;
-5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people;
-8. give the lock back and call logind; 9. see what became of it; 10. start again what was stopped.
+5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people
+and locks; 8. give the lock back and call logind; 9. see what became of it; 10. start again what was stopped.
 
 logind itself refuses when somebody holds a lock by then. (``systemctl suspend --check-inhibitors=yes`` would
 be the same call, but it also refuses while any other user is logged in, and the controller's own watch is
@@ -170,9 +170,9 @@ def _look_again(order: Order, config: Settings, root: Path) -> None:
 
 
 def _look_for(order: Order, config: Settings, root: Path, names: tuple[str, ...] | None) -> None:
-    if order.force:
-        return
-    because = lastlook.busy_because(lastlook.looked(config, root, names))
+    because = lastlook.locked_because(root)
+    if because is None and not order.force:
+        because = lastlook.busy_because(lastlook.looked(config, root, names))
     if because:
         raise Refusal(because)
 

@@ -108,9 +108,14 @@ def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[], 
             raise Refusal(f"the word to go came later than {WITHIN_S} s after this host was ready")
         order = _order(wish, nonce, root)
         sleepfiles.save(order, root)  # from here on whoever asks hears that it may sleep
-        trouble = start()
+        why = "nothing could be started that does it"
+        try:
+            trouble = start()
+        except BaseException:
+            sleepfiles.save(order._replace(said=REFUSED, step=OVER, because=why), root)
+            raise
         if trouble:
-            why = f"nothing could be started that does it: {trouble}"
+            why = f"{why}: {trouble}"
             sleepfiles.save(order._replace(said=REFUSED, step=OVER, because=why), root)
             raise Refusal(why)
         return nonce

@@ -84,7 +84,8 @@ def _systemd(how: str) -> str | None:
     said = answer.out.strip().removeprefix("s ").strip('"')
     if not answer.ok:
         return f"logind does not say whether it can {how}: {answer.why}"
-    if said not in ("yes", "challenge"):
+    # That somebody holds a lock right now is for the look at locks to say, and by whom.
+    if said not in ("yes", "challenge") and not said.startswith("inhibit"):
         return f"systemd does not {how} here (logind says {said!r}): look at /etc/systemd/sleep.conf"
     return None
 
