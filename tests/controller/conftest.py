@@ -9,6 +9,19 @@ from typing import Any
 import pytest
 from lying_rack import Nature, Sim, host_policy, policy_of, sim_of, world_of
 
+from labctl.adapters.store.sqlite import SqliteFile
+
+
+@pytest.fixture(autouse=True)
+def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commit without a flush: no test here takes the power away, and some commit ten thousand times."""
+    begin = SqliteFile.begin
+
+    def fast(self: SqliteFile, *, write: bool, sure: bool) -> dict[str, Any]:
+        return begin(self, write=write, sure=False)
+
+    monkeypatch.setattr(SqliteFile, "begin", fast)
+
 
 @pytest.fixture
 def rack(tmp_path: Path) -> Iterator[Callable[..., Sim]]:

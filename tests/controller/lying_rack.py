@@ -504,7 +504,7 @@ class Sim:
     def __init__(self, world: World, policy: Policy, doors: Doors, name: str = "one") -> None:
         self.world, self.policy, self.doors = world, policy, doors
         self.board, self.hands = Board(), Inline()
-        self.leader = Leader(doors, name)
+        self.leader = Leader(doors, name, policy.tick_s)
         self.observer = FakeObserver(world, policy.tick_s)
         self.means = Means(
             doors=doors,

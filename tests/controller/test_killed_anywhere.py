@@ -85,7 +85,10 @@ def wished(sim: Sim) -> None:
 
 LIVES: dict[str, tuple[Policy, Callable[[Sim], None]]] = {
     "a night": (policy_of(host_policy("gpu1", quiet_s=60), host_policy("gpu2", quiet_s=60)), a_night),
-    "a bad morning": (policy_of(host_policy("gpu1", quiet_s=60, can_cut=True)), a_bad_morning),
+    "a bad morning": (
+        policy_of(host_policy("gpu1", quiet_s=60, can_cut=True, may_reload=False)),
+        a_bad_morning,
+    ),
 }
 
 
@@ -137,7 +140,7 @@ def judged(left: Left, policy: Policy) -> list[str]:
 
 def settled(sim: Sim, wanted: list[str]) -> bool:
     """Return whether everybody who is wanted is ready, everybody else somewhere, and nothing is left open."""
-    known = sim.doors.store.known(now=sim.world.wall)
+    known = sim.board.picture().known
     calm = all(row.mode in (Mode.READY, Mode.ASLEEP) or row.quarantined for row in known.hosts.values())
     ready = all(
         known.hosts[name].mode is Mode.READY or "cold-cycle" in known.hosts[name].quarantined

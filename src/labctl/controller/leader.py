@@ -6,8 +6,8 @@
 2. What is not a write (a packet, a word to a host) is fenced by time: a leader acts only while its last beat
    that went through is younger than ``SURE_S``, which is less than ``LAPSE_S``. The clock for that counts on
    while the process is frozen and while the machine sleeps.
-3. The beat stops when the loop hangs (``HANG_S`` without a tick): a leader that cannot act must not keep
-   others from it.
+3. The beat stops when the loop hangs (no tick for ``HANG_S`` and four ticks): a leader that cannot act must
+   not keep others from it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from labctl.ports.store import Leadership, StaleError, StoreError
 BEAT_S = 5.0
 SURE_S = 20.0
 HANG_S = 60.0
+HANG_TICKS = 4.0
 
 
 class NotLeadingError(Exception):
@@ -31,8 +32,9 @@ class NotLeadingError(Exception):
 class Leader:
     """This process as a candidate; ``name`` tells it from all others, restarts included."""
 
-    def __init__(self, doors: Doors, name: str) -> None:
+    def __init__(self, doors: Doors, name: str, tick_s: float) -> None:
         self._doors, self._name = doors, name
+        self._hang_s = max(HANG_S, HANG_TICKS * tick_s)
         self._guard = threading.Lock()
         self._held: Leadership | None = None
         self._sure_until = float("-inf")
@@ -76,7 +78,7 @@ class Leader:
         """
         with self._guard:
             held, asked = self._held, self._doors.mono()
-            if held is None or asked - self._ticked > HANG_S:
+            if held is None or asked - self._ticked > self._hang_s:
                 return
         try:
             kept = self._doors.store.keep_leading(held, now=self._doors.wall())

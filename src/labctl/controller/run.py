@@ -42,7 +42,7 @@ class Parts:
 
 def assembled(doors: Doors, policy: Policy, name: str) -> Parts:
     """Return a controller over its ports; ``name`` tells this process from all others, restarts included."""
-    board, leader = Board(), Leader(doors, name)
+    board, leader = Board(), Leader(doors, name, policy.tick_s)
     told: list[Loop] = []
 
     def nudge(host: str) -> None:

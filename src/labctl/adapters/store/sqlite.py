@@ -149,9 +149,9 @@ class SqliteFile:
             while time.monotonic() < end:
                 try:
                     raw.execute(_WRITE)
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                        break
+                except sqlite3.Error as error:
+                    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                        break  # said again below, where it is explained
                     time.sleep(random.uniform(0, _ASK_AGAIN_S))
                 else:
                     return
