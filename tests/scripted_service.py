@@ -118,6 +118,7 @@ class Scripted:
             signs=("ping: on",),
             against=("ann is logged in from 10.0.0.7", "mounts cannot be read"),
             recent=((NOON - 5, "woken for ann"),),
+            lines=("awake: ann is logged in from 10.0.0.7", "awake: mounts cannot be read"),
         )
 
     def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:

@@ -33,7 +33,10 @@ class Rack:
         desk.rack.write_text(
             desk.rack.read_text()
             .replace("import Host, Rack", "import Controller, Host, Rack")
-            .replace("name='desk', ", "name='desk', controller=Controller(host='nas'), ")
+            .replace(
+                "name='desk', ",
+                "name='desk', controller=Controller(host='nas'), controller_key='keys/c.pub', ",
+            )
         )
 
     def run(self, *args: str) -> Any:
@@ -151,8 +154,9 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
 
     (tmp_path / "rack.py").write_text(
         "from labctl.inventory import Controller, Host, Rack\n"
-        "rack = Rack(name='desk', controller=Controller(host='nas'), hosts=[\n"
-        "    Host(name='gpu-box', address='10.0.0.1'), Host(name='nas', address='10.0.0.2')])\n"
+        "rack = Rack(name='desk', controller=Controller(host='nas'), controller_key='keys/c.pub', hosts=[\n"
+        "    Host(name='gpu-box', address='10.0.0.1'),\n"
+        "    Host(name='nas', address='10.0.0.2', roles=['always-on'])])\n"
         "globals().update(rack.groups())\n"
     )
     (tmp_path / "known_hosts").write_text(f"10.0.0.1,10.0.0.2 ssh-ed25519 {KEY}\n")

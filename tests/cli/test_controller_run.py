@@ -27,7 +27,10 @@ from labctl.inventory import Controller, Host, Rack
 rack = Rack(
     name="desk", controller=Controller(host="nas", operators=["nobody-of-that-name"]),
     controller_key="keys/controller.pub",
-    hosts=[Host(name="gpu-box", address="127.0.0.1"), Host(name="nas", address="127.0.0.2")],
+    hosts=[
+        Host(name="gpu-box", address="127.0.0.1"),
+        Host(name="nas", address="127.0.0.2", roles=["always-on"]),
+    ],
 )
 globals().update(rack.groups())
 """
@@ -55,8 +58,10 @@ def test_it_says_that_it_is_ready_answers_at_its_door_and_ends_on_sigterm(
         text=True,
     )
     try:
-        ready, _, _ = select.select([told], [], [], PATIENCE_S)
-        assert ready, "it never said that it is ready"
+        ended = os.pidfd_open(process.pid)
+        ready, _, _ = select.select([told, ended], [], [], PATIENCE_S)
+        os.close(ended)
+        assert told in ready, "it never said that it is ready"
         assert told.recv(4096).startswith(b"READY=1")
         monkeypatch.chdir(folder)
         assert main(["pause", "--why", "fans", "--inventory", str(folder / "rack.py")]) == 0
@@ -72,6 +77,7 @@ def test_it_says_that_it_is_ready_answers_at_its_door_and_ends_on_sigterm(
     assert process.returncode == 0
     assert "the operator nobody-of-that-name is no user of this machine" in errors
     assert "Traceback" not in errors
+    assert "which is a bug" not in errors
     assert not (folder / "controller").exists()
 
 

@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,14 @@ RACK = """\
 from labctl.inventory import Controller, Host, Rack, WakeOnLan
 
 WOL = WakeOnLan(mac="52:54:00:12:34:56")
-rack = Rack(name="desk", controller=Controller(host="nas"), hosts=[
+rack = Rack(name="desk", controller=Controller(host="nas"), controller_key="keys/c.pub", hosts=[
     Host(name="gpu-box", address="10.0.0.1", roles=["gpu"], wake=WOL),
-    Host(name="nas", address="10.0.0.2", roles=["storage"]),
+    Host(name="nas", address="10.0.0.2", roles=["always-on"]),
 ])
 globals().update(rack.groups())
 """
+
+CONTROLLED = "controller=Controller(host='nas'), controller_key='keys/c.pub', "
 
 
 @dataclass
@@ -70,7 +72,7 @@ def closed(
         monkeypatch.setenv(f"LABCTL_{name}", str(tmp_path / name))
     monkeypatch.setenv("LABCTL_INVENTORY", str(tmp_path / "rack.py"))
     monkeypatch.setenv("LABCTL_CONTROLLER", str(tmp_path / "controller.sock"))
-    monkeypatch.setattr(wiring, "who", lambda: "ann@laptop")
+    monkeypatch.setattr(wiring, "who", lambda: "ann@laptop pid 4711")
 
     def call(*args: str) -> Done:
         code = main(args)
@@ -106,11 +108,12 @@ SLEEPS = Change("gpu-box", Mode.ASLEEP, "ping and ssh are dark", None, True)
 
 
 def test_wake_tells_each_change_in_a_line_and_the_end(shop: Shop) -> None:
-    shop.service.changes = [COMING, COMING, UP]
+    shop.service.changes = [COMING, replace(COMING, because="no answer yet"), COMING, UP]
     done = shop.call("wake", "gpu-box", "--why", "a demo")
-    first, second, last = done.out.splitlines()
+    first, wait, second, last = done.out.splitlines()
     assert first.split("  ")[0] == "gpu-box"
     assert first.endswith("round 1 was sent (usually 42 s)")
+    assert wait.endswith("no answer yet")
     assert second.endswith("the gate has passed")
     assert last.startswith("gpu-box: ready after ")
     assert (done.code, done.err) == (0, "")
@@ -264,19 +267,17 @@ def test_pause_and_resume_are_for_hosts_or_for_the_rack(shop: Shop) -> None:
 
 def test_explain_says_what_holds_a_host_awake_signal_by_signal(shop: Shop) -> None:
     shop.service.statuses["gpu-box"] = HostStatus(
-        "gpu-box", Mode.READY, NOON, "the gate has passed", next="quiet for 30 min", paused="fans (ann)",
+        "gpu-box", Mode.READY, NOON, "the gate has passed", doing="sleep test", paused="fans (ann)",
         holds=(hold(12),), proof="kernel 6.1.0-25 -> 6.1.0-26", usual_s=42.0,
     )  # fmt: skip
     done = shop.call("explain", "gpu-box")
     assert done.code == 0
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert lines[:2] == ["gpu-box: ready, the gate has passed", "it stays awake: sessions is busy"]
+    assert lines[:2] == ["gpu-box: ready", "awake: ann is logged in from 10.0.0.7"]
     for said in (
-        "next: quiet for 30 min",
-        "paused: fans (ann)",
+        "awake: mounts cannot be read",
         "wake proof: kernel 6.1.0-25 -> 6.1.0-26",
-        "a wake usually takes 42 s",
-        "keeps it awake: mounts cannot be read",
+        "doing now: sleep test",
         "sessions busy ann is logged in from 10.0.0.7",
         "gpu quiet no card computes",
         "mounts unreadable showmount is not there",
@@ -454,7 +455,7 @@ def test_who_may_not_give_orders_here_is_told_so(closed: Shop) -> None:
 def terminal_shop(desk: Desk) -> Iterator[tuple[Desk, Scripted, Path]]:
     service, path = Scripted(names=("gpu-box", "nas", "mini")), desk.folder / "controller.sock"
     text = desk.rack.read_text().replace("import Host", "import Controller, Host")
-    desk.rack.write_text(text.replace("name='desk', ", "name='desk', controller=Controller(host='nas'), "))
+    desk.rack.write_text(text.replace("name='desk', ", f"name='desk', {CONTROLLED}"))
     with serving(path, service):
         yield desk, service, path
         service.let_go.set()

@@ -118,7 +118,7 @@ def _here() -> Controller:
     from labctl.controller.api.client import Controller, silent
 
     try:
-        return Controller(wiring.conversation_here(), wiring.who())
+        return Controller(wiring.conversation_here(), _who())
     except OSError as error:
         place = wiring.controller_socket()
         raise silent(f"{place}: {error.strerror or error}", "systemctl status labctl-controller") from None
@@ -132,12 +132,17 @@ def _there(loaded: LoadedRack, host: str) -> Controller:
     try:
         argv = (*PROGRAM, "controller", "connect")
         conversation = wiring.talker().talk(host, loaded.host_data[host], argv, root=True)
-        return Controller(conversation, wiring.who())
+        return Controller(conversation, _who())
     except HostError as error:
         raise silent(f"{host}: {error.failure.reason}", error.failure.hint or _set_up(host)) from None
     except ControllerError as error:
         first = error.problems[0]
         raise ControllerError(error.said, first.reason, first.hint or _set_up(host)) from None
+
+
+def _who() -> str:
+    # Which process it was helps in a journal, and nobody who reads a hold.
+    return wiring.who().partition(" pid ")[0]
 
 
 def _set_up(host: str) -> str:

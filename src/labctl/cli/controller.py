@@ -102,12 +102,11 @@ def status(inventory: str | None, *, as_json: bool) -> int:
     printer.out(f"controller of {rack}, labctl {version}: {leads}, {looked}")
     for line in wrong:
         printer.out(printer.style(line, "red"))
-    if paused := text(said.get("paused")):
+    paused = text(said.get("paused"))
+    if paused:
         printer.out(printer.style(f"the rack is paused: {paused}", "yellow"))
-    printer.table(
-        ("host", "mode", "since", "why"),
-        [_row(one, number(said.get("at"))) for one in asking.objects(said.get("hosts"))],
-    )
+    rows = [_row(one, number(said.get("at")), paused) for one in asking.objects(said.get("hosts"))]
+    printer.table(("host", "mode", "since", "why"), rows)
     return ExitCode.HOST_FAILED if wrong else ExitCode.OK
 
 
@@ -121,16 +120,18 @@ def _wrong(said: Mapping[str, Any]) -> list[str]:
     return wrong
 
 
-def _row(one: Mapping[str, Any], at: float | None) -> tuple[str, ...]:
+def _row(one: Mapping[str, Any], at: float | None, paused: str) -> tuple[str, ...]:
     since = number(one.get("since"))
     span = "" if at is None or not since else spans.shown(max(0.0, at - since))
-    return text(one.get("host")), text(one.get("mode")), span, "; ".join(remarks(one))
+    return text(one.get("host")), text(one.get("mode")), span, "; ".join(remarks(one, rack_paused=paused))
 
 
-def remarks(one: Mapping[str, Any]) -> list[str]:
+def remarks(one: Mapping[str, Any], *, rack_paused: str = "") -> list[str]:
     """Return what a person should know of a host by its status: why it is so, and who claims it."""
-    said = [text(one.get("because")), text(one.get("doing")), text(one.get("next"))]
-    if paused := text(one.get("paused")):
+    paused = text(one.get("paused"))
+    # What is being waited for repeats the pause.
+    said = [text(one.get("because")), text(one.get("doing")), "" if paused else text(one.get("next"))]
+    if paused and paused != rack_paused:
         said.append(f"paused: {paused}")
     if quarantined := text(one.get("quarantined")):
         said.append(f"quarantined: {quarantined}")

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -103,9 +104,10 @@ def doors_of(loaded: LoadedRack) -> Doors:
 
     switches = {}
     for host in loaded.rack.hosts:
-        wakes = wiring.switch_for(loaded, host.name, ask=ask)
+        note = partial(logging.getLogger(_LOG).info, "host=%s note=%s", host.name)
+        wakes = wiring.switch_for(loaded, host.name, ask=ask, note=note)
         powers = None if host.power is None else wiring.power_of(loaded, host.name)
-        switches[host.name] = wakes if powers is None else Pair(wakes, powers)
+        switches[host.name] = wakes if powers is None else Pair(wakes, powers, note=note)
     return Doors(
         store=wiring.store(_store_place(loaded), create=True),
         talker=ssh,

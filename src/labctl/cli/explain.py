@@ -62,32 +62,19 @@ def explain(hosts: tuple[str, ...], *, inventory: str | None, as_json: bool) -> 
 
 
 def _explained(one: Mapping[str, Any]) -> Iterator[str]:
-    text, number = asking.text, asking.number
-    yield printer.style(f"{text(one.get('host'))}: {text(one.get('mode'))}", "bold") + _after(
-        text(one.get("because"))
-    )
-    yield f"  {text(one.get('verdict'))}"
-    for name, words in (
-        ("doing", "now"),
-        ("next", "next"),
-        ("paused", "paused"),
-        ("quarantined", "quarantined"),
-    ):
-        if said := text(one.get(name)):
-            yield f"  {words}: {said}"
-    proof = text(one.get("proof"))
-    yield f"  wake proof: {proof or 'valid'}"
-    if (usual := number(one.get("usual_s"))) is not None:
-        yield f"  a wake usually takes {spans.shown(usual)}"
+    text = asking.text
+    yield printer.style(f"{text(one.get('host'))}: {text(one.get('mode'))}", "bold")
+    said = asking.texts(one.get("lines")) or [text(one.get("because")), text(one.get("verdict"))]
+    yield from (f"  {line}" for line in said if line)
+    for name, words in (("doing", "doing now"), ("quarantined", "quarantined")):
+        if more := text(one.get(name)):
+            yield f"  {words}: {more}"
+    if proof := text(one.get("proof")):
+        yield f"  wake proof: {proof}"
     yield from _claims(one)
-    yield from (f"  keeps it awake: {each}" for each in asking.texts(one.get("against")))
     yield from _readings(one)
     for each in asking.objects(one.get("recent")):
         yield f"  {_moment(each.get('at'))}  {text(each.get('text'))}"
-
-
-def _after(because: str) -> str:
-    return f", {because}" if because else ""
 
 
 def _claims(one: Mapping[str, Any]) -> Iterator[str]:

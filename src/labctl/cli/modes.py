@@ -38,7 +38,7 @@ class Modes:
         """Return what a person should know of a host's sleep."""
         from labctl.cli.controller import remarks
 
-        return remarks(self.rows[host]) if host in self.rows else []
+        return remarks(self.rows[host], rack_paused=self.paused) if host in self.rows else []
 
 
 def known(aim: Aim) -> Modes:

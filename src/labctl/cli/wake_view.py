@@ -27,7 +27,7 @@ class View:
         self._began = monotonic()
         self._as_json = as_json
         self._width = max((len(host) for host in hosts), default=0)
-        self._said: dict[str, tuple[str, str]] = {}
+        self._said: set[tuple[str, str, str]] = set()
         self._moving = _Moving(hosts) if hosts and not as_json and printer.interactive() else None
 
     def __enter__(self) -> View:
@@ -51,9 +51,11 @@ class View:
         host, mode, because = text(news.get("host")), text(news.get("mode")), text(news.get("because"))
         if self._moving:
             self._moving.move(host, mode, because, number(news.get("usual_s")))
-        elif self._said.get(host) != (mode, because):
-            usual = _usual(number(news.get("usual_s"))) if host not in self._said else ""
-            self._said[host] = (mode, because)
+        elif (host, mode, because) not in self._said:
+            # What is said in turns (a round, waiting, a round) is said once.
+            first = not any(known == host for known, _, _ in self._said)
+            usual = _usual(number(news.get("usual_s"))) if first else ""
+            self._said.add((host, mode, because))
             printer.out(f"{host.ljust(self._width)}  {mode.ljust(10)}  {because}{usual}".rstrip())
 
 

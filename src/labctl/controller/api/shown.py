@@ -74,6 +74,7 @@ def explanation(one: Explanation) -> dict[str, Any]:
         "report_age_s": one.report_age_s,
         "signs": list(one.signs),
         "recent": [{"at": at, "text": text} for at, text in one.recent],
+        "lines": list(one.lines),
     }
 
 
