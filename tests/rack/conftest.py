@@ -23,7 +23,7 @@ cards and no driver. It gives a ``DeclaredHost`` (see ``declared.py``) as clean 
 ``sleeper`` lends hosts of a third rack that really suspend, each fresh from a boot, its card not armed:
 
     def test_something(sleep_rack, sleeper, sleep_rack_file):
-        one = sleeper("nspawn")
+        one = sleeper("nspawn")               # a container; sleeper("qemu") is a virtual machine
         inventory = sleep_rack_file([one])    # each host with its WakeOnLan
         sleep_rack.await_state(one.name, "asleep")
         sleep_rack.packets(one.name)          # every magic packet for it, and what came of each
@@ -36,7 +36,7 @@ from __future__ import annotations
 import fcntl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -48,7 +48,7 @@ from declared import DeclaredHost, GpuHost
 from labctl import wiring
 from labctl.domain.problem import LabctlError
 from labctl.lab import Lab, LabHost, LabSpec
-from labctl.lab.preflight import is_free, require_able
+from labctl.lab.preflight import is_free, lacks_for_machines, require_able
 from labctl.lab.sleeper import lacks as lacks_sleep
 from labctl.lab.spec import mac_for
 from labctl.lab.supplies import lacks, mirror_folder
@@ -61,6 +61,7 @@ GPU_HOSTS = {
     "rocm": ("trixie", ("RX 7900 XTX",)),
     "strix": ("bookworm", ("Radeon 8060S",)),
 }
+MACHINE = "vm"
 SLEEPERS = {f"s{number}": ("trixie", "bookworm")[number % 2] for number in range(10)}
 RACK_FILE = """\
 from labctl.inventory import Host, Rack, Ssh, WakeOnLan
@@ -165,13 +166,19 @@ def gpu_rack(spec: LabSpec, network: IPv4Network, tmp_path_factory: pytest.TempP
 def sleep_rack(spec: LabSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """This worker's rack of hosts that can sleep, up; its hosts are off until ``sleeper`` lends them."""
     with _claimed(IPv4Network("10.214.0.0/16"), 25) as mine:
-        addresses = [str(mine[10 + index]) for index in range(len(SLEEPERS))]
-        hosts = tuple(
-            LabHost(name, address, mac_for(address), suite, sleeps=True)
-            for (name, suite), address in zip(SLEEPERS.items(), addresses, strict=True)
-        )
+        hosts = [
+            LabHost(name, str(mine[10 + index]), mac_for(str(mine[10 + index])), suite, sleeps=True)
+            for index, (name, suite) in enumerate(SLEEPERS.items())
+        ]
+        if not lacks_for_machines():
+            address = str(mine[9])
+            hosts.append(LabHost(MACHINE, address, mac_for(address), "bookworm", sleeps=True, machine="qemu"))
         described = replace(
-            spec, name="sleepers", hosts=hosts, network=mine, state_dir=tmp_path_factory.mktemp("sleep-lab")
+            spec,
+            name="sleepers",
+            hosts=tuple(hosts),
+            network=mine,
+            state_dir=tmp_path_factory.mktemp("sleep-lab"),
         )
         if reasons := lacks_sleep(described):
             pytest.skip("; ".join(reasons))
@@ -245,15 +252,30 @@ def gpu_host(gpu_rack: Lab, gpu_rack_file: Callable[..., Path], used: set[str]) 
     return lend
 
 
+@pytest.fixture(scope="session")
+def machine(sleep_rack: Lab) -> Iterator[Future[None]]:
+    """The first boot of the virtual machine, which takes a while: ask early, wait (``result``) late."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(sleep_rack.start, MACHINE)
+
+
 Sleeper = Callable[..., LabHost]
 
 
 @pytest.fixture
-def sleeper(sleep_rack: Lab, used: set[str]) -> Sleeper:
-    """Lend a clean host that sleeps: ``sleeper("nspawn")``, and another one with each call."""
+def sleeper(sleep_rack: Lab, used: set[str], request: pytest.FixtureRequest) -> Sleeper:
+    """Lend a clean host that sleeps: ``sleeper("nspawn")``, and another one with each call.
+
+    ``sleeper("qemu")`` lends the only virtual machine. It takes half a minute of a processor at first, so tests
+    that want it belong to one worker: ``pytest.mark.xdist_group("sleepers")``.
+    """
     lent: set[str] = set()
 
     def lend(machine: str, suite: str | None = None) -> LabHost:
+        if machine == "qemu":
+            if missing := lacks_for_machines():
+                pytest.skip(f"virtual machines need {', '.join(missing)}")
+            request.getfixturevalue("machine").result()
         fitting = [
             host
             for host in sleep_rack.spec.hosts

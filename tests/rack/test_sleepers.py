@@ -8,7 +8,7 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,22 @@ from declared import DeclaredHost
 
 from labctl.domain.problem import LabctlError
 from labctl.lab import Lab, LabHost
+from labctl.lab.preflight import lacks_for_machines
 from labctl.lab.processes import wait_until
 
-pytestmark = pytest.mark.rack
+pytestmark = [pytest.mark.rack, pytest.mark.xdist_group("sleepers")]
 
 Lend = Callable[..., LabHost]
 NOTHING_COMES_S = 0.5
 IS_ARMED = "ethtool eth0 | grep -q '^[[:space:]]*Wake-on: g'"
 HOOK = "/usr/lib/systemd/system-sleep/note"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def booting_meanwhile(sleep_rack: Lab, request: pytest.FixtureRequest) -> None:
+    """Let the virtual machine boot while the other hosts are tried."""
+    if not lacks_for_machines():
+        request.getfixturevalue("machine")
 
 
 def shell(rack: Lab, host: LabHost, script: str, timeout: float = 60) -> str:
@@ -40,12 +48,14 @@ def arm(rack: Lab, host: LabHost) -> None:
 
 def suspend(rack: Lab, host: LabHost) -> None:
     shell(rack, host, "systemctl suspend")
-    rack.await_state(host.name, "asleep", 20)
+    rack.await_state(host.name, "asleep", 60)
 
 
 def power_off(rack: Lab, host: LabHost) -> None:
-    shell(rack, host, "systemctl poweroff")
-    rack.await_state(host.name, "off", 30)
+    # A machine that powers off may take the answer with it.
+    with suppress(LabctlError):
+        shell(rack, host, "systemctl poweroff")
+    rack.await_state(host.name, "off", 120)
 
 
 def magic(mac: str, password: str = "") -> bytes:
@@ -350,3 +360,65 @@ def test_ten_hosts_sleep_and_wake_at_once(sleep_rack: Lab, sleeper: Lend) -> Non
         for host in lent:
             sleep_rack.await_state(host.name, "running", 20)
         assert list(pool.map(lambda host: boot_id(sleep_rack, host), lent)) == before
+
+
+# A machine with a kernel of its own.
+
+
+def test_a_virtual_machine_truly_suspends_and_wakes_by_a_packet_if_it_armed_its_card(
+    sleep_rack: Lab, sleeper: Lend, operator_key: Path
+) -> None:
+    host = sleeper("qemu")
+    number = len(sleep_rack.packets(host.name))
+    before = boot_id(sleep_rack, host)
+    with logged_in(sleep_rack, host, operator_key) as echo:
+        assert echo("before") == "before"
+        suspend(sleep_rack, host)
+        assert is_dark(host)
+        with pytest.raises(LabctlError, match="the host is asleep"):
+            boot_id(sleep_rack, host)
+        send(sleep_rack, magic(host.mac))
+        assert outcome(sleep_rack, host, number + 1) == "not armed"
+        assert is_dark(host)
+        sleep_rack.start(host.name)
+        assert echo("woken by its button") == "woken by its button"
+
+        arm(sleep_rack, host)
+        suspend(sleep_rack, host)
+        send_frame(sleep_rack, magic(host.mac))
+        assert outcome(sleep_rack, host, number + 2) == "wakes"
+        sleep_rack.await_state(host.name, "running", 60)
+        assert echo("woken by a packet") == "woken by a packet"
+    assert boot_id(sleep_rack, host) == before
+    assert shell(sleep_rack, host, "cat /sys/power/suspend_stats/success") == "2"
+    assert "PM: suspend entry (deep)" in shell(sleep_rack, host, "dmesg")
+    # The kernel's clocks part while it sleeps, which a host in a container can't show.
+    clocks = "import time; print(time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() > 0.5)"
+    assert shell(sleep_rack, host, f"python3 -c '{clocks}'") == "True"
+
+
+def test_a_virtual_machine_is_an_ordinary_host_that_wakes_by_its_alarm_clock_and_boots_by_a_packet(
+    sleep_rack: Lab, sleeper: Lend, operator_key: Path
+) -> None:
+    host = sleeper("qemu")
+    number = len(sleep_rack.packets(host.name))
+    assert shell(sleep_rack, host, "hostname; systemctl --failed --plain --no-legend") == host.name
+    argv = sleep_rack.ssh_argv(host.name, "id -un; sudo -n id -un", key=operator_key)
+    assert subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout.split() == [
+        "admin",
+        "root",
+    ]
+    shell(sleep_rack, host, "apt-get install -qy hello", timeout=300)
+    shell(sleep_rack, host, "echo +5 >/sys/class/rtc/rtc0/wakealarm")
+    suspend(sleep_rack, host)
+    sleep_rack.await_state(host.name, "running", 60)
+
+    before = boot_id(sleep_rack, host)
+    arm(sleep_rack, host)
+    power_off(sleep_rack, host)
+    assert is_dark(host)
+    send(sleep_rack, magic(host.mac))
+    assert outcome(sleep_rack, host, number + 1) == "wakes"
+    sleep_rack.await_state(host.name, "running", 400)
+    assert boot_id(sleep_rack, host) != before
+    assert shell(sleep_rack, host, "hello -g 'the disk kept it'") == "the disk kept it"

@@ -8,6 +8,7 @@ network are broken.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,6 +29,8 @@ from labctl.lab.spec import SSH_PORT, LabSpec
 from labctl.lab.wire import order
 
 BOOT_S = 120.0
+# A processor that is imitated, on a machine that is busy.
+MACHINE_BOOT_S = 400.0
 # Faults that may keep a host's ssh from answering.
 _SILENCING = frozenset({"cut", "slow", "disk full"})
 
@@ -184,8 +187,20 @@ class Lab:
             ``check``,
                 it failed.
         """
+        if self.spec.host(name).machine == "qemu":
+            return self._run_in_machine(name, argv, timeout, stdin, check=check)
         leader = self._record().groups.leader(self.spec.host(name).name)
         return inside.run(leader, argv, timeout=timeout, stdin=stdin, host=name if check else None)
+
+    def _run_in_machine(
+        self, name: str, argv: Sequence[str], timeout: float, stdin: str, *, check: bool
+    ) -> subprocess.CompletedProcess[str]:
+        order_of = {"host": name, "argv": list(argv), "stdin": stdin, "timeout": timeout}
+        done: dict[str, Any] = order(self.spec.home, "execute", patience=timeout + 30, **order_of)
+        if check and done["status"]:
+            said = f"`{shlex.join(argv)}` ended with status {done['status']}: {done['err'].strip()}"
+            raise LabctlError(said, host=name)
+        return subprocess.CompletedProcess(list(argv), done["status"], done["out"], done["err"])
 
     def root(self, name: str) -> Path:
         """Return the path of a host's file tree, readable and writable from here, also while the host is off.
@@ -193,6 +208,8 @@ class Lab:
         An absolute link inside the tree leads out of it: look with ``lstat``, and write only where no link
         is.
         """
+        if self.spec.host(name).machine == "qemu":
+            raise LabctlError("the disk of a virtual machine can't be looked into from outside", host=name)
         sandbox = self._record().sandbox
         if sandbox is None:
             raise LabctlError(f"the lab {self.spec.name!r} is not up yet", hint="try again")
@@ -209,14 +226,14 @@ class Lab:
         return inside.digest(self.root(name), roots, exclude)
 
     def packages(self, name: str) -> dict[str, str]:
-        """Return the installed packages of a host with their versions."""
+        """Return the installed packages of a host in a container with their versions."""
         return inside.packages(self.root(name))
 
     # Boots.
 
     def start(self, name: str) -> None:
         """Boot a host, or wake it if it is asleep, and wait until its ssh answers."""
-        self._order("start", name, within=BOOT_S)
+        self._order("start", name, within=self._patience(name))
         self._await_ssh(name)
 
     def stop(self, name: str, within: float = 60) -> None:
@@ -235,7 +252,7 @@ class Lab:
             new_host_key: it comes back with another SSH host key and machine id, as one that was reinstalled.
         """
         make_host_keys(self.spec, self.spec.host(name).name, anew=new_host_key)
-        self._order("reset", name, within=BOOT_S)
+        self._order("reset", name, within=self._patience(name))
         self._await_ssh(name)
 
     def reset_all(self) -> None:
@@ -354,11 +371,17 @@ class Lab:
         with inside.holding_locks(self._record().groups.leader(self.spec.host(name).name)):
             yield
 
+    def _patience(self, name: str) -> float:
+        return BOOT_S if self.spec.host(name).machine == "nspawn" else MACHINE_BOOT_S
+
     def _order(self, verb: str, name: str, **arguments: Any) -> None:
         patience = arguments.get("within", 30) + 30
         order(self.spec.home, verb, patience=patience, host=self.spec.host(name).name, **arguments)
 
     def _signal_sshd(self, name: str, number: signal.Signals) -> None:
+        if self.spec.host(name).machine == "qemu":
+            self.run(name, ["pkill", f"-{number.name}", "sshd"], check=True)
+            return
         found = [
             pid
             for pid in self._record().groups.pids(f"{name}/payload")

@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from labctl.domain.problem import LabctlError
+from labctl.lab.accel import try_kvm
 from labctl.lab.bases import base
 from labctl.lab.commands import PLAIN_ENV, find
 from labctl.lab.furnish import make_host_keys
+from labctl.lab.guest import guest
 from labctl.lab.preflight import require_able, require_free
 from labctl.lab.processes import wait_until
 from labctl.lab.record import sweep_leftovers
@@ -37,7 +39,7 @@ def launch(spec: LabSpec, progress: Callable[[str], None], *, stays: bool) -> su
     Raises:
         LabctlError: the machine can't carry the rack, or its daemon failed.
     """
-    require_able()
+    require_able(machines=any(host.machine == "qemu" for host in spec.hosts))
     left = sweep_leftovers(spec.home)
     if left:
         raise LabctlError(f"an earlier lab left {', '.join(left)}, which would not go")
@@ -47,6 +49,14 @@ def launch(spec: LabSpec, progress: Callable[[str], None], *, stays: bool) -> su
         suite: base(suite, spec.cache_dir, progress, spec.mirror)
         for suite in sorted({host.suite for host in spec.hosts})
     }
+    if machines := {host.suite for host in spec.hosts if host.machine == "qemu"}:
+        guests = [guest(suite, spec.cache_dir, progress, spec.mirror) for suite in sorted(machines)]
+        by = (
+            "by the processor itself"
+            if try_kvm(guests[0], spec.cache_dir)
+            else "slowly: KVM runs no guest here"
+        )
+        progress(f"virtual machines run {by}")
     packages = packages_for(spec, progress)
     if reasons := lacks_sleep(spec):
         progress(f"no host in a container can sleep, since {'; '.join(reasons)}")

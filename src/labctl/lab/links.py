@@ -101,9 +101,12 @@ class Cable:
             self.slowness = before
             raise
 
+    def _ends(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        """Return both ends: how tc is called there, and the interface."""
+        return (("tc",), self.port), (("tc", "-n", self.host.name), "eth0")
+
     def _apply_slowness(self) -> None:
-        for where in (("tc",), ("tc", "-n", self.host.name)):
-            device = self.port if where == ("tc",) else "eth0"
+        for where, device in self._ends():
             attempt(*where, "qdisc", "delete", "dev", device, "root")
             if self.slowness == Slowness():
                 continue
@@ -115,6 +118,31 @@ class Cable:
                     hint="give a rate without a delay" if self.slowness.delay_ms else f"modprobe {kind}",
                     host=self.host.name,
                 )
+
+
+class TapCable(Cable):
+    """The cable of a virtual machine: a tap on the bridge, which stays over boots."""
+
+    def renew(self) -> None:
+        """Make the cable, unless it is there."""
+        if attempt("ip", "link", "show", self.port).returncode:
+            _batch(f"tuntap add dev {self.port} mode tap", f"link set {self.port} master {BRIDGE}")
+        self.cut(is_cut=self.is_cut)
+
+    def remove(self) -> None:
+        """Remove it."""
+        attempt("ip", "link", "delete", self.port)
+
+    def cut(self, *, is_cut: bool) -> None:
+        """Pull the cable, or plug it in again."""
+        self.is_cut = is_cut
+        run("ip", "link", "set", self.port, "down" if is_cut else "up")
+
+    def darken(self, *, is_dark: bool) -> None:
+        """Do nothing: nobody answers for a machine with a kernel of its own."""
+
+    def _ends(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        return ((("tc",), self.port),)
 
 
 def lay_bridge(spec: LabSpec) -> None:
@@ -131,7 +159,10 @@ def lay_bridge(spec: LabSpec) -> None:
 def cables(spec: LabSpec) -> dict[str, Cable]:
     """Return a cable for each host; nothing is created."""
     gateway, prefix = str(spec.gateway), spec.network.prefixlen
-    return {host.name: Cable(host, index, prefix, gateway) for index, host in enumerate(spec.hosts)}
+    kinds = {"nspawn": Cable, "qemu": TapCable}
+    return {
+        host.name: kinds[host.machine](host, index, prefix, gateway) for index, host in enumerate(spec.hosts)
+    }
 
 
 def lay_uplink(spec: LabSpec, sandbox: int) -> None:

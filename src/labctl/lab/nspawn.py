@@ -46,7 +46,9 @@ _ENTER = (
 class Host(Protocol):
     """What the sandbox asks of a host, of whatever kind."""
 
-    cable: Cable
+    @property
+    def cable(self) -> Cable:
+        """Return its network cable."""
 
     @property
     def state(self) -> str:

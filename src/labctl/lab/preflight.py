@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, ip_interface, ip_network
 from pathlib import Path
 
@@ -26,19 +26,32 @@ TOOLS = {
     "useradd": "passwd",
     "dpkg-query": "dpkg",
 }
+# For hosts that are virtual machines.
+MACHINE_TOOLS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mke2fs": "e2fsprogs",
+    "depmod": "kmod",
+    "dpkg-deb": "dpkg",
+}
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_NET_ADMIN": 12, "CAP_MKNOD": 27, "CAP_SYS_CHROOT": 18}
 
 
-def require_able() -> None:
-    """Check that this machine can carry a rack.
+def require_able(*, machines: bool = False) -> None:
+    """Check that this machine can carry a rack; with ``machines``, one with virtual machines in it.
 
     Raises:
         LabctlError: it can't; one problem for each reason.
     """
-    problems = tuple(_lacks())
+    problems = tuple(_lacks(TOOLS | MACHINE_TOOLS if machines else TOOLS))
     if problems:
         raise LabctlError(problems)
+
+
+def lacks_for_machines() -> tuple[str, ...]:
+    """Return the packages that this machine lacks for hosts that are virtual machines."""
+    return tuple(sorted({package for tool, package in MACHINE_TOOLS.items() if find(tool) is None}))
 
 
 def require_free(network: IPv4Network) -> None:
@@ -60,12 +73,12 @@ def is_free(network: IPv4Network) -> bool:
     return next(_taken(network), None) is None
 
 
-def _lacks() -> Iterator[Problem]:
+def _lacks(tools: Mapping[str, str]) -> Iterator[Problem]:
     if os.geteuid() != 0:
         yield Problem(
             "the virtual rack needs root: it makes namespaces, mounts and interfaces", hint="use sudo"
         )
-    missing = sorted({package for tool, package in TOOLS.items() if find(tool) is None})
+    missing = sorted({package for tool, package in tools.items() if find(tool) is None})
     if not missing and not _KEYRING.exists():
         missing = ["debian-archive-keyring"]
     if missing:

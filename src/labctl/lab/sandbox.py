@@ -17,9 +17,11 @@ from typing import Any
 
 from labctl.domain.problem import LabctlError
 from labctl.lab.commands import run
-from labctl.lab.links import BRIDGE, Slowness, cables, lay_bridge
+from labctl.lab.guest import guest
+from labctl.lab.links import BRIDGE, Slowness, TapCable, cables, lay_bridge
 from labctl.lab.nic import Ear, Magic
 from labctl.lab.nspawn import RUN, Host, NspawnHost, Place
+from labctl.lab.qemu import QemuHost
 from labctl.lab.record import Record
 from labctl.lab.sleeper import LIVE, SleepingHost, lacks
 from labctl.lab.spec import LabSpec
@@ -35,12 +37,16 @@ class Sandbox:
         place = Place(spec, trees, record.groups, packages_of(spec))
         wires = cables(spec)
         can_sleep = not lacks(spec)
-        self.hosts: dict[str, Host] = {
-            host.name: (SleepingHost if host.sleeps and can_sleep else NspawnHost)(
-                place, host, wires[host.name], _log
-            )
-            for host in spec.hosts
-        }
+        self.hosts: dict[str, Host] = {}
+        for host in spec.hosts:
+            wire = wires[host.name]
+            if isinstance(wire, TapCable):
+                made = guest(host.suite, spec.cache_dir, _log, spec.mirror)
+                self.hosts[host.name] = QemuHost(place, host, wire, made, _log)
+            elif host.sleeps and can_sleep:
+                self.hosts[host.name] = SleepingHost(place, host, wire, _log)
+            else:
+                self.hosts[host.name] = NspawnHost(place, host, wire, _log)
         self.full: set[str] = set()
         self.ear = Ear(BRIDGE, self._hear)
 
@@ -63,7 +69,7 @@ class Sandbox:
         if verb == "packets":
             return self.ear.notes()
         name = arguments.pop("host")
-        verbs: dict[str, Callable[..., None]] = {
+        verbs: dict[str, Callable[..., Any]] = {
             "start": self.hosts[name].start,
             "stop": self.hosts[name].shut_down,
             "kill": self.hosts[name].kill,
@@ -74,11 +80,12 @@ class Sandbox:
             "slow": self._slow,
             "await": self.hosts[name].await_state,
             "sleep-fault": self.hosts[name].give_fault,
+            "execute": self._execute,
         }
-        if verb in ("reset", "fill", "slow"):
+        if verb in ("reset", "fill", "slow", "execute"):
             arguments["name"] = name
-        verbs[verb](**arguments)
-        return self._describe(name)
+        answer = verbs[verb](**arguments)
+        return self._describe(name) if answer is None else answer
 
     def _describe(self, name: str) -> dict[str, Any]:
         host = self.hosts[name]
@@ -105,6 +112,12 @@ class Sandbox:
         host.cable.slowness = Slowness()
         host.prepare()
         host.start(within)
+
+    def _execute(self, name: str, argv: list[str], stdin: str, timeout: float) -> dict[str, Any]:
+        host = self.hosts[name]
+        if not isinstance(host, QemuHost):
+            raise LabctlError("only a virtual machine runs commands for the lab", host=name)
+        return host.execute(argv, stdin, timeout)
 
     def _fill(self, name: str, *, full: bool) -> None:
         self.hosts[name].fill(full=full)

@@ -1,0 +1,1 @@
+"""What a virtual machine of the lab runs besides Debian."""
