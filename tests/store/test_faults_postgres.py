@@ -12,10 +12,12 @@ import pytest
 from lives import NOW, ORDER, bring, lease, row
 from pg_kit import PASSWORD, PostgresKit
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from labctl.adapters.store import SqlStore, open_store
 from labctl.adapters.store.database import Transaction
 from labctl.adapters.store.deciding import require_term
+from labctl.adapters.store.postgres import PostgresServer
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.ports.store import StaleError, Store, StoreError
 
@@ -285,3 +287,30 @@ def test_an_instance_is_not_buried_while_it_takes_a_lease(
     thread.join()
     assert said == [True]
     assert row(store).claims.leases == 0
+
+
+def test_a_pause_of_the_rack_waits_for_an_order_that_came_first(
+    postgres: PostgresKit, store: SqlStore, name: str
+) -> None:
+    said: list[object] = []
+    thread = threading.Thread(target=lambda: said.append(store.pause(None, "moving", "ann", now=NOW)))
+    where = f"host={postgres.folder} port={postgres.port} user=labctl dbname={name}"
+    with psycopg.connect(where) as suspender:
+        suspender.execute("SELECT * FROM host WHERE name = 'box' FOR UPDATE")
+        suspender.execute("SELECT paused FROM rack")
+        suspender.execute("UPDATE host SET mode = 'suspending', sleep_order = '{}'")
+        thread.start()
+        while thread.is_alive() and not postgres.someone_waits(name):
+            pass
+        assert said == [], "the pause did not wait"
+        suspender.commit()
+    thread.join()
+    assert said == [None]
+    assert postgres.sql("SELECT mode FROM host", database=name) == [("suspending",)]
+
+
+def test_whatever_the_driver_says_no_secret_is_in_it() -> None:
+    address = "postgresql://ann:hunter2@db/labctl?sslpassword=hunter3"
+    raised = DBAPIError("SELECT 1", None, Exception("cannot use hunter2 with hunter3 here"))
+    said = str(PostgresServer(address).explain(raised).error)
+    assert "store labctl on db: it cannot be reached: cannot use *** with *** here" in said

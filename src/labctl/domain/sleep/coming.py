@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labctl.domain.sleep import ladder, waking
 from labctl.domain.sleep.case import Case
-from labctl.domain.sleep.lifecycle import Event, Mode
+from labctl.domain.sleep.lifecycle import Event
 from labctl.domain.sleep.terms import Action
 from labctl.domain.sleep.watts import Ledger
 
@@ -49,17 +49,15 @@ def verifying(case: Case, ledger: Ledger) -> Action | None:
     if missing := case.missing:
         return case.wait(missing)
     if not case.row.repair.broken:
-        verdict = ledger.may_verify(case.name, _before(case))
-        return case.verify(f"{case.name} is up") if verdict else case.wait(verdict.because)
+        return _with_watts(case, ledger, case.verify(f"{case.name} is up"))
     step, because = ladder.next_step(case.policy, case.row)
     if not step:
         return case.move(Event.BROKEN, because)
     allowed = ladder.may_take(step, case.policy, case.row, case.look, case.now)
-    return case.mend(step, because) if allowed else case.wait(allowed.because)
+    return _with_watts(case, ledger, case.mend(step, because)) if allowed else case.wait(allowed.because)
 
 
-def _before(case: Case) -> list[str]:
-    """Return the hosts that came to the gate before this one."""
-    rows = case.sight.known.hosts.values()
-    own = (case.row.since, case.name)
-    return [row.name for row in rows if row.mode is Mode.VERIFYING and (row.since, row.name) < own]
+def _with_watts(case: Case, ledger: Ledger, action: Action) -> Action:
+    """Return an action if there are watts for it: the gate and each repair have engines load models."""
+    verdict = ledger.may_verify(case.name)
+    return action if verdict else case.wait(verdict.because)

@@ -8,7 +8,7 @@ carried out, or after a restart, it finds the right thing to do next. It rests o
    opens again only on its own word.
 3. Who is wanted (by a wish, a window, or a host that depends on it) is not put to sleep; who is paused or
    quarantined is only observed.
-4. Watts are taken before they flow: a wake or a gate that does not fit waits, and says for what.
+4. Watts are taken before they flow: a wake, gate or repair that does not fit waits, and says for what.
 
 Actions of one call do not depend on each other. A Verify, Mend or Suspend is decided in each tick until its
 outcome is stored; whoever acts runs one at a time for each host. The moves of one call are stored before the
@@ -33,7 +33,7 @@ from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.domain.sleep.sight import Sight, sight_of
 from labctl.domain.sleep.terms import Action, Known, Moment, Policy, Seen, StepCaps, Wish
-from labctl.domain.sleep.watts import Ledger
+from labctl.domain.sleep.watts import Ledger, came_up_now
 
 _BY_MODE: dict[Mode, Callable[[Case, Ledger], Action | None]] = {
     Mode.UNKNOWN: asleep.unknown,
@@ -65,12 +65,12 @@ def cases(sight: Sight) -> list[Case]:
     return sorted(found, key=_turn)
 
 
-def _turn(case: Case) -> tuple[bool, float, float, str]:
-    """Return whose turn it is: first who is on its way up already, then priority, then who came first."""
+def _turn(case: Case) -> tuple[int, float, float, str]:
+    """Return whose turn it is: who just came up, who is at the gate, then priority, then who came first."""
     if case.row.mode is Mode.VERIFYING:
-        return False, 0.0, case.row.since, case.name
+        return int(not came_up_now(case.sight, case.name)), 0.0, case.row.since, case.name
     since = case.want.since if case.want is not None else 0.0
-    return True, -case.policy.priority, since, case.name
+    return 2, -case.policy.priority, since, case.name
 
 
 def _decide(case: Case, ledger: Ledger) -> Action | None:

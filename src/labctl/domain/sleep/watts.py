@@ -1,27 +1,34 @@
 """What hosts draw while they sleep, wake and work, so that ramps never overlap beyond the limit.
 
 ``domain.budget_states`` decides; here is only which mode draws what. Whatever is not known to be off is
-counted, and whatever boots is counted with its spike until it is through the gate, since its engines may load
-models by themselves. A host that cannot be told another cap now keeps its own.
+counted. A host that booted or woke a moment ago is counted with its spike until it is READY, since its
+engines may load models by themselves; one that was up all the while ramps only when it goes through the gate.
+A host that cannot be told another cap now keeps its own, and the gate sets the declared ones.
 
 ==========================  =========  ==================================================================
 mode                        phase      why
 ==========================  =========  ==================================================================
 ASLEEP                      asleep     seen dark; but leaving, as soon as it answers
-WAKING, VERIFYING           ramping
+WAKING                      ramping
+VERIFYING                   ramping    if it came up a moment ago; else leaving, until its gate begins
 READY, DRAINING             awake      if it talks and is not paused: its caps may step down for others
 all others                  leaving    it may be on, and hears nothing
 ==========================  =========  ==================================================================
+
+Whoever asks first gets the watts. Hosts at the gate ask before those that sleep. If nothing but other hosts
+at the gate is in the way of one of them, it goes on: nobody may use those, so their cards are idle, and if
+each waited for the other none would ever serve again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from labctl.domain import budget_states
 from labctl.domain.budget import Budget, budget_of
 from labctl.domain.budget_states import Phase, State
+from labctl.domain.sleep import waking
 from labctl.domain.sleep.lifecycle import ADMITS, Mode, Verdict
 from labctl.domain.sleep.sight import Sight
 from labctl.domain.sleep.terms import Sign
@@ -36,11 +43,18 @@ def phase_of(sight: Sight, host: str) -> Phase:
     if row.mode is Mode.ASLEEP:
         answers = seen is not None and (seen.talking or seen.old_agent or seen.signs.get("ssh") is Sign.ON)
         return Phase.LEAVING if answers else Phase.ASLEEP
-    if row.mode in (Mode.WAKING, Mode.VERIFYING):
+    if row.mode is Mode.WAKING or (row.mode is Mode.VERIFYING and came_up_now(sight, host)):
         return Phase.RAMPING
     look = sight.look(host)
     hears = look is not None and look.talking and not (sight.known.paused or row.paused)
     return Phase.AWAKE if row.mode in ADMITS and hears else Phase.LEAVING
+
+
+def came_up_now(sight: Sight, host: str) -> bool:
+    """Return whether a host booted or woke so lately that it may still be loading what it starts with."""
+    look, row = sight.look(host), sight.known.hosts[host]
+    report = look.report if look is not None and look.talking else None
+    return report is None or report.up_s < waking.time_s(sight.policy.hosts[host], row)
 
 
 def state_of(sight: Sight, table: Budget) -> State:
@@ -80,11 +94,30 @@ class Ledger:
 
     def may_wake(self, host: str) -> Verdict:
         """Give a host the watts to wake, or say which limit they would exceed."""
-        kept = budget_states.waking(self.table, self._kept.entering(host, Phase.ASLEEP), host)
+        return self._give(host, Phase.ASLEEP, "")
+
+    def may_verify(self, host: str) -> Verdict:
+        """Give a host the watts to go through the gate, or say which limit they would exceed."""
+        given = self._give(host, self.state.phase(host), "the gate of ")
+        if given or self.lower or any(row.mode in ADMITS for row in self.sight.known.hosts.values()):
+            return given
+        rows = self.sight.known.hosts.values()
+        others = {row.name for row in rows if row.mode is Mode.VERIFYING} - {host}
+        if any(self.state.phase(name) is Phase.RAMPING for name in others):
+            return given
+        pairs = zip(self.table.bunches, self.state.caps, strict=True)
+        idle = tuple(0.0 if bunch.host in others else cap for bunch, cap in pairs)
+        if budget_states.over(self.table, replace(self.state, caps=idle).entering(host, Phase.RAMPING)):
+            return given
+        self.state = self.state.entering(host, Phase.RAMPING)
+        return Verdict(True, f"{host} goes first of those at the gate")
+
+    def _give(self, host: str, phase: Phase, what: str) -> Verdict:
+        kept = budget_states.waking(self.table, self._kept.entering(host, phase), host)
         planned = budget_states.caps_for(self.table, kept, self._priorities)
         if not planned.fits:
             self.refused = True
-            return Verdict(False, f"{host} waits for watts: {planned.because}")
+            return Verdict(False, f"{what}{host} waits for watts: {planned.because}")
         lower = {
             place: new
             for place, (old, new) in enumerate(zip(kept.caps, planned.watts, strict=True))
@@ -95,32 +128,13 @@ class Ledger:
         if lower:
             self.refused = True
             self.lower = self.lower or lower
-            return Verdict(False, f"{host} waits until caps step down: {self.caps_text(lower)}")
-        asleep = self.state.entering(host, Phase.ASLEEP)
-        verdict = budget_states.may_wake(self.table, asleep, host)
-        if not verdict.ok:
+            return Verdict(False, f"{what}{host} waits until caps step down: {self.caps_text(lower)}")
+        then = budget_states.waking(self.table, self.state.entering(host, phase), host)
+        if over := budget_states.over(self.table, then):
             self.refused = True
-            return Verdict(False, f"{host} waits for watts: {verdict.because}")
-        self.state = budget_states.waking(self.table, asleep, host)
-        return Verdict(True, f"{host}: {verdict.because}")
-
-    def may_verify(self, host: str, before: Iterable[str]) -> Verdict:
-        """Return whether a host may go through the gate while all of ``before`` do, which came first.
-
-        The first one always may: it is on, and would never be ready otherwise.
-        """
-        if not budget_states.over(self.table, self.state):
-            return Verdict(True, f"every limit is held while {host} ramps up")
-        state, first = self.state, True
-        for name, row in self.sight.known.hosts.items():
-            if row.mode is Mode.VERIFYING:
-                state = state.entering(name, Phase.LEAVING)
-        for name in before:
-            state, first = state.entering(name, Phase.RAMPING), False
-        because = budget_states.over(self.table, state.entering(host, Phase.RAMPING))
-        if not because or first:
-            return Verdict(True, f"{host} is the first to ramp up")
-        return Verdict(False, f"the gate of {host} waits for watts: {because}")
+            return Verdict(False, f"{what}{host} waits for watts: {over}")
+        self.state = then
+        return Verdict(True, f"every limit is held with the full spike of {host}")
 
     def settle(self) -> tuple[Mapping[int, int], str]:
         """Return the caps to set now, by bunch, and why: down for who asked, or as high as all may be."""
