@@ -72,6 +72,7 @@ class Nature:
     hangs: bool = False  # its sshd accepts and says nothing
     meter: bool = False
     refuses: str = ""
+    memory_fails: tuple[str, ...] = ()  # ways to sleep to memory at which it stays awake
     gates: list[tuple[str, ...]] = field(default_factory=list)  # what the next gates find broken
     mends: str = ""  # the step that mends it for good; empty: each gate counts down
 
@@ -227,9 +228,9 @@ class FakeTalk:
             self._go(order["go"])
             return
         self.how, machine = How(order["how"]), self.machine
-        if set(order) != {"how", "rtc_at", "force", "lasts_s"}:
-            self._say({"refused": "the order has a field that this agent does not know"})
-            return
+        assert set(order) - {"mem_sleep"} == {"how", "rtc_at", "force", "lasts_s"}, order
+        stays = order.get("mem_sleep", "deep") in machine.nature.memory_fails and self.how is How.SUSPEND
+        machine.nature.stays = stays or (machine.nature.stays and not machine.nature.memory_fails)
         if machine.nature.old_agent:
             raise HostError(Failure("op-failed", "labctl-agent: refused"))
         why = machine.nature.refuses or (not order["force"] and "; ".join(machine.busy.values()))
