@@ -368,6 +368,8 @@ class Lab:
     @contextmanager
     def hold_apt_lock(self, name: str) -> Iterator[None]:
         """Hold the locks of dpkg and of apt's lists on a host, as another package manager at work would."""
+        if self.spec.host(name).machine == "qemu":
+            raise LabctlError("the locks of a virtual machine can't be held from outside", host=name)
         with inside.holding_locks(self._record().groups.leader(self.spec.host(name).name)):
             yield
 
