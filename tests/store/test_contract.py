@@ -187,6 +187,7 @@ def test_what_is_noted_is_read_back_as_it_was(store: Store) -> None:
     assert (host.boot_id, host.resumes) == ("boot-1", 3)
     assert host.proof == PROOF
     assert host.came_up_s == tuple(float(n) for n in range(10, 30))
+    assert host.woke_at == (NOW,) * 20
     store.note_proof("box", None, "kernel 6.1.0-25 -> 6.1.0-26", now=NOW)
     assert row(store).proof is None
 

@@ -129,7 +129,7 @@ class Store(Protocol):
         ...
 
     def note_came_up(self, host: str, seconds: float, *, term: int, now: float) -> None:
-        """Keep how long a wake took, from the first packet to READY; the last 20 are remembered."""
+        """Keep that a wake ended now, and how long it took from its first packet; the last 20 are kept."""
         ...
 
     def note_repair(self, host: str, repair: Repair, quarantined: str, *, term: int, now: float) -> None:

@@ -320,7 +320,7 @@ class World:
         truth.on, truth.ready_at, truth.sleeps_at = True, self.at + self.dice.choice((5.0, 20.0, 35.0)), None
         if self.dice.random() < 0.3:
             truth.boots += 1
-        if self.dice.random() < 0.05 and not self.calm:
+        if self.dice.random() < 0.15 and not self.calm:
             truth.hangs, truth.ready_at = True, float("inf")
         truth.caps = self._declared(name)
 

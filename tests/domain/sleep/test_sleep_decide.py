@@ -394,6 +394,30 @@ def test_gates_that_do_not_fit_together_are_passed_one_after_the_other() -> None
     assert kinds(decide(rows, seen(talks("one"), talks("two")), room)) == ["Verify", "Verify"]
 
 
+def test_a_repair_takes_watts_like_a_gate() -> None:
+    want = policy(host("one"), host("two"), watts=_watts(2000, "one", "two"))
+    broken = Repair((), ("no GPU-1",))
+    rows = known(
+        row("one", Mode.VERIFYING, since=WALL - 20, repair=broken),
+        row("two", Mode.VERIFYING, since=WALL - 30),
+    )
+    found = decide(rows, seen(talks("one"), talks("two")), want)
+    assert {one.host: kinds([one])[0] for one in found} == {"one": "Wait", "two": "Verify"}
+
+
+def test_hosts_at_the_gate_do_not_wait_for_each_other_for_ever() -> None:
+    want = policy(host("one"), host("two"), watts=_watts(1599, "one", "two"))  # never both under load
+    rows = known(row("one", Mode.VERIFYING, since=WALL - 20), row("two", Mode.VERIFYING, since=WALL - 30))
+    found = decide(rows, seen(talks("one"), talks("two")), want)
+    assert {one.host: kinds([one])[0] for one in found} == {"one": "Wait", "two": "Verify"}
+    rows = known(row("one", Mode.VERIFYING, since=WALL - 20), row("two", claims=Claims(leases=1)))
+    (action,) = decide(rows, seen(talks("one"), talks("two", caps_w={"slot0": 100, "slot1": 100})), want)
+    assert action.because == (
+        "the gate of one waits for watts: even with the lowest caps circuit office would bear 1600 W of 1599 W"
+        " while one ramps up"
+    )
+
+
 # --- orders and times ---
 
 
@@ -456,6 +480,13 @@ def test_a_window_wakes_its_host_from_its_first_second_on() -> None:
     (action,) = decide(sleeper, is_dark(), want, Moment(begins, MONO))
     assert isinstance(action, SendWake)
     assert action.because == "gpu1 is to be awake 20-22, which began mon 20:00"
+
+
+def test_only_time_that_surely_passed_counts() -> None:
+    assert Moment(WALL, MONO).sure_s(WALL - 50) == 50
+    assert Moment(WALL, MONO, steady_s=20).sure_s(WALL - 50) == 20
+    assert Moment(WALL, MONO, steady_s=20).sure_s(WALL + 50) == 20  # the clock went back since
+    assert Moment(WALL, MONO, steady_s=90).sure_s(WALL - 50) == 50
 
 
 # --- explain ---

@@ -100,7 +100,7 @@ class Lives:
 
         def work(transaction: Transaction) -> None:
             row = locked_for(transaction, host, term=term)
-            change(transaction, row, came_up_s=[*row.came_up_s, seconds][-_WAKES_REMEMBERED:])
+            change(transaction, row, came_up_s=[*row.came_up_s, [seconds, now]][-_WAKES_REMEMBERED:])
 
         self._database.write(work)
 

@@ -42,6 +42,11 @@ def _read(kept: Mapping[str, Any] | None, make: Callable[[Mapping[str, Any]], T]
     return None if kept is None else make(kept)
 
 
+def _wake(kept: Any) -> tuple[float, float]:
+    """Return how long a wake took and when it ended; of one kept without its end, that it was long ago."""
+    return (kept[0], kept[1]) if isinstance(kept, list) else (kept, 0.0)
+
+
 def mode_of(row: Row[Any]) -> Mode:
     """Return the mode in a row of ``host``."""
     try:
@@ -70,7 +75,8 @@ def host_of(row: Row[Any], claims: Claims, holds: Sequence[Hold], wishes: Sequen
             attempt=_read(row.attempt, lambda kept: Attempt(**kept)),
             proof=_read(row.proof, _proof),
             repair=_read(row.repair, _repair) or Repair(),
-            came_up_s=tuple(row.came_up_s),
+            came_up_s=tuple(_wake(kept)[0] for kept in row.came_up_s),
+            woke_at=tuple(_wake(kept)[1] for kept in row.came_up_s),
         )
     except (TypeError, ValueError, KeyError) as error:
         raise UnreadableError(f"host {row.name}: its row cannot be read: {error}") from error

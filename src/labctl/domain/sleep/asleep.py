@@ -28,7 +28,8 @@ def unknown(case: Case, ledger: Ledger) -> Action | None:
     if case.row.repair.taken[-1:] == (ladder.REBOOT,):
         verdict = ladder.may_cut(case.policy, case.row, case.look, case.now)
         if verdict:
-            return case.mend(ladder.CUT, verdict.because)
+            given = ledger.may_wake(case.name)
+            return case.mend(ladder.CUT, verdict.because) if given else case.wait(given.because)
     return wake(case, ledger)
 
 

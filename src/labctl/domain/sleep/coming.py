@@ -49,10 +49,15 @@ def verifying(case: Case, ledger: Ledger) -> Action | None:
     if missing := case.missing:
         return case.wait(missing)
     if not case.row.repair.broken:
-        verdict = ledger.may_verify(case.name)
-        return case.verify(f"{case.name} is up") if verdict else case.wait(verdict.because)
+        return _with_watts(case, ledger, case.verify(f"{case.name} is up"))
     step, because = ladder.next_step(case.policy, case.row)
     if not step:
         return case.move(Event.BROKEN, because)
     allowed = ladder.may_take(step, case.policy, case.row, case.look, case.now)
-    return case.mend(step, because) if allowed else case.wait(allowed.because)
+    return _with_watts(case, ledger, case.mend(step, because)) if allowed else case.wait(allowed.because)
+
+
+def _with_watts(case: Case, ledger: Ledger, action: Action) -> Action:
+    """Return an action if there are watts for it: the gate and each repair have engines load models."""
+    verdict = ledger.may_verify(case.name)
+    return action if verdict else case.wait(verdict.because)

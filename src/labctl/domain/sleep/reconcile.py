@@ -8,7 +8,7 @@ carried out, or after a restart, it finds the right thing to do next. It rests o
    opens again only on its own word.
 3. Who is wanted (by a wish, a window, or a host that depends on it) is not put to sleep; who is paused or
    quarantined is only observed.
-4. Watts are taken before they flow: a wake or a gate that does not fit waits, and says for what.
+4. Watts are taken before they flow: a wake, gate or repair that does not fit waits, and says for what.
 
 Actions of one call do not depend on each other. A Verify, Mend or Suspend is decided in each tick until its
 outcome is stored; whoever acts runs one at a time for each host. The moves of one call are stored before the

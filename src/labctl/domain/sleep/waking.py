@@ -70,9 +70,10 @@ def gaps(policy: HostPolicy, known: KnownHost) -> Iterator[float]:
 
     They add up to what a wake may take, so that also the last round but one may be the first that is heard.
     """
-    limit, passed, gap, number = time_s(policy, known), 0.0, FIRST_GAP_S, 1
+    limit, seed = time_s(policy, known), _mixed(policy.name)
+    passed, gap, number = 0.0, FIRST_GAP_S, 1
     while passed < limit:
-        step = gap * (1 + JITTER * _dice(policy.name, number))
+        step = gap * (1 + JITTER * _dice(seed, number))
         yield step
         passed, gap, number = passed + step, min(gap * GROWTH, LONGEST_GAP_S), number + 1
 
@@ -118,10 +119,15 @@ def _waiting(policy: HostPolicy, known: KnownHost, now: Moment) -> str:
     return f"{text}: it is late, so this is probably a cold boot, which may take {most}"
 
 
-def _dice(name: str, number: int) -> float:
-    """Return a number from -1 to 1 that only depends on a name and a number."""
-    mixed = number * 2654435761
+def _mixed(name: str) -> int:
+    mixed = 2166136261
     for letter in name.encode():
         mixed = (mixed ^ letter) * 16777619 & 0xFFFFFFFF
-    mixed ^= mixed >> 15
-    return (mixed * 2246822519 & 0xFFFFFFFF) / 0x7FFFFFFF - 1
+    return mixed
+
+
+def _dice(seed: int, number: int) -> float:
+    """Return a number from -1 to 1 that depends on nothing but its arguments."""
+    mixed = (seed ^ number * 2654435761) & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 15) * 2246822519 & 0xFFFFFFFF
+    return (mixed ^ mixed >> 13) / 0x7FFFFFFF - 1
