@@ -15,13 +15,14 @@ import random
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-HOSTS = tuple(f"box{number}" for number in range(6))
+HOSTS = tuple(f"box{number}" for number in range(12))
 GATEWAYS = 4
+HELD = 2
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Span:
 
 
 def gateway(address: str, name: str, leases: int) -> list[Span]:
-    """Take and give back leases, now on this host, now on that."""
+    """Take and give back leases, now on this host, now on that, a few at a time."""
     from labctl.adapters.store import open_store
     from labctl.ports.store import Lease
 
@@ -43,15 +44,19 @@ def gateway(address: str, name: str, leases: int) -> list[Span]:
     store.register(name, "gateway", now=0.0)
     choose = random.Random(name)
     spans: list[Span] = []
+    held: deque[tuple[Lease, float]] = deque()
     while len(spans) < leases:
-        host = choose.choice(HOSTS)
-        lease = store.take_lease(name, host, now=0.0)
+        lease = store.take_lease(name, choose.choice(HOSTS), now=0.0)
         if isinstance(lease, Lease):
-            start = time.monotonic()
-            if choose.random() < 0.02:
-                store.beat(name, now=0.0)
-            spans.append(Span("leased", host, start, time.monotonic()))
+            held.append((lease, time.monotonic()))
+        if choose.random() < 0.02:
+            store.beat(name, now=0.0)
+        if len(held) == HELD or (held and len(spans) + len(held) >= leases):
+            lease, start = held.popleft()
+            spans.append(Span("leased", lease.host, start, time.monotonic()))
             store.release(lease, now=0.0)
+    for lease, _ in held:
+        store.release(lease, now=0.0)
     store.close()
     return spans
 
@@ -80,20 +85,27 @@ def controller(address: str) -> list[Span]:
     }
     spans: list[Span] = []
     closed: dict[str, float] = {}
+    choose = random.Random("controller")
     while not over.is_set():
-        for host in store.known(now=0.0).hosts.values():
-            if host.mode is Mode.SUSPENDING and host.claims.leases:
-                raise AssertionError(f"{host.name} is closed and leased")
+        for name in HOSTS:
             try:
-                if host.mode is Mode.DRAINING:
-                    store.order(host.name, ORDER, "", version=host.version, term=term, now=0.0)
-                    if store.known(now=0.0).hosts[host.name].mode is Mode.SUSPENDING:
-                        closed[host.name] = time.monotonic()
-                    continue
-                end = time.monotonic()
-                store.move(host.name, ways[host.mode], "", version=host.version, term=term, now=0.0)
-                if host.mode is Mode.SUSPENDING:
-                    spans.append(Span("closed", host.name, closed.pop(host.name), end))
+                host = store.known(now=0.0).hosts[name]
+                if host.mode is Mode.SUSPENDING and host.claims.leases:
+                    raise AssertionError(f"{name} is closed and leased")
+                if host.mode is not Mode.DRAINING:
+                    if host.mode is Mode.SUSPENDING and choose.random() < 0.5:
+                        continue  # it stays closed for a while
+                    end = time.monotonic()
+                    store.move(name, ways[host.mode], "", version=host.version, term=term, now=0.0)
+                    if host.mode is Mode.SUSPENDING:
+                        spans.append(Span("closed", name, closed.pop(name), end))
+                    if host.mode is not Mode.READY or choose.random() < 0.5:
+                        continue  # it drains for a while
+                    host = replace(host, version=host.version + 1)
+                if store.order(name, ORDER, "", version=host.version, term=term, now=0.0):
+                    closed[name] = time.monotonic()
+                    if store.known(now=0.0).hosts[name].claims.leases:
+                        raise AssertionError(f"{name} is closed and leased")
             except StaleError:
                 continue
     store.close()

@@ -6,7 +6,7 @@ import pytest
 from hammer import GATEWAYS, Span, hammered, violations
 
 # As many as take a few seconds; more by hand: python tests/store/hammer.py ADDRESS 20000
-LEASES = {"sqlite": 2_000, "postgres": 1_000}
+LEASES = {"sqlite": 1_500, "postgres": 400}
 
 
 def test_no_host_is_closed_and_leased_at_once(address: str, request: pytest.FixtureRequest) -> None:
