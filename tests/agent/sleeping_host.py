@@ -145,7 +145,7 @@ class SleepingHost:
         self,
         go: bool | bytes | Callable[[str], bytes] = True,
         raw: bytes | None = None,
-        start: Callable[[], str] | None = None,
+        start: Callable[[str], str] | None = None,
         **order: Any,
     ) -> int:
         """Talk with the agent as the controller does, and return its exit status.
@@ -190,15 +190,15 @@ class SleepingHost:
             self._thread.join(30)
             assert not self._thread.is_alive()
 
-    def _start(self) -> str:
+    def _start(self, how: str) -> str:
         self.unit(suspend.UNIT)
-        self._thread = threading.Thread(target=self._obey)
+        self._thread = threading.Thread(target=self._obey, args=(sleepfiles.place(how),))
         self._thread.start()
         return ""
 
-    def _obey(self) -> None:
+    def _obey(self, path: str) -> None:
         try:
-            sleeper.obey(self.root)
+            sleeper.obey(self.root, path=path)
         finally:
             (self.state / "units" / suspend.UNIT).unlink()
 

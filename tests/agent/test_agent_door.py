@@ -90,7 +90,7 @@ def test_any_other_text_is_no_order(text: str) -> None:
 _WORDS = [
     *("report", "version", "caps", "suspend", "gate", "mend", "sleep", "signals", "", " ", "\n"),
     *("--pretty", "--show", "--order", "--forced", "--engines", "--driver", "--reboot", "--over"),
-    *("--watch", "--crontabs"),
+    *("--watch", "--crontabs", "--unload"),
 ]
 
 

@@ -40,7 +40,7 @@ def test_the_word_is_written_down_before_anything_is_done(host: SleepingHost) ->
     seen: list[Any] = []
     host.engines("labctl-a.service")
 
-    def start() -> str:
+    def start(how: str) -> str:
         seen.append((host.word().said, host.word().step, host.log))
         return "no systemd"
 
@@ -126,7 +126,7 @@ def test_an_order_that_took_too_long_is_dead(host: SleepingHost, monkeypatch: py
     monkeypatch.setattr(boottime, "now_s", lambda: then() + at[0])
     monkeypatch.setattr(sleepfiles, "now_s", lambda: then() + at[0])
 
-    def start() -> str:
+    def start(how: str) -> str:
         at[0] = 121.0
         sleeper.obey(host.root)
         at[0] = 0.0
@@ -160,6 +160,13 @@ def test_a_second_order_waits_for_the_first(host: SleepingHost) -> None:
     assert host.order() == 1
     assert host.said == [{"refused": "another order to sleep is under way"}]
     assert host.word().nonce == "0" * 32
+
+
+def test_an_order_that_was_never_started_is_not_obeyed_in_place_of_another(host: SleepingHost) -> None:
+    accept(host)  # and the conversation died
+    assert host.order(how="unload") == 0
+    assert "logind SuspendWithFlags" not in host.log
+    assert host.word(sleepfiles.UNLOAD).outcome == "unloaded"
 
 
 # --- what becomes of it ---
@@ -494,7 +501,7 @@ def test_what_is_killed_with_all_that_it_started_is_put_right_by_the_conversatio
     host.engines("labctl-a.service")
     monkeypatch.setattr(suspend, "_ALIVE_EVERY", 1)
 
-    def start() -> str:
+    def start(how: str) -> str:
         pid = os.fork()
         if pid == 0:
             obey_until(host, 4)
@@ -504,7 +511,7 @@ def test_what_is_killed_with_all_that_it_started_is_put_right_by_the_conversatio
     assert host.order(start=start) == 1
     assert host.said[-1] == {"refused": "the process that was to put it to sleep was killed"}
     assert "stop labctl-a.service" in host.log
-    assert host.log[-1] == "start labctl-a.service"
+    assert "start labctl-a.service" in host.log
 
 
 def test_a_conversation_that_is_killed_leaves_no_lock_and_no_order(host: SleepingHost) -> None:

@@ -28,7 +28,9 @@ from labctl.lab.processes import wait_until
 pytestmark = pytest.mark.rack
 
 USER = "labctl-agent"
-QUIET = ", idle=IdlePolicy(signals=Signals(load=False))"
+# At 6:25 cron runs the day's jobs of the distribution.
+IGNORED = '(*Signals().timers_ignored, "/etc/crontab")'
+QUIET = f", idle=IdlePolicy(signals=Signals(load=False, timers_ignored={IGNORED}))"
 
 
 class Watching:

@@ -136,13 +136,15 @@ def test_each_key_opens_what_it_shall_and_no_more(bare: DeclaredHost) -> None:
 
     as_agent = "runuser -u labctl-agent -- sudo -n"
     granted = [line.strip() for line in bare.run(f"{as_agent} -l | grep NOPASSWD").splitlines()]
-    verbs = ("caps", "caps --show")
-    assert granted == [f"(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz {verb}" for verb in verbs]
-    for more in ("agent.pyz", "agent.pyz report", "agent.pyz suspend", "agent.pyz caps --order"):
+    verbs = ("caps", "caps --show", "suspend", "gate", "mend --driver", "mend --engines", "mend --reboot")
+    agent = "(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz"
+    assert granted == [f"{agent} {verb}" for verb in (*verbs, "signals --crontabs")]
+    for more in ("agent.pyz", "agent.pyz report", "agent.pyz sleep", "agent.pyz caps --order"):
         bare.run(f"{as_agent} /usr/local/lib/labctl/{more}", status=1)
 
     bare.declare()
-    assert bare.apply("agent") == 1, "a controller's key that left the inventory is taken back"
+    # What the agent knows of its host changes with it.
+    assert bare.apply("agent") == 2, "a controller's key that left the inventory is taken back"
     assert bare.ssh("labctl-agent", controller, "version").returncode == 255
 
 

@@ -99,9 +99,11 @@ def _suspend(flags: frozenset[str]) -> tuple[None, int]:
 
 
 def _sleep(flags: frozenset[str]) -> tuple[None, int]:
-    from . import sleeper
+    from . import sleeper, sleepfiles
 
-    return None, sleeper.over() if "--over" in flags else sleeper.obey()
+    if "--over" in flags:
+        return None, sleeper.over()
+    return None, sleeper.obey(path=sleepfiles.UNLOAD if "--unload" in flags else sleepfiles.ORDER)
 
 
 def _gate(flags: frozenset[str]) -> tuple[str, int]:
@@ -152,7 +154,13 @@ ORDERS: dict[str, Order] = {
         as_root=True,
         choice=True,
     ),
-    "sleep": Order(frozenset({"--over"}), _sleep, "do what suspend agreed on; systemd starts it", inner=True),
+    "sleep": Order(
+        frozenset({"--over", "--unload"}),
+        _sleep,
+        "do what suspend agreed on; systemd starts it",
+        exclusive=True,
+        inner=True,
+    ),
     "version": Order(frozenset(), _version, "print the agent's version"),
 }
 

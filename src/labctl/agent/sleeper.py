@@ -52,15 +52,16 @@ def nothing(name: str) -> None:
     """Stand where a test cuts the power."""
 
 
-def obey(root: Path = ROOT, effect: Effect = nothing) -> int:
-    """Do what the order says that stands in /run; return 0 where it was obeyed.
+def obey(root: Path = ROOT, effect: Effect = nothing, path: str = sleepfiles.ORDER) -> int:
+    """Do what the order says that stands in /run; return 0 where it was obeyed, or was begun before.
 
     Args:
         root: where the host's file system begins.
         effect: told the name of each effect before it is done.
+        path: the file of the order; one that was written down and never started is not another one's.
     """
-    order = _accepted(root)
-    if order is None:
+    order = sleepfiles.load(path, root)
+    if order is None or order.said != GOING or order.step != sleepfiles.ACCEPTED:
         return 0
     config = read(root)
     try:
@@ -101,15 +102,6 @@ def over(root: Path = ROOT) -> int:
         else:
             _undo(order, config, root, REFUSED, "the process that was to put it to sleep was killed")
     return 0
-
-
-def _accepted(root: Path) -> Order | None:
-    """Return the order that is to be obeyed; one that was begun before is not."""
-    for path in (sleepfiles.ORDER, sleepfiles.UNLOAD):
-        order = sleepfiles.load(path, root)
-        if order is not None and order.said == GOING and order.step == sleepfiles.ACCEPTED:
-            return order
-    return None
 
 
 def _step(order: Order, step: str, root: Path, **more: Any) -> Order:

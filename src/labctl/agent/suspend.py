@@ -60,14 +60,14 @@ class Wish(NamedTuple):
     mem_sleep: str | None = None
 
 
-def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[], str] | None = None) -> int:
+def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[str], str] | None = None) -> int:
     """Hold the conversation; return the exit status: 0 it goes, 1 it was refused, 2 nothing was ordered.
 
     Args:
         stream: what the controller says.
         say: tells it one line.
         root: where the host's file system begins.
-        start: starts the process that does it, and returns what went wrong; default: by systemd.
+        start: starts the process that sleeps that way, and returns what went wrong; default: by systemd.
     """
     lines = Lines(stream.fileno())
     try:
@@ -84,7 +84,7 @@ def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[], 
     return _told(wish, nonce, say, root)
 
 
-def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[], str]) -> str | None:
+def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[str], str]) -> str | None:
     """Return the nonce of an order that is under way, None where the controller did not order.
 
     Raises:
@@ -110,7 +110,7 @@ def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[], 
         sleepfiles.save(order, root)  # from here on whoever asks hears that it may sleep
         why = "nothing could be started that does it"
         try:
-            trouble = start()
+            trouble = start(wish.how)
         except BaseException:
             sleepfiles.save(order._replace(said=REFUSED, step=OVER, because=why), root)
             raise
@@ -197,13 +197,14 @@ def _told(wish: Wish, nonce: str, say: Say, root: Path) -> int:
     return 2
 
 
-def _by_systemd() -> str:
+def _by_systemd(how: str) -> str:
     """Have systemd run what does it, apart from this session; return what went wrong."""
     done = call(
         *("systemd-run", "--quiet", "--no-block", "--collect", f"--unit={UNIT}"),
         *("--description=Put this host to sleep by the order of labctl", "--property=Type=exec"),
         f"--property=ExecStopPost={AGENT} sleep --over",
         *(AGENT, "sleep"),
+        *(("--unload",) if how == "unload" else ()),
         within_s=10.0,
     )
     return "" if done.ok else done.why
