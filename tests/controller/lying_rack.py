@@ -123,6 +123,7 @@ class World:
     wakes: list[tuple[float, str]] = field(default_factory=list)
     orders: list[tuple[float, str]] = field(default_factory=list)
     cuts: list[tuple[float, str]] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)  # who was told to go when it was too late
     serial: int = 0
 
     def __post_init__(self) -> None:
@@ -242,6 +243,7 @@ class FakeTalk:
         world, machine = self.world, self.machine
         ready, machine.ready = machine.ready, None
         if ready is None or ready[0] != nonce or world.mono - ready[1] > WITHIN_S:
+            world.late.append(machine.name)
             self._say({"refused": "too late"})
             return
         world.orders.append((world.mono, machine.name))

@@ -1,11 +1,13 @@
 """Send one round of whatever wakes a host; harmless when it is awake, so never held back for fresh news.
 
-The first round moves the host to WAKING before it is sent. How far the wake is, is written after it was
-sent: a controller that dies in between sends the round again.
+Somebody waits for the packet, so no more is written before it than must be: that the host is WAKING, which is
+the intent. How far the wake is, is written after it was sent: a controller that dies in between sends the
+round again.
 """
 
 from __future__ import annotations
 
+from labctl.controller.leader import NotLeadingError
 from labctl.controller.means import Means
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.domain.sleep.terms import Attempt, KnownHost, SendWake
@@ -18,12 +20,13 @@ def wake(means: Means, action: SendWake, known: KnownHost) -> None:
     term, now = means.leader.term(), doors.wall()
     if known.mode is not Mode.WAKING:
         doors.store.move(host, Event.WISHED, action.because, version=action.version, term=term, now=now)
-    with means.ledger.effect(host, f"wake, round {action.round}", action.because) as note:
-        try:
-            doors.switches[host].wake()
-        except PowerError as error:
-            # It counts as sent all the same: the schedule goes on, and ends.
-            note.outcome = f"failed: {error}"
+    if not means.leader.leads():
+        raise NotLeadingError
+    try:
+        doors.switches[host].wake()
+    except PowerError as error:
+        # It counts as sent all the same: the schedule goes on, and ends.
+        means.happen(host, "wake", f"round {action.round} could not be sent: {error}")
     before = known.attempt
     attempt = Attempt(
         began=now if before is None else before.began,
