@@ -181,6 +181,27 @@ def test_a_controller_that_is_away_is_a_warning_and_the_run_goes_on(
     assert "each host itself refuses to sleep" in said
 
 
+def test_a_plan_without_the_controllers_word_says_what_is_not_known(
+    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wiring, "talker", Nobody)
+    with awake.kept_awake(target, execute=False, wake=False, quiet=True) as kept:
+        assert kept == awake.Kept(target.hosts)
+    assert capsys.readouterr().err.startswith("warning: which hosts sleep is not known: the controller does")
+
+
+@pytest.mark.parametrize("wake", [True, False])
+def test_a_host_that_is_waking_is_waited_for_only_by_who_wakes(
+    target: Target, tmp_path: Path, *, wake: bool
+) -> None:
+    service = Scripted(changes=[Change("gpu-box", Mode.READY, "", None, True)])
+    service.statuses["gpu-box"] = HostStatus("gpu-box", Mode.WAKING, NOON, "ann wants it awake")
+    with serving(tmp_path / "s", service):
+        with awake.kept_awake(target, execute=False, wake=wake, quiet=True) as kept:
+            assert kept.hosts == target.hosts
+    assert bool(service.called("wake")) is wake
+
+
 def test_a_controller_that_refuses_is_a_warning_too(
     target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,8 +62,11 @@ def kept_awake(target: Target, *, execute: bool, wake: bool, quiet: bool) -> Ite
             kept = _kept(holds, execute=execute, wake=wake, quiet=quiet)
         except LabctlError as error:
             kept = Kept(target.hosts)
-            reason = f"hosts are not held awake by the controller: {error.problems[0].reason}"
-            hint = "each host itself refuses to sleep while labctl works on it"
+            what = (
+                "hosts are not held awake by the controller" if execute else "which hosts sleep is not known"
+            )
+            reason = f"{what}: {error.problems[0].reason}"
+            hint = "each host itself refuses to sleep while labctl works on it" if execute else ""
             printer.show_problems([Problem(reason, hint)], severity="warning")
         yield kept
     finally:
@@ -94,7 +97,7 @@ def _sorted(aim: Aim, said: Mapping[str, Any], *, wake: bool) -> tuple[dict[str,
             left_out[host] = _left_out(host, f"it sleeps, and is paused: {paused}", "labctl resume")
         elif mode in ASLEEP and not wake:
             left_out[host] = _left_out(host, "it sleeps", f"labctl wake {host}, or --wake")
-        elif mode in ASLEEP | _COMING:
+        elif wake and mode in ASLEEP | _COMING:
             wanted.append(host)
         elif paused:
             printer.err(f"note: {host} is paused: {paused}")

@@ -119,7 +119,7 @@ class HostEnded:
 
     ``code`` is a stable short name of the failure: "timeout", "frozen", "host-key", "auth", "no-shell",
     "no-sudo", "locked", "disk-full", "apt-locked", "connection-lost", "deploy-error", "op-failed",
-    "interrupted", "fail-percent", "worker-died", or "" when there is none.
+    "interrupted", "fail-percent", "worker-died", "asleep", or "" when there is none.
     """
 
     host: str
