@@ -266,7 +266,7 @@ Sleeper = Callable[..., LabHost]
 def sleeper(sleep_rack: Lab, used: set[str], request: pytest.FixtureRequest) -> Sleeper:
     """Lend a clean host that sleeps: ``sleeper("nspawn")``, and another one with each call.
 
-    ``sleeper("qemu")`` lends the only virtual machine. It takes half a minute of a processor at first, so
+    ``sleeper("qemu")`` lends the only virtual machine. Its first boot takes a processor half a minute, so
     tests that want it belong to one worker: ``pytest.mark.xdist_group("sleepers")``.
     """
     lent: set[str] = set()

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -23,7 +24,8 @@ from labctl.domain.problem import LabctlError
 from labctl.inventory import load_rack
 from labctl.lab import Lab, LabHost, LabSpec
 from labctl.lab.cgroups import Groups
-from labctl.lab.processes import Process, wait_until
+from labctl.lab.preflight import lacks_for_machines
+from labctl.lab.processes import Process, command_name, wait_until
 from labctl.lab.record import Record
 from labctl.lab.spec import PROXY_PORT, mac_for
 
@@ -407,6 +409,28 @@ def test_a_killed_lab_is_gone_and_the_next_command_sweeps_the_rest(small: LabSpe
     assert wait_until(lambda: not traces(small)["links"], within=20)
     lab.down()
     assert traces(small) == before
+
+
+@pytest.mark.skipif(bool(lacks_for_machines()), reason="this machine lacks QEMU")
+def test_a_virtual_machine_dies_with_its_lab(small: LabSpec) -> None:
+    machine = replace(small, hosts=(replace(small.hosts[0], machine="qemu"), *small.hosts[1:]))
+    before = traces(machine)
+    lab = Lab(machine).up(stays=True, hosts=())
+
+    def press() -> None:
+        with contextlib.suppress(LabctlError):
+            lab.start("s20")
+
+    pressed = threading.Thread(target=press)
+    pressed.start()
+    lab.await_state("s20", "booting")
+    groups = Record.read(machine.home).groups
+    assert wait_until(lambda: any("qemu" in command_name(pid) for pid in groups.pids("s20")), within=20)
+    os.kill(Record.read(machine.home).daemon.pid, signal.SIGKILL)
+    pressed.join()
+    assert wait_until(lambda: not traces(machine)["links"], within=20)
+    lab.down()
+    assert traces(machine) == before
 
 
 @pytest.mark.parametrize("moment_s", [0.0, 0.15, 0.4, 0.8])

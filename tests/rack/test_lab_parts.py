@@ -53,6 +53,7 @@ def spec(*hosts: LabHost, **other: object) -> LabSpec:
         ((host(1, address="nas.local"),), {}, "no IPv4 address"),
         ((host(1, mac="01:00:5e:00:00:01"),), {}, "no MAC of one machine"),
         ((host(1, suite="sid"),), {}, "no Debian suite"),
+        ((host(1, machine="xen"),), {}, "no machine 'xen' here"),
         ((host(1),), {"login_user": "root; reboot"}, "login name"),
         ((host(1),), {"state_dir": Path("/run/x")}, "can't keep its files"),
         ((host(1),), {"network": IPv4Network("10.0.0.0/30")}, "too small"),
@@ -160,6 +161,21 @@ def test_missing_tools_are_named_with_the_command_that_installs_them(monkeypatch
     assert "apt-get install --no-install-recommends iproute2 mmdebstrap systemd-container" in hints
 
 
+def test_virtual_machines_need_more_and_only_who_wants_some_is_asked_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preflight, "find", lambda tool: None if "qemu" in tool else f"/bin/{tool}")
+    with pytest.raises(LabctlError) as caught:
+        preflight.require_able(machines=True)
+    hints = [problem.hint for problem in caught.value.problems if "lacks" in problem.reason]
+    assert hints == ["apt-get install --no-install-recommends qemu-system-x86 qemu-utils"]
+    assert preflight.lacks_for_machines() == ("qemu-system-x86", "qemu-utils")
+    try:
+        preflight.require_able()
+    except LabctlError as other:
+        assert not [problem for problem in other.problems if "qemu" in problem.reason]
+
+
 def test_without_root_the_lab_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight.os, "geteuid", lambda: 1000)
     with pytest.raises(LabctlError, match="needs root"):
@@ -223,6 +239,25 @@ def test_what_the_lab_can_not_imitate_is_refused_with_the_host(tmp_path: Path) -
         ("b", "ssh.port"),
         ("c", "ssh"),
     }
+
+
+def test_hosts_that_wake_by_packets_sleep_and_some_may_be_virtual_machines(tmp_path: Path) -> None:
+    path = tmp_path / "inventory" / "rack.py"
+    path.parent.mkdir()
+    path.write_text(
+        "from labctl.inventory import Gpu, Host, Rack, WakeOnLan\n"
+        "gpus = [Gpu(model='RTX 3090', slot='a')]\n"
+        "rack = Rack(name='r', hosts=[Host(name='a', address='10.0.0.1', gpus=gpus),"
+        " Host(name='b', address='10.0.0.2', gpus=gpus, wake=WakeOnLan(mac='52:54:00:00:00:02'))])\n"
+        "globals().update(rack.groups())\n"
+    )
+    loaded = load_rack(path)
+    plain = rackfile.spec_of(loaded, "lab", "trixie", HOMES).hosts
+    assert [(h.sleeps, h.machine, len(h.gpus)) for h in plain] == [(False, "nspawn", 1), (True, "nspawn", 1)]
+    made = rackfile.spec_of(loaded, "lab", "trixie", HOMES, machines=("b",)).hosts
+    assert [(h.sleeps, h.machine, len(h.gpus)) for h in made] == [(False, "nspawn", 1), (True, "qemu", 0)]
+    with pytest.raises(LabctlError, match="no host 'c' is there to be a virtual machine"):
+        rackfile.spec_of(loaded, "lab", "trixie", HOMES, machines=("c",))
 
 
 # Whose process is it?

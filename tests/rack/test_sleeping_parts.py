@@ -1,12 +1,17 @@
-"""The parts of a sleeping host that need no host: what wakes it, its alarm clock, its card."""
+"""The parts of a sleeping host that need no host: what wakes it, its alarm clock, its card, its monitor."""
 
 from __future__ import annotations
 
 import errno
+import json
 import random
+import re
+import socket
 import struct
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event
 
 import pytest
@@ -14,10 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labctl.domain.problem import LabctlError
+from labctl.lab import accel
+from labctl.lab.accel import arguments
 from labctl.lab.alarm import Alarm
 from labctl.lab.board import FAULTS, Board, Faults, linked
+from labctl.lab.guest import Guest, identity
 from labctl.lab.nic import MAGIC, SECURE, Card, Hearing, Magic, magic_of, verdict
 from labctl.lab.powerfs import PowerFiles
+from labctl.lab.qmp import Monitor
 
 MAC = "52:54:00:0a:00:0b"
 RAW = bytes.fromhex(MAC.replace(":", ""))
@@ -274,3 +283,135 @@ def test_every_fault_is_told_and_heals() -> None:
     assert sorted(faults.names()) == sorted(FAULTS[:-1])
     faults.give("sleep-heal", None, "")
     assert faults.names() == []
+
+
+# A virtual machine's monitor, its identity and how it runs.
+
+PCI = """\
+  Bus  0, device   3, function 0:
+    Class 0255: PCI device 1af4:1005
+      BAR0: I/O at 0xc080 [0xc09f].
+      id ""
+  Bus  0, device   5, function 0:
+    Ethernet controller: PCI device 10ec:8139
+      IRQ 10, pin A
+      BAR0: {bar} [0xc0ff].
+      BAR1: 32 bit memory at 0xfebf1000 [0xfebf10ff].
+      id "card0"
+"""
+
+
+class FakeQemu(threading.Thread):
+    """A monitor that knows two lines, and says that it happens to suspend whenever it is asked to."""
+
+    def __init__(self, path: Path, config3: int, bar: str = "I/O at 0xc000") -> None:
+        super().__init__(daemon=True)
+        self.config3, self.bar = config3, bar
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.start()
+
+    def run(self) -> None:
+        with self.listener:
+            link, _ = self.listener.accept()
+        with link, link.makefile("rwb", buffering=0) as stream:
+            stream.write(b'{"QMP": {"version": {}}}\n')
+            for line in stream:
+                asked = json.loads(line)
+                answer: dict[str, object] = {"return": {}}
+                if asked["execute"] == "human-monitor-command":
+                    text = asked["arguments"]["command-line"]
+                    said = (
+                        PCI.format(bar=self.bar)
+                        if text == "info pci"
+                        else f"portb[{text[8:]}] = {self.config3:#x}"
+                    )
+                    answer = {"return": said}
+                elif asked["execute"] == "suspend":
+                    stream.write(b'{"event": "SUSPEND", "timestamp": {}}\n')
+                elif asked["execute"] == "quit":
+                    return
+                elif asked["execute"] != "qmp_capabilities":
+                    answer = {"error": {"class": "CommandNotFound", "desc": "no such command"}}
+                stream.write(json.dumps({**answer, "id": asked["id"]}).encode() + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("config3", "bar", "options"),
+    [
+        (0x20, "I/O at 0xc000", MAGIC),
+        (0x61, "I/O at 0xc000", MAGIC),
+        (0x1, "I/O at 0xc000", 0),
+        (0x20, "none", 0),
+    ],
+)
+def test_whether_a_guest_armed_its_card_is_read_from_the_card(
+    tmp_path: Path, config3: int, bar: str, options: int
+) -> None:
+    FakeQemu(tmp_path / "qmp", config3, bar)
+    monitor = Monitor(tmp_path / "qmp", lambda event: None)
+    assert monitor.options("card0") == options
+    assert monitor.options("card1") == 0
+    monitor.close()
+
+
+def test_who_hears_an_event_may_ask_the_monitor_at_once(tmp_path: Path) -> None:
+    FakeQemu(tmp_path / "qmp", 0x20)
+    heard: SimpleQueue[tuple[str, int]] = SimpleQueue()
+    monitor = Monitor(tmp_path / "qmp", lambda event: heard.put((event, monitor.options("card0"))))
+    monitor.order("suspend")
+    assert heard.get(timeout=10) == ("SUSPEND", MAGIC)
+    monitor.close()
+
+
+def test_a_monitor_that_refuses_or_ends_is_an_error_with_a_reason(tmp_path: Path) -> None:
+    FakeQemu(tmp_path / "qmp", 0)
+    monitor = Monitor(tmp_path / "qmp", lambda event: None)
+    with pytest.raises(LabctlError, match="refused fly: no such command"):
+        monitor.order("fly")
+    with pytest.raises(LabctlError, match="does not answer"):
+        monitor.order("quit")
+    with pytest.raises(LabctlError, match="does not answer"):
+        monitor.order("stop")
+    monitor.close()
+
+
+def test_an_identity_follows_the_guests_own_initial_files_with_its_modes(tmp_path: Path) -> None:
+    made = Guest(tmp_path)
+    made.initrd.write_bytes(b"INIT" * 2)
+    upper = tmp_path / "upper"
+    (upper / "etc/ssh").mkdir(parents=True)
+    (upper / "etc/ssh/key").write_text("secret")
+    (upper / "etc/ssh/key").chmod(0o600)
+    (upper / "etc/link").symlink_to("ssh/key")
+    identity(upper, tmp_path / "out", made)
+    packed = (tmp_path / "out").read_bytes()
+    assert packed.startswith(b"INITINIT070701")
+    (tmp_path / "archive").write_bytes(packed[8:])
+    names = re.findall(rb"identity[a-z/]*|TRAILER!!!", packed)
+    expected = ["identity", "identity/etc", "identity/etc/link", "identity/etc/ssh", "identity/etc/ssh/key"]
+    assert names == [*(name.encode() for name in expected), b"TRAILER!!!"]
+    (mode,) = re.findall(rb"070701.{8}(.{8})(?:(?!070701).)*?identity/etc/ssh/key", packed, re.DOTALL)[-1:]
+    assert int(mode, 16) == 0o100600
+
+
+@pytest.mark.parametrize(("verdict", "expected"), [(None, "tcg"), ("tcg", "tcg"), ("kvm", "kvm")])
+def test_a_guest_runs_by_kvm_only_where_one_was_seen_to(
+    tmp_path: Path, verdict: str | None, expected: str
+) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    if verdict:
+        (tmp_path / "accelerators").mkdir()
+        (tmp_path / "accelerators" / boot).write_text(verdict)
+    assert expected in arguments(tmp_path)
+
+
+def test_a_machine_that_refuses_guests_is_not_believed_to_have_kvm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accel, "_runs", lambda guest: False)
+    monkeypatch.setattr(accel, "_DEVICE", tmp_path)
+    assert not accel.try_kvm(Guest(tmp_path), tmp_path)
+    monkeypatch.setattr(accel, "_runs", lambda guest: True)
+    assert not accel.try_kvm(Guest(tmp_path), tmp_path), "the verdict stays until the next boot"

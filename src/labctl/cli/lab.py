@@ -99,9 +99,18 @@ def lab() -> None:
     show_default=True,
     help="Debian 12, Debian 13, or both in turn.",
 )
+@click.option(
+    "--vm",
+    "machines",
+    metavar="HOST",
+    multiple=True,
+    help="Run HOST as a virtual machine that truly suspends (QEMU, without graphics cards). Repeatable.",
+)
 @click.option("--mirror", metavar="URL", help="Debian archive to build from. [default: the machine's own]")
 @_NAME
-def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: str) -> None:
+def up(
+    rackfile: Path | None, hosts: int, suite: str, mirror: str | None, machines: tuple[str, ...], name: str
+) -> None:
     """Boot a virtual rack: the hosts of RACKFILE, or of one that is written for you.
 
     The rack runs until `labctl lab down`. Repeating the command starts hosts that are off.
@@ -113,14 +122,14 @@ def up(rackfile: Path | None, hosts: int, suite: str, mirror: str | None, name: 
     from labctl.lab.spec import require_name
 
     require_name(name)
-    require_able()
+    require_able(machines=bool(machines))
     written = rackfile or _state() / name / "rack" / "inventory" / "rack.py"
     if rackfile is None and not write_rack_file(written, hosts):
         printer.err(f"using the rack file that is there: {written}")
     elif not written.exists():
         raise LabctlError(f"there is no rack file {written}", hint="leave it out, and one is written for you")
     loaded = load_rack(written)
-    spec = spec_of(loaded, name, suite, Homes(_state(), wiring.cache_home() / "lab"), mirror)
+    spec = spec_of(loaded, name, suite, Homes(_state(), wiring.cache_home() / "lab"), mirror, machines)
     if models := not_imitated(loaded):
         printer.err(f"the lab has no imitation of {', '.join(models)}: left out")
     if loaded.rack.controller is not None and loaded.rack.controller.wheels == wheels.INSIDE:

@@ -11,7 +11,7 @@ example rack, as many as asked for; a file that is there already is never overwr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -108,7 +108,14 @@ def _host_text(index: int, address: str) -> str:
     return f"        Host(\n{lines}        ),\n"
 
 
-def spec_of(loaded: LoadedRack, name: str, suite: str, homes: Homes, mirror: str | None = None) -> LabSpec:
+def spec_of(
+    loaded: LoadedRack,
+    name: str,
+    suite: str,
+    homes: Homes,
+    mirror: str | None = None,
+    machines: Collection[str] = (),
+) -> LabSpec:
     """Return the lab that boots exactly the hosts of a rack file; makes the operator's key if there is none.
 
     Args:
@@ -117,24 +124,22 @@ def spec_of(loaded: LoadedRack, name: str, suite: str, homes: Homes, mirror: str
         suite: the Debian release of all hosts, or "mixed" for both in turn.
         homes: where labs keep their state, their Debian trees and packages.
         mirror: URL of the Debian archive to build from; by default the one that the machine uses.
+        machines: the hosts that shall be virtual machines; they have no graphics cards.
 
     Raises:
         LabctlError: the file says something that the lab can't imitate; all such things at once.
     """
     problems = [problem for host in loaded.rack.hosts for problem in _unfit(loaded, host)]
+    known = {host.name for host in loaded.rack.hosts}
+    problems += [
+        Problem(f"no host {stray!r} is there to be a virtual machine", file=str(loaded.path))
+        for stray in sorted(set(machines) - known)
+    ]
     if problems:
         raise LabctlError(problems)
     suites = SUITES if suite == MIXED else (suite,)
     hosts = tuple(
-        LabHost(
-            host.name,
-            host.address,
-            _mac(host),
-            suites[index % len(suites)],
-            _cards(host),
-            host.vendor_image,
-            sleeps=isinstance(host.wake, WakeOnLan),
-        )
+        _lab_host(host, suites[index % len(suites)], is_machine=host.name in machines)
         for index, host in enumerate(loaded.rack.hosts)
     )
     ssh = loaded.rack.ssh_for(loaded.rack.hosts[0])
@@ -149,6 +154,12 @@ def spec_of(loaded: LoadedRack, name: str, suite: str, homes: Homes, mirror: str
         operator_key=loaded.folder / ssh.key,
         login_user=ssh.user,
     )
+
+
+def _lab_host(host: Host, suite: str, *, is_machine: bool) -> LabHost:
+    cards = () if is_machine else _cards(host)
+    sleeps, machine = isinstance(host.wake, WakeOnLan), "qemu" if is_machine else "nspawn"
+    return LabHost(host.name, host.address, _mac(host), suite, cards, host.vendor_image, sleeps, machine)
 
 
 def _unfit(loaded: LoadedRack, host: Host) -> Iterator[Problem]:

@@ -27,8 +27,7 @@ ENVIRONMENT = {
 def set_the_clock() -> None:
     """Take the time of day from the hardware: the kernel of a state that is loaded knows that of then."""
     now = int(Path("/sys/class/rtc/rtc0/since_epoch").read_text())
-    if abs(now - time.time()) > 2:
-        time.clock_settime(time.CLOCK_REALTIME, now)
+    time.clock_settime(time.CLOCK_REALTIME, now)
 
 
 class Shell:
