@@ -31,6 +31,7 @@ def controller() -> None:
     here = wanted.runs_on(rack, spec)
     path = f"{units.UNIT_DIR}/{wanted.UNIT}"
     leftovers.units(name="controller that moved away", pattern=path, keep=(path,) if here else ())
+    leftovers.files(name="ping that it needed", pattern=wanted.PING, keep=(wanted.PING,) if here else ())
     if not here or rack.controller is None:
         return
     # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
@@ -59,6 +60,7 @@ def controller() -> None:
         units=(wanted.UNIT,),
     )
     configuration(rack, pinned)
+    files.put(name="ping without privilege", dest=wanted.PING, content=wanted.ping(), restarts=wanted.UNIT)
     systemd.unit(name="service", unit=wanted.UNIT, content=wanted.unit(rack, digest), watch_s=2.0)
 
 

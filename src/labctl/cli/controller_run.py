@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -37,6 +38,7 @@ def run(path: Path) -> ExitCode:
     Raises:
         LabctlError: it cannot begin.
     """
+    from labctl.adapters.seats import Seats
     from labctl.controller import run as running
     from labctl.controller.notify import Notify
     from labctl.inventory.sleeping import policy_of
@@ -52,7 +54,10 @@ def run(path: Path) -> ExitCode:
         signal.signal(number, end)
     # Not the pid alone: after a restart of the machine another process may have the same.
     name = f"{socket.gethostname()} {secrets.token_hex(4)}"
-    parts = running.assembled(doors_of(loaded), policy_of(loaded.rack), name)
+    seats = Seats(_home(loaded) / "seats")
+    with suppress(OSError):  # without a seat its successor waits for its beats to be missed, and no more
+        seats.sit(name)
+    parts = running.assembled(doors_of(loaded, gone=seats.empty), policy_of(loaded.rack), name)
     running.run(
         parts, over=over, notify=Notify(wiring.notify_socket()), serve=lambda asked: serve(loaded, asked)
     )
@@ -80,8 +85,10 @@ def serve(loaded: LoadedRack, service: Service) -> Callable[[], None]:
     return server.stop
 
 
-def doors_of(loaded: LoadedRack) -> Doors:
+def doors_of(loaded: LoadedRack, *, gone: Callable[[str], bool]) -> Doors:
     """Return everything that a controller acts through, for a rack as its own host has it.
+
+    ``gone`` says whether another controller's process is dead for certain.
 
     Raises:
         StoreError: the store cannot be used.
@@ -117,7 +124,15 @@ def doors_of(loaded: LoadedRack) -> Doors:
         clock=SleeplessClock(),
         data=data,
         rest=time.sleep,
+        gone=gone,
     )
+
+
+def _home(loaded: LoadedRack) -> Path:
+    """Return the folder of a controller's own files on this machine."""
+    from labctl.inventory.controlling import HOME
+
+    return Path(HOME) if loaded.path.suffix == ".json" else wiring.private_dir(wiring.state_home())
 
 
 def _store_place(loaded: LoadedRack) -> str | Path:
@@ -127,7 +142,7 @@ def _store_place(loaded: LoadedRack) -> str | Path:
     deployed = loaded.path.suffix == ".json"
     named = None if loaded.rack.controller is None else loaded.rack.controller.store_url_file
     if named is None:
-        return Path(STORE) if deployed else wiring.private_dir(wiring.state_home()) / "store.db"
+        return Path(STORE) if deployed else _home(loaded) / "store.db"
     file = loaded.folder / (STORE_URL if deployed else Path(named).expanduser())
     try:
         return file.read_text(encoding="utf-8").strip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from labctl.domain.sleep.terms import Moment
@@ -23,6 +23,10 @@ JUMP_S = 2.0
 """By how much the two clocks may drift apart between two looks before it counts as a jump."""
 
 
+def _nobody_knows(name: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
     """Everything that the controller acts through.
@@ -30,6 +34,7 @@ class Doors:
     ``clock.monotonic`` must count on while this machine sleeps (CLOCK_BOOTTIME): whatever was seen before
     our own sleep is then as old as it really is. ``data`` is each host's connection data for the
     controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds.
+    ``gone`` says whether the process of a controller is dead for certain, and not only silent.
     """
 
     store: Store
@@ -40,6 +45,7 @@ class Doors:
     clock: Clock
     data: Mapping[str, Mapping[str, Any]]
     rest: Callable[[float], None]
+    gone: Callable[[str], bool] = field(default=_nobody_knows)
 
     def wall(self) -> float:
         """Return seconds since 1970."""

@@ -33,6 +33,7 @@ from labctl.inventory.controlling import (
 )
 
 UNIT = "labctl-controller.service"
+PING = "/etc/sysctl.d/60-labctl-controller.conf"
 SHELF = "/opt/labctl/labctl"
 REQUIREMENTS = "requirements.txt"
 _SECRETS = ("password_file", "secureon_file", "on_file", "off_file")
@@ -163,6 +164,11 @@ def options(rack: Rack) -> tuple[str, ...]:
     return ("--index-url", rack.controller.index) if rack.controller.index is not None else ()
 
 
+def ping() -> str:
+    """Return the setting by which the controller's user may ping; its unit applies it at each start."""
+    return render.text("ping.conf.j2")
+
+
 def unit(rack: Rack, digest: str) -> str:
     """Return the controller's unit; ``digest`` is a mark, so that another labctl means one restart."""
     assert rack.controller is not None
@@ -178,4 +184,4 @@ def unit(rack: Rack, digest: str) -> str:
     )
 
 
-__all__ = ["FOLDER", "KNOWN_HOSTS", "RACK", "UNIT", "USER", "Copied", "bundle", "copied", "unit"]
+__all__ = ["FOLDER", "KNOWN_HOSTS", "PING", "RACK", "UNIT", "USER", "Copied", "bundle", "copied", "unit"]
