@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from capped_host import Box, MakeBox, capped, codes, statuses
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capped_host import Box, MakeBox, capped, codes, statuses
 from fake_gpus import FAULTS
 from labctl.agent import capsteps, gate, orders, vitals
 from labctl.domain import cap_json, capstep
@@ -300,8 +300,8 @@ def test_a_line_tells_it_as_the_controller_reads_it(box: MakeBox) -> None:
         "wol_armed": None,
         "caps": vitals.caps(host.root),
     }
-    word = words.report_of(json.loads(json.dumps(line)), 0.0).caps
-    assert word is not None and (word.n, dict(word.caps_w)) == (1, {"slot0": 150})
+    found = words.report_of(json.loads(json.dumps(line)), 0.0)
+    assert (found.caps_n, found.caps_w) == (1, {"slot0": 150})
 
 
 # --- the rule ---

@@ -38,7 +38,7 @@ class HostCaps:
     """What a host said of its cards, or in ``failure`` why it said nothing.
 
     ``overrides`` are the orders that last there, ``steps`` the cards that stepped down for others. ``ok`` is
-    the host's own judgement, which also covers what is not about a card: a driver that does not work, an order
+    its own judgement, which also covers what is not about a card: a driver that does not work, an order
     that could not be recorded.
     """
 
