@@ -48,6 +48,7 @@ class Fold:
     _caps_n: int = -1
     _ordered_at: float = float("-inf")
     _before: SeenHost | None = None
+    _folded: Moment | None = None
 
     def heard(self, report: Report, now: Moment) -> bool:
         """Take in a line; return whether it tells more than that all is as it was."""
@@ -124,6 +125,8 @@ class Fold:
 
     def seen(self, now: Moment) -> SeenHost:
         """Return the host as it is seen at ``now``."""
+        if now is self._folded and self._before is not None and self._caps_w is None:
+            return self._before
         return self._fold(now)
 
     def _fold(self, now: Moment) -> SeenHost:
@@ -141,7 +144,7 @@ class Fold:
             caps_w=self._caps_w or {},
         )
         self._before = folded = idle.fold(self._before, fresh, now, tick_s=self.tick_s)
-        self._caps_w = None
+        self._caps_w, self._folded = None, now
         return folded
 
 
