@@ -4,6 +4,7 @@
   is done, so that whoever asks later hears of it even from a process that was killed.
 - ``unload.json`` (644): the same of an order that only frees the cards; it closes no admission, so it never
   stands where the controller looks for its suspend order.
+- ``suspend.lock`` (600): locked by the conversation that is going on, empty.
 - ``stopped.json`` (600): what was stopped or unloaded for it and must run again. It is written before the
   first is stopped, and taken away when all run again.
 
@@ -13,8 +14,11 @@ tried, and is dead). ``step`` says how far it came, and ``outcome`` how it ended
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +30,7 @@ FOLDER = "run/labctl"
 ORDER = f"{FOLDER}/order.json"
 UNLOAD = f"{FOLDER}/unload.json"
 STOPPED = f"{FOLDER}/stopped.json"
+LOCK = f"{FOLDER}/suspend.lock"
 GOING, REFUSED, FAILED = "going", "refused", "failed"
 # How far an order came, in this order.
 ACCEPTED, WORKING, LEAVING, CALLED, OVER = "accepted", "working", "leaving", "called", "over"
@@ -60,6 +65,31 @@ class Order(NamedTuple):
     def is_dead(self, root: Path) -> bool:
         """Return whether it may not be obeyed any more."""
         return self.boot_id != boot_id(root) or not 0 <= now_s() - self.at_s < self.lasts_s
+
+
+class Occupied(Exception):
+    """Another conversation about a sleep is going on."""
+
+
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Keep every other conversation out while the block runs; the kernel ends that with this process.
+
+    Raises:
+        Occupied: one is going on.
+        OSError: the lock's file cannot be made.
+    """
+    path = root / LOCK
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Occupied from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def place(how: str) -> str:

@@ -72,9 +72,13 @@ def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[str
     lines = Lines(stream.fileno())
     try:
         wish = wish_of(lines.next(_ORDER_WITHIN_S))
-        nonce = _agreed(wish, lines, say, root, start or _by_systemd)
+        with sleepfiles.alone(root):
+            nonce = _agreed(wish, lines, say, root, start or _by_systemd)
         if nonce is None:
             return 2
+    except sleepfiles.Occupied:
+        say({"refused": "somebody else is talking with this host about putting it to sleep"})
+        return 1
     except (Refusal, Unsaid, inhibitor.NotTaken, wakers.Unarmed) as refusal:
         say({"refused": str(refusal)})
         return 1
