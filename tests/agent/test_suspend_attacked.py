@@ -6,9 +6,10 @@ import json
 import os
 from typing import Any
 
+import pytest
 from sleeping_host import SleepingHost
 
-from labctl.agent import suspend
+from labctl.agent import sleeper, sleepfiles, suspend
 
 
 def overheard(host: SleepingHost) -> list[dict[str, Any]]:
@@ -33,3 +34,31 @@ def test_of_two_orders_at_once_one_is_talked_about(host: SleepingHost) -> None:
     assert heard == [{"refused": "somebody else is talking with this host about putting it to sleep"}]
     assert host.said[-1] == {"going": host.said[0]["nonce"]}
     assert host.log.count("logind SuspendWithFlags") == 1
+
+
+def test_that_systemd_does_not_answer_is_no_sign_that_nobody_obeys(
+    host: SleepingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspend, "_ALIVE_EVERY", 1)
+    systemctl = host.root / "programs/systemctl"
+    mute = f"case $* in *{suspend.UNIT}*) echo 'Failed to connect to bus' >&2; exit 1 ;; esac\n"
+    systemctl.write_text(systemctl.read_text().replace("verb=$1\n", f"{mute}verb=$1\n"))
+    assert host.order() == 0
+    assert host.said[-1] == {"going": host.said[0]["nonce"]}
+    assert (host.word().said, host.word().outcome) == ("going", "resumed")
+
+
+@pytest.mark.parametrize("at", ["begin", "lock", "leaving", "called"])
+def test_an_order_that_was_withdrawn_is_not_obeyed(host: SleepingHost, at: str) -> None:
+    wish = suspend.Wish("suspend", 120.0)
+    order = suspend._order(wish, "0" * 32, host.root)
+    sleepfiles.save(order, host.root)
+    host._told.set()
+
+    def withdraw(name: str) -> None:
+        if name == at:
+            sleepfiles.save(order._replace(said="refused", step="over", because="killed"), host.root)
+
+    assert sleeper.obey(host.root, withdraw) == 1
+    assert "logind SuspendWithFlags" not in host.log
+    assert (host.word().said, host.word().because) == ("refused", "the order was withdrawn")

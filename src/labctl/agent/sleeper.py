@@ -105,6 +105,15 @@ def over(root: Path = ROOT) -> int:
 
 
 def _step(order: Order, step: str, root: Path, **more: Any) -> Order:
+    """Write down how far it came.
+
+    Raises:
+        Refusal: the order does not stand any more; who took it away told so.
+        OSError: it cannot be written.
+    """
+    kept = sleepfiles.load(sleepfiles.place(order.how), root)
+    if kept is None or (kept.nonce, kept.said) != (order.nonce, GOING):
+        raise Refusal("the order was withdrawn")
     after = order._replace(step=step, **more)
     sleepfiles.save(after, root)
     return after

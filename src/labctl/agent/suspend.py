@@ -193,7 +193,7 @@ def _told(wish: Wish, nonce: str, say: Say, root: Path) -> int:
             if order.step in (LEAVING, CALLED, OVER):
                 say({"going": nonce})
                 return 0
-        if at % _ALIVE_EVERY == 0 and not unload.is_active(UNIT):
+        if at % _ALIVE_EVERY == 0 and unload.has_ended(UNIT):
             # Killed with all that it had started, so that not even systemd could put things right.
             sleeper.over(root)
         time.sleep(_POLL_S)
