@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sleeping_host import SleepingHost
 
-from labctl.agent import sleeper, sleepfiles, suspend
+from labctl.agent import gate, sleeper, sleepfiles, suspend
 
 
 def overheard(host: SleepingHost) -> list[dict[str, Any]]:
@@ -62,3 +62,43 @@ def test_an_order_that_was_withdrawn_is_not_obeyed(host: SleepingHost, at: str) 
     assert sleeper.obey(host.root, withdraw) == 1
     assert "logind SuspendWithFlags" not in host.log
     assert (host.word().said, host.word().because) == ("refused", "the order was withdrawn")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"lasts_s": "x"}, {"at_s": None}, {"units": 5}, {"how": "dance"}, {"how": "unload"}, {"gap_s": "x"}),
+        *({"rtc_at": "x"}, {"nonce": None}, {"force": 1}, {"said": ["going"]}, {"format": 2}, {"slept": 0.5}),
+    ],
+)
+def test_what_is_no_order_of_ours_is_neither_obeyed_nor_in_the_way(
+    host: SleepingHost, change: dict[str, Any]
+) -> None:
+    wish = suspend.Wish("suspend", 120.0)
+    sleepfiles.save(suspend._order(wish, "0" * 32, host.root), host.root)
+    kept = json.loads(host.file_text(sleepfiles.ORDER))
+    host.file(sleepfiles.ORDER, json.dumps(kept | change))
+    assert (sleeper.over(host.root), sleeper.obey(host.root)) == (0, 0)
+    assert host.log == []
+    assert host.order() == 0
+
+
+@pytest.mark.parametrize("wol", ["x", {}, {"mac": 5}, [1]])
+def test_a_card_that_is_not_understood_is_no_card_that_wakes(host: SleepingHost, wol: Any) -> None:
+    host.settings({"sleep": {"wol": wol}})
+    assert host.order() == 1
+    assert host.said == [{"refused": "which network card wakes it is not understood: run labctl apply"}]
+
+
+def test_a_look_that_breaks_is_a_refusal(host: SleepingHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspend, "_require_able", lambda *given: 1 // 0)
+    assert host.order() == 1
+    (said,) = host.said
+    assert said["refused"].startswith("this host could not look whether it may: ZeroDivisionError: ")
+    assert host.log == ["lock", "free"]
+
+
+@pytest.mark.parametrize("timeout", ["x", None, [], True, -1, float("inf"), float("nan")])
+def test_a_gate_that_may_take_a_time_that_is_none_still_looks(host: SleepingHost, timeout: Any) -> None:
+    host.settings({"gate": {"timeout_s": timeout}})
+    assert gate.passed(host.root)["broken"] == []

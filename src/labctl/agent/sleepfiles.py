@@ -67,6 +67,18 @@ class Order(NamedTuple):
         return self.boot_id != boot_id(root) or not 0 <= now_s() - self.at_s < self.lasts_s
 
 
+_TEXT, _NUMBER, _NOTHING = (str,), (int, float), (type(None),)
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("nonce", "how", "boot_id", "said", "step", "because", "outcome"), _TEXT),
+    **dict.fromkeys(("lasts_s", "at_s", "gap_s"), _NUMBER),
+    **dict.fromkeys(("teller", "slept"), (int,)),
+    **dict.fromkeys(("mem_sleep", "mem_was"), _TEXT + _NOTHING),
+    "force": (bool,),
+    "rtc_at": _NUMBER + _NOTHING,
+    "units": (list, *_NOTHING),
+}
+
+
 class Occupied(Exception):
     """Another conversation about a sleep is going on."""
 
@@ -113,8 +125,11 @@ def load(path: str, root: Path) -> Order | None:
         if kept["format"] != FORMAT:
             return None
         fields = {name: kept[name] for name in Order._fields}
-        fields["units"] = None if fields["units"] is None else tuple(fields["units"])
-        return Order(**fields)
+        if not all(isinstance(fields[name], kinds) for name, kinds in _KINDS.items()):
+            return None
+        if fields["units"] is not None:
+            fields["units"] = tuple(map(str, fields["units"]))
+        return Order(**fields) if place(fields["how"]) == path else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -85,6 +85,11 @@ def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[str
     except OSError as error:
         say({"refused": f"this host cannot write down an order: {error}"})
         return 1
+    except Exception as error:
+        # Nothing was ordered yet: what goes wrong after that withdraws the order itself.
+        said = f"{type(error).__name__}: {error}"
+        say({"refused": f"this host could not look whether it may: {said}; this may be a bug in labctl-agent"})
+        return 1
     return _told(wish, nonce, say, root)
 
 
