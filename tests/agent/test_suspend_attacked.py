@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +104,30 @@ def test_a_look_that_breaks_is_a_refusal(host: SleepingHost, monkeypatch: pytest
 def test_a_gate_that_may_take_a_time_that_is_none_still_looks(host: SleepingHost, timeout: Any) -> None:
     host.settings({"gate": {"timeout_s": timeout}})
     assert gate.passed(host.root)["broken"] == []
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_the_host_serving_and_no_traceback(
+    host: SleepingHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.engines("labctl-a.service")
+    monkeypatch.setattr(suspend, "_ALIVE_EVERY", 1)
+    written, replace = [], sleepfiles.replace
+
+    def full(path: Path, content: dict[str, Any], mode: int) -> None:
+        written.append(path.name)
+        if len(written) > 3:  # the order, its beginning, and what is to be stopped
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(path, content, mode)
+
+    def start(how: str) -> str:
+        with pytest.raises(OSError, match="No space left"):
+            sleeper.obey(host.root)
+        return ""
+
+    monkeypatch.setattr(sleepfiles, "replace", full)
+    assert host.order(start=start) == 2
+    assert list(host.said[-1]) == ["ready", "nonce", "within_s"]
+    assert "No space left on device" in capsys.readouterr().err
+    assert host.serves
+    assert "start labctl-a.service" in host.log
+    assert "logind SuspendWithFlags" not in host.log

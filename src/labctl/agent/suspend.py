@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import select
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,12 @@ def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[str
         said = f"{type(error).__name__}: {error}"
         say({"refused": f"this host could not look whether it may: {said}; this may be a bug in labctl-agent"})
         return 1
-    return _told(wish, nonce, say, root)
+    try:
+        return _told(wish, nonce, say, root)
+    except OSError as error:
+        # The word that stands there is "going", and it stays: the order dies by itself.
+        sys.stderr.write(f"labctl-agent: what became of the order cannot be written down: {error}\n")
+        return 2
 
 
 def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[str], str]) -> str | None:
