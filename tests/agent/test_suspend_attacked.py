@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sleeping_host import SleepingHost
 
-from labctl.agent import gate, sleeper, sleepfiles, suspend
+from labctl.agent import gate, lastlook, mend, sleeper, sleepfiles, suspend
+from labctl.agent.signals.terms import Reading
 
 
 def overheard(host: SleepingHost) -> list[dict[str, Any]]:
@@ -130,4 +131,29 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_host_serving_and_no_traceback
     assert "No space left on device" in capsys.readouterr().err
     assert host.serves
     assert "start labctl-a.service" in host.log
+    assert "logind SuspendWithFlags" not in host.log
+
+
+@pytest.mark.parametrize("signal", ["sessions", "console", "holds", "inhibitors", "packages", "downloads"])
+@pytest.mark.parametrize("what", ["sleep", "reboot"])
+def test_the_last_look_sees_people_and_whoever_changes_the_host(
+    host: SleepingHost, monkeypatch: pytest.MonkeyPatch, signal: str, what: str
+) -> None:
+    if (signal, what) == ("inhibitors", "reboot"):
+        return  # logind itself refuses that one
+    looks: list[tuple[str, ...] | None] = []
+
+    def looked(config: Any, root: Path, names: tuple[str, ...] | None = None) -> list[Reading]:
+        looks.append(names)
+        return [Reading(signal, names is not None and signal in names, "apt holds /var/lib/dpkg/lock")]
+
+    monkeypatch.setattr(lastlook, "looked", looked)
+    if what == "reboot":
+        host.settings({"gate": {"reboot": True}})
+        failed = mend.mended("reboot", host.root)["failed"]
+        assert failed == "it is not rebooted under somebody's hands: apt holds /var/lib/dpkg/lock"
+        return
+    assert host.order() == 0  # it was leaving already when the lock was seen
+    assert looks[:2] == [None, None] and len(looks) == 3
+    assert (host.word().said, host.word().because) == ("refused", "apt holds /var/lib/dpkg/lock")
     assert "logind SuspendWithFlags" not in host.log
