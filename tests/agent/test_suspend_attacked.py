@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from sleeping_host import SleepingHost
 
-from labctl.agent import gate, lastlook, mend, sleeper, sleepfiles, suspend
+from labctl.agent import boottime, gate, lastlook, mend, sleeper, sleepfiles, suspend
+from labctl.agent.calls import Ended
 from labctl.agent.signals.terms import Reading
+from labctl.domain.sleep import evidence
 
 
 def overheard(host: SleepingHost) -> list[dict[str, Any]]:
@@ -157,3 +159,35 @@ def test_the_last_look_sees_people_and_whoever_changes_the_host(
     assert looks[:2] == [None, None] and len(looks) == 3
     assert (host.word().said, host.word().because) == ("refused", "apt holds /var/lib/dpkg/lock")
     assert "logind SuspendWithFlags" not in host.log
+
+
+def test_an_order_is_as_old_as_the_word_to_go_however_long_the_agent_stood_still(
+    host: SleepingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    then, stood_s, slept = boottime.now_s, [0.0], boottime.slept
+
+    def stopped(root: Path) -> boottime.Slept:
+        stood_s[0] = 300.0  # SIGSTOP between the word and the order
+        return slept(root)
+
+    monkeypatch.setattr(boottime, "now_s", lambda: then() + stood_s[0])
+    monkeypatch.setattr(sleepfiles, "now_s", lambda: then() + stood_s[0])
+    monkeypatch.setattr(boottime, "slept", stopped)
+    assert host.order() == 1
+    assert host.said[-1] == {"refused": "the order is older than 120 s"}
+    assert "logind SuspendWithFlags" not in host.log
+
+
+def test_systemd_ends_a_sleeper_that_stands_still_before_its_order_counts_as_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def called(*argv: str, within_s: float) -> Ended:
+        asked.extend(argv)
+        return Ended(0, "", "")
+
+    monkeypatch.setattr(suspend, "call", called)
+    assert suspend._by_systemd(120.0, "suspend") == ""
+    assert "--property=RuntimeMaxSec=135" in asked
+    assert suspend._GRACE_S < evidence.MARGIN_S

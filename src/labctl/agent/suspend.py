@@ -20,6 +20,7 @@ import select
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -40,6 +41,7 @@ _ALARM_AFTER_S = 60.0
 _POLL_S = 0.05
 _ALIVE_EVERY = 20  # looks
 _LATER_S = 10.0
+_GRACE_S = 15.0  # less than the controller waits after the death of an order
 _HOWS = ("suspend", "hibernate", "power-off", "unload")
 _FIELDS = {"how", "rtc_at", "force", "lasts_s", "units", "mem_sleep"}
 
@@ -74,7 +76,7 @@ def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[str
     try:
         wish = wish_of(lines.next(_ORDER_WITHIN_S))
         with sleepfiles.alone(root):
-            nonce = _agreed(wish, lines, say, root, start or _by_systemd)
+            nonce = _agreed(wish, lines, say, root, start or partial(_by_systemd, wish.lasts_s))
         if nonce is None:
             return 2
     except sleepfiles.Occupied:
@@ -119,9 +121,11 @@ def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[str
             return None
         if _strict(word) != {"go": nonce}:
             raise Refusal("what came was not the word to go")
-        if boottime.now_s() - since > WITHIN_S:
+        at = boottime.now_s()
+        if at - since > WITHIN_S:
             raise Refusal(f"the word to go came later than {WITHIN_S} s after this host was ready")
-        order = _order(wish, nonce, root)
+        # The same moment: a process that is stopped in between makes no order younger than it is.
+        order = _order(wish, nonce, root, at)
         sleepfiles.save(order, root)  # from here on whoever asks hears that it may sleep
         why = "nothing could be started that does it"
         try:
@@ -141,11 +145,11 @@ def _refuse(because: str | None) -> None:
         raise Refusal(because)
 
 
-def _order(wish: Wish, nonce: str, root: Path) -> Order:
+def _order(wish: Wish, nonce: str, root: Path, at: float | None = None) -> Order:
     before = boottime.slept(root)
     return Order(
         nonce=nonce,
-        at_s=boottime.now_s(),
+        at_s=boottime.now_s() if at is None else at,
         boot_id=boottime.boot_id(root),
         teller=os.getpid(),
         gap_s=before.gap_s,
@@ -212,11 +216,16 @@ def _told(wish: Wish, nonce: str, say: Say, root: Path) -> int:
     return 2
 
 
-def _by_systemd(how: str) -> str:
-    """Have systemd run what does it, apart from this session; return what went wrong."""
+def _by_systemd(lasts_s: float, how: str) -> str:
+    """Have systemd run what does it, apart from this session; return what went wrong.
+
+    systemd ends it, also one that was stopped, before anybody may take the order for dead and the host for
+    awake. Its clock for that stands still while the machine sleeps.
+    """
     done = call(
         *("systemd-run", "--quiet", "--no-block", "--collect", f"--unit={UNIT}"),
         *("--description=Put this host to sleep by the order of labctl", "--property=Type=exec"),
+        f"--property=RuntimeMaxSec={lasts_s + _GRACE_S:g}",
         f"--property=ExecStopPost={AGENT} sleep --over",
         *(AGENT, "sleep"),
         *(("--unload",) if how == "unload" else ()),
