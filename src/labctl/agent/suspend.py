@@ -40,8 +40,9 @@ _LASTS_S = (10.0, 600.0)
 _ALARM_AFTER_S = 60.0
 _POLL_S = 0.05
 _ALIVE_EVERY = 20  # looks
-_LATER_S = 10.0
-_GRACE_S = 15.0  # less than the controller waits after the death of an order
+# After the death of an order its sleeper is ended, then the conversation ends, then the controller gives it up.
+_LATER_S = 25.0
+_GRACE_S = 15.0
 _HOWS = ("suspend", "hibernate", "power-off", "unload")
 _FIELDS = {"how", "rtc_at", "force", "lasts_s", "units", "mem_sleep"}
 
