@@ -102,7 +102,9 @@ def test_a_card_that_sleeps_is_woken_to_say_who_it_is(gated: GatedHost) -> None:
     for card in gated.gpus.cards:
         gated.host.file(f"sys/bus/pci/devices/{card.pci}/power/runtime_status", "suspended\n")
     assert gated.broken() == []
-    gated.want(gpus=[{"uuid": f"GPU-{'0' * 8}{gated.gpus.cards[0].uuid[12:]}", "pci": None, "vendor": "nvidia"}])
+    gated.want(
+        gpus=[{"uuid": f"GPU-{'0' * 8}{gated.gpus.cards[0].uuid[12:]}", "pci": None, "vendor": "nvidia"}]
+    )
     (said,) = gated.broken()
     assert said.endswith("is not here")
     gated.want(gpus=[{"uuid": gated.gpus.cards[1].uuid, "pci": gated.gpus.cards[1].pci, "vendor": "nvidia"}])

@@ -72,7 +72,14 @@ def test_an_order_that_was_withdrawn_is_not_obeyed(host: SleepingHost, at: str) 
 @pytest.mark.parametrize(
     "change",
     [
-        *({"lasts_s": "x"}, {"at_s": None}, {"units": 5}, {"how": "dance"}, {"how": "unload"}, {"gap_s": "x"}),
+        *(
+            {"lasts_s": "x"},
+            {"at_s": None},
+            {"units": 5},
+            {"how": "dance"},
+            {"how": "unload"},
+            {"gap_s": "x"},
+        ),
         *({"rtc_at": "x"}, {"nonce": None}, {"force": 1}, {"said": ["going"]}, {"format": 2}, {"slept": 0.5}),
     ],
 )

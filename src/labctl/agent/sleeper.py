@@ -101,7 +101,13 @@ def over(root: Path = ROOT) -> int:
         if order.step == CALLED:
             _watch(order, config, root)
         else:
-            _undo(order, config, root, REFUSED, "the process that was to put it to sleep was killed, or took too long")
+            _undo(
+                order,
+                config,
+                root,
+                REFUSED,
+                "the process that was to put it to sleep was killed, or took too long",
+            )
     return 0
 
 

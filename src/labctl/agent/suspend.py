@@ -92,7 +92,9 @@ def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[str
     except Exception as error:
         # Nothing was ordered yet: what goes wrong after that withdraws the order itself.
         said = f"{type(error).__name__}: {error}"
-        say({"refused": f"this host could not look whether it may: {said}; this may be a bug in labctl-agent"})
+        say(
+            {"refused": f"this host could not look whether it may: {said}; this may be a bug in labctl-agent"}
+        )
         return 1
     try:
         return _told(wish, nonce, say, root)
