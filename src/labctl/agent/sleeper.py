@@ -5,7 +5,8 @@ before it is taken:
 
 1. take logind's lock; 2. remember what runs; 3. unload and stop, in order; 4. look once more at everything;
 5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people,
-locks, and changes to the host; 8. give the lock back and call logind; 9. see what became of it; 10. start again what was stopped.
+locks, and changes to the host; 8. give the lock back and call logind; 9. see what became of it; 10. start
+again what was stopped.
 
 logind itself refuses when somebody holds a lock by then. (``systemctl suspend --check-inhibitors=yes`` would
 be the same call, but it also refuses while any other user is logged in, and the controller's own watch is
