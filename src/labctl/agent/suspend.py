@@ -40,7 +40,7 @@ _LASTS_S = (10.0, 600.0)
 _ALARM_AFTER_S = 60.0
 _POLL_S = 0.05
 _ALIVE_EVERY = 20  # looks
-# After the death of an order its sleeper is ended, then the conversation, and then the controller gives it up.
+# After the death of an order its sleeper is ended, then the conversation, then the controller gives it up.
 _LATER_S = 25.0
 _GRACE_S = 15.0
 _HOWS = ("suspend", "hibernate", "power-off", "unload")
