@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping
 
 from .terms import Fingerprint, How, OrderWord, Reading, Report, Said
@@ -140,9 +139,10 @@ def _text(found: Mapping[str, object], name: str, place: str) -> str:
     if isinstance(value, str):
         # Letters that Unicode got after this Python was made are printable to a host with a newer one; and
         # anybody there may have one in a file's or a program's name.
-        value = "".join(
-            "?" if unicodedata.category(letter) == "Cn" else letter for letter in value[: TEXT_MAX + 1]
+        shown = (
+            letter if letter.isascii() or letter.isprintable() else "?" for letter in value[: TEXT_MAX + 1]
         )
+        value = "".join(shown)
     if not isinstance(value, str) or len(value) > TEXT_MAX or not value.isprintable():
         raise NotAReport(f"{_at(name, place)} is not one line of at most {TEXT_MAX} characters")
     return value
