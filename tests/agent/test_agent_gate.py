@@ -98,6 +98,21 @@ def test_a_card_that_fell_off_the_bus_is_named(gated: GatedHost) -> None:
     assert said.startswith(f"card {cards[1].uuid} does not work: ")
 
 
+def test_a_card_that_sleeps_is_woken_to_say_who_it_is(gated: GatedHost) -> None:
+    for card in gated.gpus.cards:
+        gated.host.file(f"sys/bus/pci/devices/{card.pci}/power/runtime_status", "suspended\n")
+    assert gated.broken() == []
+    gated.want(
+        gpus=[{"uuid": f"GPU-{'0' * 8}{gated.gpus.cards[0].uuid[12:]}", "pci": None, "vendor": "nvidia"}]
+    )
+    (said,) = gated.broken()
+    assert said.endswith("is not here")
+    gated.want(gpus=[{"uuid": gated.gpus.cards[1].uuid, "pci": gated.gpus.cards[1].pci, "vendor": "nvidia"}])
+    gated.gpus.fault(1, "lost")
+    (said,) = gated.broken()
+    assert said.startswith(f"card {gated.gpus.cards[1].uuid} does not work: ")
+
+
 @pytest.mark.parametrize("expected", [2, 3])
 def test_cards_without_a_name_are_counted(gated: GatedHost, expected: int) -> None:
     gated.want(gpus=[{"uuid": None, "pci": None, "vendor": "nvidia"}] * expected)

@@ -24,6 +24,7 @@ from .settings import Unsaid, settings
 
 FORMAT = 1
 _TIMEOUT_S = 180.0
+_LONGEST_S = 86_400.0
 
 
 def passed(root: Path = ROOT) -> dict[str, Any]:
@@ -46,6 +47,12 @@ def passed(root: Path = ROOT) -> dict[str, Any]:
     }
 
 
+def _patience_s(value: Any) -> float:
+    """Return how long engines are waited for; what is no such time is not believed."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value <= _LONGEST_S else _TIMEOUT_S
+
+
 class _Gate:
     """One look; each step may fail in any way and spoils no other."""
 
@@ -58,7 +65,7 @@ class _Gate:
     def look(self, config: Settings) -> None:
         """Take all steps."""
         wanted = config.gate
-        until = time.monotonic() + float(wanted.get("timeout_s", _TIMEOUT_S))
+        until = time.monotonic() + _patience_s(wanted.get("timeout_s"))
         self._step("driver", partial(gatecards.driver, wanted, self.root))
         self._step("cards", partial(gatecards.cards, wanted, self.root))
         if not self.broken:

@@ -77,6 +77,12 @@ def test_a_host_without_an_order_and_a_fingerprint_says_null() -> None:
     assert (found.order, found.fingerprint, found.wol_armed) == (None, None, True)
 
 
+def test_a_letter_that_only_the_hosts_newer_python_knows_is_no_reason_to_refuse_the_line() -> None:
+    unassigned = "\U0003fffd"  # as any emoji once was
+    found = report_of(changed("readings.0.because", f"bob's check says {unassigned}"), 0.0)
+    assert found.readings[0].because == "bob's check says ?"
+
+
 REFUSED = [
     ("format", 2, "not of format 1"),
     ("format", True, "not of format 1"),
