@@ -90,7 +90,7 @@ def test_a_process_that_stood_still_between_the_last_look_and_go_does_not_say_go
 
     sim.doors.store.order = slow  # type: ignore[method-assign]
     sim.until("gpu1", Mode.SUSPENDING)
-    assert sim.world.orders == []
+    assert sim.world.orders == sim.world.late == []
     sim.until("gpu1", Mode.READY, 240)
     assert sim.world.machines["gpu1"].darks == 0
 
