@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labctl.domain.sleep.lifecycle import Verdict
 from labctl.domain.sleep.terms import Moment
 from labctl.ports import Clock, Remote, Talker
 from labctl.ports.power import Looks, Switch
@@ -29,7 +30,10 @@ class Doors:
 
     ``clock.monotonic`` must count on while this machine sleeps (CLOCK_BOOTTIME): whatever was seen before
     our own sleep is then as old as it really is. ``data`` is each host's connection data for the
-    controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds.
+    controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds,
+    and raises ``PowerError`` when the process is to end. ``cycle`` cuts a host's power, sees it off and gives
+    it again, whatever else happens, and returns what it saw; its verdict says that the host is drained or
+    hangs.
     """
 
     store: Store
@@ -40,6 +44,7 @@ class Doors:
     clock: Clock
     data: Mapping[str, Mapping[str, Any]]
     rest: Callable[[float], None]
+    cycle: Callable[[Switch, Verdict], str]
 
     def wall(self) -> float:
         """Return seconds since 1970."""

@@ -1,0 +1,62 @@
+"""More lies and accidents: what was true a moment ago, what is learnt wrongly, who comes in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lying_rack import FakeRemote, Nature, Sim, wrongs
+
+from labctl.domain.sleep.lifecycle import Mode
+from labctl.domain.sleep.terms import Wish
+
+Rack = Callable[..., Sim]
+BROKEN = [("card 0 is gone",)]
+
+
+def wish(sim: Sim, host: str = "gpu1", *, sleep: bool = False, lasts_s: float = 3600.0) -> Wish:
+    now = sim.world.wall
+    return sim.doors.store.wish(Wish(0, host, "anna", "a test", now, now + lasts_s, sleep=sleep), now=now)
+
+
+# --- cutting power ---
+
+
+def test_one_that_hangs_after_a_reboot_for_repair_has_its_power_cut_and_comes_back(
+    rack: Rack, monkeypatch
+) -> None:
+    sim = rack(natures={"gpu1": Nature(gates=list(BROKEN), mends="cold-cycle")}, can_cut=True)
+    machine, step = sim.world.machines["gpu1"], FakeRemote.step
+
+    def hangs(self: FakeRemote, found: object, name: str) -> None:
+        step(self, machine, name)
+        machine.nature.hangs = name == "reboot"
+
+    monkeypatch.setattr(FakeRemote, "step", hangs)
+    sim.until("gpu1", Mode.READY, 1800)
+    assert len(sim.world.cuts) == 1
+
+
+def test_power_is_not_cut_under_somebody_who_came_after_the_reboot(rack: Rack) -> None:
+    """It came up from the reboot, a person logged in, and then its network broke."""
+    sim = rack(natures={"gpu1": Nature(gates=list(BROKEN), mends="cold-cycle")}, can_cut=True)
+    machine = sim.world.machines["gpu1"]
+    assert sim.run(900, lambda: "reboot" in machine.steps)
+    assert sim.run(300, lambda: machine.on and machine.gates >= 4)
+    machine.busy["sessions"] = "anna is logged in at the console"
+    sim.run(30)
+    machine.nature.hangs = True
+    sim.run(3600)
+    assert sim.world.cuts == [] and wrongs(sim) == []
+
+
+def test_a_switch_that_says_off_and_cuts_nothing_is_written_down_as_failed(rack: Rack) -> None:
+    sim = rack(natures={"gpu1": Nature(gates=list(BROKEN), mends="cold-cycle")}, can_cut=True)
+    switch, did = sim.doors.switches["gpu1"], []
+    switch.cut, switch.power = lambda: did.append("cut"), lambda: "on"
+    wake = switch.wake
+    switch.wake = lambda: (did.append("on"), wake())
+    ended, end = [], sim.doors.store.outcome
+    sim.doors.store.outcome = lambda number, text, *, now: (ended.append(text), end(number, text, now=now))
+    sim.until("gpu1", Mode.FAILED, 900)
+    assert did == ["cut", "on"]
+    assert any("it is not seen to be off" in text for text in ended)
