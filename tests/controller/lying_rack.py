@@ -413,7 +413,8 @@ class FakeObserver:
         self.times = Timekeeper(FakeClock(world), 0.0)
 
     def start(self) -> None:
-        self.folds = {name: Fold(name, self.tick_s, self.tick_s) for name in self.world.machines}
+        now = self.world.mono
+        self.folds = {name: Fold(name, self.tick_s, self.tick_s, now) for name in self.world.machines}
 
     def stop(self) -> None:
         self.folds = {}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from lying_rack import FakeRemote, Nature, Sim, wrongs
+from lying_rack import FakeRemote, Nature, Sim, doors_of, host_policy, policy_of, sim_of, world_of, wrongs
 
+from labctl.adapters.store import open_store
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Wish
 
@@ -60,3 +62,27 @@ def test_a_switch_that_says_off_and_cuts_nothing_is_written_down_as_failed(rack:
     sim.until("gpu1", Mode.FAILED, 900)
     assert did == ["cut", "on"]
     assert any("it is not seen to be off" in text for text in ended)
+
+
+# --- taking over ---
+
+
+def test_who_takes_over_after_days_does_not_take_all_hosts_for_lost(tmp_path: Path) -> None:
+    policy = policy_of(host_policy("gpu1", quiet_s=6000))
+    world = world_of(policy)
+    one = sim_of(tmp_path, policy, world)
+    two = Sim(world, policy, doors_of(world, open_store(tmp_path / "store.db", create=False)), "two")
+    for _ in range(40):
+        one.step()
+        two.tick()
+    assert one.mode("gpu1") is Mode.READY
+    one.leader.step_down()
+    two.tick()
+    assert two.leader.leads()
+    # Its channel is not open yet: it was only looked at from outside.
+    fold = two.observer.folds["gpu1"]
+    fold.looked(two.doors.looks.signs("gpu1", deadline_s=1.0), two.means.times.moment())
+    two.tick(look=False)
+    assert two.mode("gpu1") is Mode.READY, two.row("gpu1").because
+    one.doors.store.close()
+    two.doors.store.close()
