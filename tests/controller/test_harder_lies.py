@@ -9,7 +9,7 @@ from lying_rack import FakeRemote, Nature, Sim, doors_of, host_policy, policy_of
 
 from labctl.adapters.store import open_store
 from labctl.domain.sleep.lifecycle import Mode
-from labctl.domain.sleep.terms import Wish
+from labctl.domain.sleep.terms import Window, Wish
 
 Rack = Callable[..., Sim]
 BROKEN = [("card 0 is gone",)]
@@ -86,3 +86,18 @@ def test_who_takes_over_after_days_does_not_take_all_hosts_for_lost(tmp_path: Pa
     assert two.mode("gpu1") is Mode.READY, two.row("gpu1").because
     one.doors.store.close()
     two.doors.store.close()
+
+
+# --- windows ---
+
+
+def test_somebody_may_put_a_host_to_sleep_in_a_window_that_began_while_it_was_up(rack: Rack) -> None:
+    sim = rack(awake=(Window(frozenset(range(7)), 8 * 60, 18 * 60),), quiet_s=600.0)
+    sim.until("gpu1", Mode.READY)
+    sim.world.advance((24 + 12) * 3600 - (sim.world.wall % 86400))
+    sim.run(60)
+    assert sim.mode("gpu1") is Mode.READY
+    wish(sim, sleep=True)
+    sim.until("gpu1", Mode.ASLEEP, 300)
+    sim.run(3600)
+    assert sim.mode("gpu1") is Mode.ASLEEP
