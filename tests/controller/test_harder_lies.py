@@ -101,3 +101,35 @@ def test_somebody_may_put_a_host_to_sleep_in_a_window_that_began_while_it_was_up
     sim.until("gpu1", Mode.ASLEEP, 300)
     sim.run(3600)
     assert sim.mode("gpu1") is Mode.ASLEEP
+
+
+# --- what is learnt ---
+
+
+def test_days_in_which_a_person_mended_it_are_no_boot_time(rack: Rack) -> None:
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    sim.until("gpu1", Mode.ASLEEP)
+    machine = sim.world.machines["gpu1"]
+    machine.nature.gates, machine.nature.mends = list(BROKEN), "a new card"
+    wish(sim)
+    sim.until("gpu1", Mode.FAILED)
+    sim.world.advance(2 * 86400)
+    machine.nature.gates.clear()
+    sim.service.resume("gpu1", by="anna")
+    sim.until("gpu1", Mode.READY)
+    assert max(sim.row("gpu1").came_up_s, default=0) < 3600
+
+
+def test_hours_in_which_a_host_was_paused_at_its_gate_are_no_boot_time(rack: Rack) -> None:
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    sim.until("gpu1", Mode.ASLEEP)
+    wish(sim)
+    sim.until("gpu1", Mode.WAKING)
+    sim.service.pause("gpu1", why="a look inside", by="anna")
+    sim.run(3 * 3600)
+    assert sim.mode("gpu1") is Mode.VERIFYING
+    sim.service.resume("gpu1", by="anna")
+    sim.until("gpu1", Mode.READY)
+    assert max(sim.row("gpu1").came_up_s, default=0) < 600
