@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ import pytest
 from labctl.cli import controller_run
 from labctl.cli.main import main
 from labctl.domain.problem import LabctlError
+from labctl.domain.sleep.lifecycle import Verdict
 from labctl.inventory import load_rack
+from labctl.ports.power import PowerError
 from labctl.render import controller as rendered
 
 PATIENCE_S = 30
@@ -102,7 +105,7 @@ def test_a_deployed_controller_uses_its_own_key_and_store(folder: Path) -> None:
 
 def test_the_way_in_to_hosts_is_the_agents_door_by_the_controllers_key(folder: Path) -> None:
     loaded = load_rack(folder / "rack.py")
-    doors = controller_run.doors_of(loaded, gone=lambda name: False)
+    doors = controller_run.doors_of(loaded, threading.Event(), gone=lambda name: False)
     try:
         data = doors.data["gpu-box"]
         assert data["ssh_user"] == "labctl-agent"
@@ -132,3 +135,28 @@ def test_a_folder_for_the_socket_that_is_not_there_is_said(
         for number, handler in kept.items():
             signal.signal(number, handler)
     assert "the controller cannot listen there" in capsys.readouterr().err
+
+
+def test_a_controller_that_is_told_to_stop_in_a_cut_gives_power_at_once(folder: Path) -> None:
+    over, done = threading.Event(), []
+
+    class Plug:
+        kind, can_cut, has_meter = "smart-plug", True, False
+
+        def wake(self) -> None:
+            done.append("on")
+
+        def power(self) -> str:
+            return "on"
+
+        def cut(self) -> None:
+            done.append("cut")
+            over.set()
+
+    doors = controller_run.doors_of(load_rack(folder / "rack.py"), over)
+    try:
+        with pytest.raises(PowerError, match="told to stop"):
+            doors.cycle(Plug(), Verdict(True, "it is drained"))
+        assert done == ["cut", "on"]
+    finally:
+        doors.store.close()

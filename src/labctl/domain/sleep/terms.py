@@ -301,7 +301,8 @@ class SeenHost:
     ``old_agent``: it speaks, but does not know what we ask: it is never put to sleep. ``dark_since`` (mono):
     since when each tick saw two or more dark signs and none of life; None when the last did not. ``caps_w``:
     by card name, the caps in force as it told them last while it talked; one that is missing counts as
-    declared. ``unloaded``: its cards were freed since ``quiet_since``.
+    declared. ``unloaded``: its cards were freed since ``quiet_since``. ``watched`` (mono): since when this
+    process has listened to it; before that, it was not silent.
     """
 
     name: str
@@ -315,6 +316,7 @@ class SeenHost:
     dark_since: float | None = None
     caps_w: Mapping[str, int] = field(default_factory=dict)
     unloaded: bool = False
+    watched: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
