@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from labctl.adapters.power import secret
 from labctl.domain.problem import LabctlError
 from labctl.inventory import (
     Controller,
@@ -88,6 +89,15 @@ def test_only_what_switches_power_and_the_controllers_own_key_go_there() -> None
         "keys/plug": ("/etc/labctl/controller/box.power.password_file", True),
         "keys/bmc": ("/etc/labctl/controller/big.wake.password_file", True),
     }
+
+
+def test_secrets_lie_there_so_that_the_back_ends_take_them(tmp_path: Path) -> None:
+    for one in controller.copied(RACK):
+        file = tmp_path / one.name
+        file.write_text("12:34:56:78:9a:bc\n")
+        file.chmod(int(one.mode, 8))
+        assert secret.read(file) == "12:34:56:78:9a:bc"
+        assert one.owner == "labctl-controller"
 
 
 def test_a_controller_without_a_key_of_its_own_is_refused_with_the_way_out() -> None:

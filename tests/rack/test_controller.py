@@ -25,7 +25,11 @@ rack = Rack(
     controller_key="keys/controller.pub",
     hosts=[
         Host(name="{hub}", address="{hub_address}", roles=["always-on"]),
-        Host(name="{box}", address="{box_address}", wake=WakeOnLan(mac="{mac}")),
+        Host(
+            name="{box}",
+            address="{box_address}",
+            wake=WakeOnLan(mac="{mac}", secureon_file="keys/secureon"),
+        ),
     ],
 )
 globals().update(rack.groups())
@@ -40,6 +44,9 @@ def site(rack: Lab, hosts: Callable[..., tuple[LabHost, ...]], rack_file: Callab
     file = rack_file([hub, box])
     key = file.parent / "keys/controller"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    secureon = file.parent / "keys/secureon"
+    secureon.write_text("12:34:56:78:9a:bc\n")
+    secureon.chmod(0o600)
     file.write_text(
         RACK.format(
             hub=hub.name,
@@ -59,3 +66,7 @@ def test_a_controller_is_installed_once_and_runs(site: Path, rack: Lab) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     again = labctl("apply", str(site), *words, timeout=400)
     assert [host["changed"] for host in json.loads(again.stdout)["hosts"]] == [0, 0]
+    # A secret that others may read is refused by whoever uses it, so by the controller too.
+    hub = json.loads(done.stdout)["hosts"][0]["host"]
+    argv = ["sh", "-c", "stat -c '%a %U' /etc/labctl/controller/key /etc/labctl/controller/*.secureon_file"]
+    assert rack.run(hub, argv, check=True).stdout.split("\n")[:2] == ["400 labctl-controller"] * 2

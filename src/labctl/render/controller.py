@@ -53,6 +53,16 @@ class Copied:
         """Return where it lies on the controller's host."""
         return f"{FOLDER}/{self.name}"
 
+    @property
+    def owner(self) -> str:
+        """Return whose it is: a secret that anybody but its owner may read is used by nobody."""
+        return USER if self.secret else "root"
+
+    @property
+    def mode(self) -> str:
+        """Return who may read it."""
+        return "400" if self.secret else "640"
+
 
 def runs_on(rack: Rack, host: Host) -> bool:
     """Return whether the controller runs on that host."""
