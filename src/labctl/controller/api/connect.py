@@ -37,7 +37,7 @@ def connect(sock: socket.socket, reader: int, writer: int) -> None:
 
 
 def _forward(data: bytes, sock: socket.socket) -> bool:
-    """Hand on what was said; return False when no more can be: what the other side said last is still read."""
+    """Hand on what was said; return False when no more can be, though the other side is still heard."""
     try:
         if data:
             sock.sendall(data)
