@@ -527,9 +527,11 @@ def test_events_come_as_lines_and_go_on_as_they_happen(client: Client, service: 
     *lines, last = client.ask(do="events")
     assert [one["event"] for one in lines] == [1, 2]
     assert last == {"done": True, "after": 2}
-    client.say(do="events", after=2, follow=True)
-    service.log.append(Happening(3, NOON, "", "note", "paused"))
+    client.say(do="events", most=1, follow=True)
+    assert client.hear()["event"] == 2
+    service.log += [Happening(3, NOON, "", "note", "paused"), Happening(4, NOON, "nas", "move", "ready")]
     assert client.hear() == {"event": 3, "at": NOON, "host": "", "kind": "note", "text": "paused"}
+    assert client.hear()["event"] == 4, "two that come together are two, however few it began with"
 
 
 def test_a_sleep_test_tells_its_steps_and_can_be_ended(client: Client, service: Scripted) -> None:
