@@ -120,7 +120,7 @@ def _woken(controller: Controller, hosts: Sequence[str], *, quiet: bool) -> dict
             if last.get("done") is not True and not quiet:
                 view.on_news(last)
     left_out = {}
-    for host, end in asking.ends_of(last).items():
+    for host, end in asking.ends_of(last, hosts).items():
         if end.get("ok") is not True:
             reason = f"it was not woken: {text(end.get('because')) or text(end.get('mode'))}"
             left_out[host] = _left_out(host, reason, f"labctl explain {host}", status="unreachable")
