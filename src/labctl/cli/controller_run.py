@@ -96,7 +96,7 @@ def doors_of(loaded: LoadedRack) -> Doors:
     ssh = SshRemote()
     data = {name: agent_data(one, loaded.folder) for name, one in loaded.host_data.items()}
     if loaded.path.suffix != ".json" and loaded.rack.controller_key is not None:
-        key = loaded.folder / loaded.rack.controller_key.with_suffix("")
+        key = loaded.folder / loaded.rack.controller_key.expanduser().with_suffix("")
         data = {name: {**one, "ssh_key": str(key)} for name, one in data.items()}
 
     def ask(host: str, verb: str, stdin: bytes, deadline_s: float) -> Said:
