@@ -121,7 +121,7 @@ def test_over_ssh_the_same_bytes_go_through_connect(path: Path) -> None:
             Talking().talk("nas", {}, ("labctl", "controller", "connect"), root=True), "ann"
         ) as it:
             assert it.tell("status")["done"] is True
-            with pytest.raises(ControllerError, match="there is no host gpu-bux"):
+            with pytest.raises(ControllerError, match="has no host gpu-bux"):
                 it.tell("explain", hosts=["gpu-bux"])
             *_, last = it.ask("wake", hosts=["nas"])
             assert last["hosts"]["nas"]["ok"] is True

@@ -426,7 +426,9 @@ def test_without_a_rack_file_the_controller_here_knows_its_hosts(
     assert shop.call("wake", "gpu-box").code == 0
     done = shop.call("wake", "gpu-bux")
     assert (done.code, done.err) == (
-        2, "error: there is no host gpu-bux\n  hint: did you mean gpu-box?\n",
+        2,
+        "error: the controller's rack has no host gpu-bux\n"
+        "  hint: did you mean gpu-box? One that is new comes with: labctl apply --only controller\n",
     )  # fmt: skip
     assert "--direct needs a rack file" in shop.call("wake", "gpu-box", "--direct").err
 

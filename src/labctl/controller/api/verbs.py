@@ -224,8 +224,9 @@ class Verbs:
         for name in names:
             if name not in hosts:
                 close = get_close_matches(name, hosts, n=3)
-                hint = f"did you mean {' or '.join(close)}?" if close else f"hosts: {', '.join(hosts[:20])}"
-                raise SaidError("unknown-host", f"there is no host {name}", hint)
+                known = f"did you mean {' or '.join(close)}?" if close else f"hosts: {', '.join(hosts[:20])}."
+                hint = f"{known} One that is new comes with: labctl apply --only controller"
+                raise SaidError("unknown-host", f"the controller's rack has no host {name}", hint)
         return list(dict.fromkeys(names))
 
 
