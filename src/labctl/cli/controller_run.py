@@ -130,9 +130,14 @@ def _store_place(loaded: LoadedRack) -> str | Path:
         return Path(STORE) if deployed else wiring.private_dir(wiring.state_home()) / "store.db"
     file = loaded.folder / (STORE_URL if deployed else Path(named).expanduser())
     try:
-        return file.read_text(encoding="utf-8").strip()
+        address = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError) as error:
         raise LabctlError(f"{file}: the address of the store cannot be read: {error}") from None
+    if "://" not in address:
+        # Never taken for a file's name, which would be shown: it may be a password.
+        form = "postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+        raise LabctlError(f"{file}: holds no address of a database", hint=f"its form is {form}")
+    return address
 
 
 def _load(path: Path) -> LoadedRack:
