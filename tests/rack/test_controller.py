@@ -70,3 +70,15 @@ def test_a_controller_is_installed_once_and_runs(site: Path, rack: Lab) -> None:
     hub = json.loads(done.stdout)["hosts"][0]["host"]
     argv = ["sh", "-c", "stat -c '%a %U' /etc/labctl/controller/key /etc/labctl/controller/*.secureon_file"]
     assert rack.run(hub, argv, check=True).stdout.split("\n")[:2] == ["400 labctl-controller"] * 2
+    # A secret that is not in the rack file any more goes; on a host that it moved away from all of them go.
+    site.write_text(site.read_text().replace(', secureon_file="keys/secureon"', ""))
+    done = labctl("apply", str(site), *words, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    here = rack.run(hub, ["ls", "/etc/labctl/controller"], check=True).stdout.split()
+    assert here == ["key", "known_hosts", "rack.json"]
+    lines = site.read_text().splitlines(keepends=True)
+    site.write_text("".join(line for line in lines if "controller=Controller" not in line))
+    done = labctl("apply", str(site), "--yes", "--json", "--only=controller", timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    script = "ls /etc/labctl/controller; systemctl is-active labctl-controller"
+    assert rack.run(hub, ["sh", "-c", script]).stdout.split() == ["inactive"]
