@@ -122,6 +122,11 @@ def test_the_address_of_a_store_is_a_file_that_must_be_there(folder: Path) -> No
         controller_run._store_place(loaded)
     (folder / "url").write_text("sqlite:////nowhere\n")
     assert controller_run._store_place(loaded) == "sqlite:////nowhere"
+    for text in ("", "\n", "horse-battery\n"):
+        (folder / "url").write_text(text)
+        with pytest.raises(LabctlError, match="url: holds no address of a database") as caught:
+            controller_run._store_place(loaded)
+        assert "horse" not in str(caught.value)
 
 
 def test_a_folder_for_the_socket_that_is_not_there_is_said(

@@ -106,7 +106,7 @@ def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str],
     ssh, clock = SshRemote(), SleeplessClock()
     data = {name: agent_data(one, loaded.folder) for name, one in loaded.host_data.items()}
     if loaded.path.suffix != ".json" and loaded.rack.controller_key is not None:
-        key = loaded.folder / loaded.rack.controller_key.with_suffix("")
+        key = loaded.folder / loaded.rack.controller_key.expanduser().with_suffix("")
         data = {name: {**one, "ssh_key": str(key)} for name, one in data.items()}
 
     def ask(host: str, verb: str, stdin: bytes, deadline_s: float) -> Said:
@@ -156,9 +156,14 @@ def _store_place(loaded: LoadedRack) -> str | Path:
         return Path(STORE) if deployed else _home(loaded) / "store.db"
     file = loaded.folder / (STORE_URL if deployed else Path(named).expanduser())
     try:
-        return file.read_text(encoding="utf-8").strip()
+        address = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError) as error:
         raise LabctlError(f"{file}: the address of the store cannot be read: {error}") from None
+    if "://" not in address:
+        # Never taken for a file's name, which would be shown: it may be a password.
+        form = "postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+        raise LabctlError(f"{file}: holds no address of a database", hint=f"its form is {form}")
+    return address
 
 
 def _load(path: Path) -> LoadedRack:
