@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from labctl.domain.sleep.terms import How, KnownHost, Moment, Order, Policy, Said, Seen, SeenHost, Sign
-from labctl.domain.sleep.wording import counted, lasting, listed
+from labctl.domain.sleep.wording import lasting, listed
 
 GAP_TICKS = 2.5
 """A line that comes later than this many ticks after the one before it makes a gap."""
@@ -90,9 +90,7 @@ def came_back(known: KnownHost, seen: SeenHost) -> str:
     if report.boot_id != known.boot_id:
         return f"{seen.name} booted {lasting(report.up_s)} ago"
     if report.resumes != known.resumes:
-        return (
-            f"{seen.name} woke up {lasting(report.up_s)} ago: it has slept {counted(report.resumes, 'time')}"
-        )
+        return f"{seen.name} woke up {lasting(report.up_s)} ago"
     return ""
 
 
