@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from labctl.adapters.power.cycle import Pace, cycle
 from labctl.adapters.store import open_store
 from labctl.controller.board import Board
 from labctl.controller.doors import Doors, Timekeeper
@@ -72,6 +73,7 @@ class Nature:
     hangs: bool = False  # its sshd accepts and says nothing
     meter: bool = False
     refuses: str = ""
+    memory_fails: tuple[str, ...] = ()  # ways to sleep to memory at which it stays awake
     gates: list[tuple[str, ...]] = field(default_factory=list)  # what the next gates find broken
     mends: str = ""  # the step that mends it for good; empty: each gate counts down
 
@@ -123,6 +125,7 @@ class World:
     wakes: list[tuple[float, str]] = field(default_factory=list)
     orders: list[tuple[float, str]] = field(default_factory=list)
     cuts: list[tuple[float, str]] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)  # who was told to go when it was too late
     serial: int = 0
 
     def __post_init__(self) -> None:
@@ -226,9 +229,9 @@ class FakeTalk:
             self._go(order["go"])
             return
         self.how, machine = How(order["how"]), self.machine
-        if set(order) != {"how", "rtc_at", "force", "lasts_s"}:
-            self._say({"refused": "the order has a field that this agent does not know"})
-            return
+        assert set(order) - {"mem_sleep"} == {"how", "rtc_at", "force", "lasts_s"}, order
+        stays = order.get("mem_sleep", "deep") in machine.nature.memory_fails and self.how is How.SUSPEND
+        machine.nature.stays = stays or (machine.nature.stays and not machine.nature.memory_fails)
         if machine.nature.old_agent:
             raise HostError(Failure("op-failed", "labctl-agent: refused"))
         why = machine.nature.refuses or (not order["force"] and "; ".join(machine.busy.values()))
@@ -242,6 +245,7 @@ class FakeTalk:
         world, machine = self.world, self.machine
         ready, machine.ready = machine.ready, None
         if ready is None or ready[0] != nonce or world.mono - ready[1] > WITHIN_S:
+            world.late.append(machine.name)
             self._say({"refused": "too late"})
             return
         world.orders.append((world.mono, machine.name))
@@ -381,6 +385,7 @@ class FakeSwitch:
 
 def doors_of(world: World, store: Store) -> Doors:
     """Return the controller's ports over a world."""
+    pace = Pace(wait=world.advance, now=lambda: world.mono)
     return Doors(
         store=store,
         talker=FakeTalker(world, store),
@@ -390,6 +395,7 @@ def doors_of(world: World, store: Store) -> Doors:
         clock=FakeClock(world),
         data={name: {} for name in world.machines},
         rest=world.advance,
+        cycle=lambda switch, verdict: cycle(switch, verdict, pace).because,
     )
 
 
@@ -403,10 +409,12 @@ class FakeObserver:
         self.world, self.tick_s = world, tick_s
         self.folds: dict[str, Fold] = {}
         self.blind: set[str] = set()
+        self.fresh: tuple[float, Seen] | None = None
         self.times = Timekeeper(FakeClock(world), 0.0)
 
     def start(self) -> None:
-        self.folds = {name: Fold(name, self.tick_s, self.tick_s) for name in self.world.machines}
+        now = self.world.mono
+        self.folds = {name: Fold(name, self.tick_s, self.tick_s, now) for name in self.world.machines}
 
     def stop(self) -> None:
         self.folds = {}
@@ -417,6 +425,7 @@ class FakeObserver:
         for name, fold in self.folds.items():
             if name not in self.blind:
                 self._look(fold, self.world.machines[name], now)
+        self.fresh = (now.mono, Seen({name: fold.seen(now) for name, fold in self.folds.items()}))
 
     def _look(self, fold: Fold, machine: Machine, now: Moment) -> None:
         nature = machine.nature
@@ -435,6 +444,8 @@ class FakeObserver:
 
     def seen(self) -> Seen:
         now = self.times.moment()
+        if self.fresh is not None and self.fresh[0] == now.mono and self.fresh[1].hosts:
+            return self.fresh[1]
         return Seen({name: fold.seen(now) for name, fold in self.folds.items()})
 
     def host(self, name: str) -> SeenHost:
@@ -464,6 +475,7 @@ def report_of(machine: Machine, at: float) -> Report:
         fingerprint=fingerprint(),
         wol_armed=True,
         watch=f"{machine.boot}-{machine.resumes}",
+        mem_sleeps=("s2idle", "deep"),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from lying_rack import Nature, Sim, wrongs
 
-from labctl.domain.sleep.lifecycle import Mode
+from labctl.domain.sleep.lifecycle import Mode, Verdict
 from labctl.domain.sleep.terms import Wish
 
 Rack = Callable[..., Sim]
@@ -190,6 +191,56 @@ def test_whoever_comes_before_the_order_wins(rack: Rack, claim: str) -> None:
     sim.run(60)
     assert sim.mode("gpu1") is Mode.READY
     assert sim.world.orders == [] and sim.world.machines["gpu1"].on
+
+
+def test_an_order_that_the_store_does_not_make_is_not_given(rack: Rack) -> None:
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    sim.doors.store.order = lambda *args, **named: Verdict(False, "1 hold is on it")  # type: ignore[method-assign]
+    sim.until("gpu1", Mode.DRAINING)
+    sim.run(60)
+    assert sim.world.orders == sim.world.late == []
+
+
+def test_power_is_not_cut_when_somebody_came_after_it_was_decided(rack: Rack) -> None:
+    sim = rack(natures={"gpu1": Nature(gates=[("card 0 is gone",)], mends="cold-cycle")}, can_cut=True)
+    for _ in range(200):
+        sim.world.advance(2)
+        sim.observer.look()
+        sim.loop.tick()
+        if "cold-cycle" in sim.hands.doing().values():
+            break
+        sim.hands.flush()
+    sim.world.machines["gpu1"].busy["sessions"] = "anna came in between"
+    assert sim.hands.flush() == 1
+    assert sim.world.cuts == [] and wrongs(sim) == []
+
+
+def test_what_the_gate_says_of_a_boot_that_is_over_does_not_count(rack: Rack) -> None:
+    sim = rack()
+    run, machine = sim.doors.remote.run, sim.world.machines["gpu1"]
+
+    def reboots_meanwhile(*args: Any, **named: Any) -> Any:
+        answer = run(*args, **named)
+        if machine.gates == 1:
+            machine.boot += 1
+        return answer
+
+    sim.doors.remote.run = reboots_meanwhile  # type: ignore[method-assign]
+    sim.until("gpu1", Mode.READY)
+    assert machine.gates == 2 and sim.row("gpu1").boot_id == machine.boot_id
+
+
+def test_power_that_was_being_cut_when_a_controller_ended_is_given_again(rack: Rack) -> None:
+    sim = rack(quiet_s=36000.0)
+    store, now = sim.doors.store, sim.world.wall
+    dead = store.lead("dead", over=None, now=now)
+    assert dead is not None
+    store.intend("gpu1", "cold-cycle", "it hung", term=dead.term, now=now)
+    store.abdicate(dead, now=now)
+    sim.world.machines["gpu1"].power = "off"
+    sim.until("gpu1", Mode.READY, 600)
+    assert store.unfinished() == []
 
 
 def test_five_hundred_wishes_at_once_are_one_wake(rack: Rack) -> None:

@@ -12,8 +12,8 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -37,6 +37,7 @@ def run(path: Path) -> ExitCode:
     Raises:
         LabctlError: it cannot begin.
     """
+    from labctl.adapters.seats import Seats
     from labctl.controller import run as running
     from labctl.controller.notify import Notify
     from labctl.inventory.sleeping import policy_of
@@ -52,7 +53,11 @@ def run(path: Path) -> ExitCode:
         signal.signal(number, end)
     # Not the pid alone: after a restart of the machine another process may have the same.
     name = f"{socket.gethostname()} {secrets.token_hex(4)}"
-    parts = running.assembled(doors_of(loaded), policy_of(loaded.rack), name)
+    seats = Seats(_home(loaded) / "seats")
+    with suppress(OSError):  # without a seat its successor waits for its beats to be missed, and no more
+        seats.sit(name)
+    doors = doors_of(loaded, over, gone=seats.empty)
+    parts = running.assembled(doors, policy_of(loaded.rack), name)
     running.run(
         parts, over=over, notify=Notify(wiring.notify_socket()), serve=lambda asked: serve(loaded, asked)
     )
@@ -80,28 +85,40 @@ def serve(loaded: LoadedRack, service: Service) -> Callable[[], None]:
     return server.stop
 
 
-def doors_of(loaded: LoadedRack) -> Doors:
+def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str], bool]) -> Doors:
     """Return everything that a controller acts through, for a rack as its own host has it.
+
+    Whatever rests when ``over`` is set ends with a ``PowerError``; power that is cut is given again then.
+    ``gone`` says whether another controller's process is dead for certain.
 
     Raises:
         StoreError: the store cannot be used.
         LabctlError: the address of its database cannot be read.
     """
     from labctl.adapters.clock import SleeplessClock
+    from labctl.adapters.power.cycle import Pace, cycle
     from labctl.adapters.power.pair import Pair
     from labctl.adapters.ssh import SshRemote
     from labctl.controller.doors import AGENT, Doors
     from labctl.inventory.controlling import agent_data
+    from labctl.ports.power import PowerError
 
-    ssh = SshRemote()
+    ssh, clock = SshRemote(), SleeplessClock()
     data = {name: agent_data(one, loaded.folder) for name, one in loaded.host_data.items()}
     if loaded.path.suffix != ".json" and loaded.rack.controller_key is not None:
-        key = loaded.folder / loaded.rack.controller_key.with_suffix("")
+        key = loaded.folder / loaded.rack.controller_key.expanduser().with_suffix("")
         data = {name: {**one, "ssh_key": str(key)} for name, one in data.items()}
 
     def ask(host: str, verb: str, stdin: bytes, deadline_s: float) -> Said:
         return ssh.run(host, data[host], (AGENT, verb), root=False, stdin=stdin, deadline_s=deadline_s)
 
+    def rest(seconds: float) -> None:
+        if over.wait(seconds):
+            raise PowerError(
+                "refused", "the controller was told to stop", "it goes on when it is started again"
+            )
+
+    pace = Pace(wait=rest, now=clock.monotonic)
     switches = {}
     for host in loaded.rack.hosts:
         note = partial(logging.getLogger(_LOG).info, "host=%s note=%s", host.name)
@@ -114,10 +131,19 @@ def doors_of(loaded: LoadedRack) -> Doors:
         remote=ssh,
         looks=wiring.looks(loaded),
         switches=switches,
-        clock=SleeplessClock(),
+        clock=clock,
         data=data,
-        rest=time.sleep,
+        rest=rest,
+        cycle=lambda switch, verdict: cycle(switch, verdict, pace).because,
+        gone=gone,
     )
+
+
+def _home(loaded: LoadedRack) -> Path:
+    """Return the folder of a controller's own files on this machine."""
+    from labctl.inventory.controlling import HOME
+
+    return Path(HOME) if loaded.path.suffix == ".json" else wiring.private_dir(wiring.state_home())
 
 
 def _store_place(loaded: LoadedRack) -> str | Path:
@@ -127,12 +153,17 @@ def _store_place(loaded: LoadedRack) -> str | Path:
     deployed = loaded.path.suffix == ".json"
     named = None if loaded.rack.controller is None else loaded.rack.controller.store_url_file
     if named is None:
-        return Path(STORE) if deployed else wiring.private_dir(wiring.state_home()) / "store.db"
+        return Path(STORE) if deployed else _home(loaded) / "store.db"
     file = loaded.folder / (STORE_URL if deployed else Path(named).expanduser())
     try:
-        return file.read_text(encoding="utf-8").strip()
+        address = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError) as error:
         raise LabctlError(f"{file}: the address of the store cannot be read: {error}") from None
+    if "://" not in address:
+        # Never taken for a file's name, which would be shown: it may be a password.
+        form = "postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+        raise LabctlError(f"{file}: holds no address of a database", hint=f"its form is {form}")
+    return address
 
 
 def _load(path: Path) -> LoadedRack:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from labctl.domain.sleep.lifecycle import Verdict
 from labctl.domain.sleep.terms import Moment
 from labctl.ports import Clock, Remote, Talker
 from labctl.ports.power import Looks, Switch
@@ -23,13 +24,20 @@ JUMP_S = 2.0
 """By how much the two clocks may drift apart between two looks before it counts as a jump."""
 
 
+def _nobody_knows(name: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
     """Everything that the controller acts through.
 
     ``clock.monotonic`` must count on while this machine sleeps (CLOCK_BOOTTIME): whatever was seen before
     our own sleep is then as old as it really is. ``data`` is each host's connection data for the
-    controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds.
+    controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds,
+    and raises ``PowerError`` when the process is to end. ``cycle`` cuts a host's power, sees it off and gives
+    it again, whatever else happens, and returns what it saw; its verdict says that the host is drained or
+    hangs. ``gone`` says whether the process of a controller is dead for certain, and not only silent.
     """
 
     store: Store
@@ -40,6 +48,8 @@ class Doors:
     clock: Clock
     data: Mapping[str, Mapping[str, Any]]
     rest: Callable[[float], None]
+    cycle: Callable[[Switch, Verdict], str]
+    gone: Callable[[str], bool] = field(default=_nobody_knows)
 
     def wall(self) -> float:
         """Return seconds since 1970."""

@@ -24,11 +24,15 @@ LEAST_PATIENCE_S = 3.0
 
 @dataclass(slots=True)
 class Fold:
-    """One host; not for two threads at once. ``interval_s`` is how often lines are asked for."""
+    """One host; not for two threads at once.
+
+    ``interval_s`` is how often lines are asked for, ``watched`` (mono) since when.
+    """
 
     name: str
     tick_s: float
     interval_s: float
+    watched: float
     _at: float = float("-inf")
     _open: bool = False
     _report: Report | None = None
@@ -106,6 +110,7 @@ class Fold:
             old_agent=self._old_agent,
             caps_w=self._caps_w,
             unloaded=self._unloaded,
+            watched=self.watched,
         )
         self._before = folded = idle.fold(self._before, fresh, now, tick_s=self.tick_s)
         self._unloaded, self._caps_w = folded.unloaded, folded.caps_w

@@ -46,7 +46,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True, name=f"watch {host}")
         self._doors, self._host, self._news = doors, host, news
         self._tick_s, self._usual_s = tick_s, tick_s * SHARE
-        self._fold = Fold(host, tick_s, self._usual_s)
+        self._fold = Fold(host, tick_s, self._usual_s, doors.mono())
         self._times = Timekeeper(doors.clock, 0.0)
         self._guard = threading.Lock()
         self._over = threading.Event()

@@ -482,6 +482,17 @@ def test_a_window_wakes_its_host_from_its_first_second_on() -> None:
     assert action.because == "gpu1 is to be awake 20-22, which began mon 20:00"
 
 
+def test_an_order_to_sleep_goes_before_a_window_and_never_before_whoever_needs_the_host() -> None:
+    """nas has been up since before its window began; gpu1 is on its way up, and nas sends its packets."""
+    afternoon = Window(frozenset(range(7)), 12 * 60, 20 * 60)
+    want = policy(host(relay="nas"), host("nas", awake=(afternoon,)))
+    nas = row("nas", since=WALL - 86400, wishes=(wish("nas", sleep=True),))
+    for mode, decided in ((Mode.WAKING, []), (Mode.ASLEEP, ["Move went-quiet"])):
+        rows = known(row(mode=mode), nas)
+        found = decide(rows, seen(is_dark(), talks("nas")), want)
+        assert kinds(action for action in found if action.host == "nas") == decided
+
+
 def test_only_time_that_surely_passed_counts() -> None:
     assert Moment(WALL, MONO).sure_s(WALL - 50) == 50
     assert Moment(WALL, MONO, steady_s=20).sure_s(WALL - 50) == 20

@@ -19,7 +19,9 @@ def wake(means: Means, action: SendWake, known: KnownHost) -> None:
     doors, host = means.doors, action.host
     term, now = means.leader.term(), doors.wall()
     if known.mode is not Mode.WAKING:
+        began = doors.mono()
         doors.store.move(host, Event.WISHED, action.because, version=action.version, term=term, now=now)
+        means.wakes[host] = began
     if not means.leader.leads():
         raise NotLeadingError
     try:

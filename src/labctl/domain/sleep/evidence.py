@@ -77,8 +77,9 @@ def silence_s(seen: SeenHost, now: Moment) -> float:
     """Return for how many seconds at least a host has said nothing; 0 while it talks."""
     if seen.talking:
         return 0.0
-    # One that said nothing yet has been silent for as long as this process has listened.
-    return now.mono - seen.report.at if seen.report is not None else min(now.steady_s, now.mono)
+    # One that said nothing yet has been silent for as long as somebody has listened.
+    listened_s = min(now.steady_s, now.mono - seen.watched)
+    return now.mono - seen.report.at if seen.report is not None else listened_s
 
 
 def came_back(known: KnownHost, seen: SeenHost) -> str:
@@ -89,7 +90,7 @@ def came_back(known: KnownHost, seen: SeenHost) -> str:
     if report.boot_id != known.boot_id:
         return f"{seen.name} booted {lasting(report.up_s)} ago"
     if report.resumes != known.resumes:
-        return f"{seen.name} woke up {lasting(report.up_s)} ago: it has slept {report.resumes} times"
+        return f"{seen.name} woke up {lasting(report.up_s)} ago"
     return ""
 
 
