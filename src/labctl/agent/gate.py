@@ -5,8 +5,9 @@ works on them, their caps are set again, and the engines answer from the cards a
 What is broken stops the host from serving; what only keeps it from sleeping again (a network card that will
 not be armed) is a note, since then it is not put to sleep.
 
-Engines are started only where the cards are whole. On broken ones they would come up on the processor, and
-answer a hundred times slower than anybody expects. All has a deadline; what was not seen by then is broken.
+What was stopped for the sleep, and does not run again yet, is started only where the cards are whole. On
+broken ones it would come up on the processor, and answer a hundred times slower than anybody expects. All has
+a deadline; what was not seen by then is broken.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class _Gate:
             self._step("computing", partial(gatecards.smoke, wanted, self.root))
         self._step("Wake-on-LAN", partial(self._card, config))
         if self.broken:
-            self.notes.append("engines were not started, since the cards are not whole")
+            kept = unload.remembered(self.root)
+            if waiting := (*kept.units, *kept.slept):
+                self.notes.append(f"not started, since the cards are not whole: {', '.join(waiting)}")
             return
         self._step("starting", partial(self._start, config))
         self._step("engines", partial(gateengines.ready, config, until, self.root))
