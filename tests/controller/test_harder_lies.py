@@ -133,3 +133,19 @@ def test_hours_in_which_a_host_was_paused_at_its_gate_are_no_boot_time(rack: Rac
     sim.service.resume("gpu1", by="anna")
     sim.until("gpu1", Mode.READY)
     assert max(sim.row("gpu1").came_up_s, default=0) < 600
+
+
+# --- a wake that cannot be sent ---
+
+
+def test_a_wake_whose_back_end_fails_each_time_says_so_when_it_gives_up(rack: Rack) -> None:
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    sim.until("gpu1", Mode.ASLEEP)
+    sim.doors.switches["gpu1"].fails = True
+    wish(sim)
+    says = "could not be sent: it does not answer"
+    assert sim.run(30, lambda: says in sim.board.picture().waits.get("gpu1", ""))
+    sim.until("gpu1", Mode.FAILED, 900)
+    assert "could not be sent" in sim.row("gpu1").because
+    assert "it does not answer" in sim.row("gpu1").because
