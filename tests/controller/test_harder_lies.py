@@ -149,3 +149,19 @@ def test_a_wake_whose_back_end_fails_each_time_says_so_when_it_gives_up(rack: Ra
     sim.until("gpu1", Mode.FAILED, 900)
     assert "could not be sent" in sim.row("gpu1").because
     assert "it does not answer" in sim.row("gpu1").because
+
+
+# --- orders ---
+
+
+def test_a_boot_from_before_the_order_does_not_open_admission_while_the_order_lives(rack: Rack) -> None:
+    """It tells another boot id, and by its own clock it was up long before the order."""
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    sim.run(900, lambda: sim.mode("gpu1") is Mode.DRAINING)
+    machine = sim.world.machines["gpu1"]
+    machine.nature.dark_s = 100.0
+    sim.until("gpu1", Mode.SUSPENDING, 60)
+    machine.boot += 1
+    sim.run(60)
+    assert sim.mode("gpu1") is Mode.SUSPENDING
