@@ -133,3 +133,35 @@ def test_hours_in_which_a_host_was_paused_at_its_gate_are_no_boot_time(rack: Rac
     sim.service.resume("gpu1", by="anna")
     sim.until("gpu1", Mode.READY)
     assert max(sim.row("gpu1").came_up_s, default=0) < 600
+
+
+# --- a wake that cannot be sent ---
+
+
+def test_a_wake_whose_back_end_fails_each_time_says_so_when_it_gives_up(rack: Rack) -> None:
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    sim.until("gpu1", Mode.ASLEEP)
+    sim.doors.switches["gpu1"].fails = True
+    wish(sim)
+    says = "could not be sent: it does not answer"
+    assert sim.run(30, lambda: says in sim.board.picture().waits.get("gpu1", ""))
+    sim.until("gpu1", Mode.FAILED, 900)
+    assert "could not be sent" in sim.row("gpu1").because
+    assert "it does not answer" in sim.row("gpu1").because
+
+
+# --- orders ---
+
+
+def test_a_boot_from_before_the_order_does_not_open_admission_while_the_order_lives(rack: Rack) -> None:
+    """It tells another boot id, and by its own clock it was up long before the order."""
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    sim.run(900, lambda: sim.mode("gpu1") is Mode.DRAINING)
+    machine = sim.world.machines["gpu1"]
+    machine.nature.dark_s = 100.0
+    sim.until("gpu1", Mode.SUSPENDING, 60)
+    machine.boot += 1
+    sim.run(60)
+    assert sim.mode("gpu1") is Mode.SUSPENDING

@@ -150,7 +150,8 @@ class Attempt:
     """A wake under way: when it began and when a round was sent last (wall), and how many rounds.
 
     ``asleep``: it was ASLEEP before, so it had been seen dark after an order: what does not come back then
-    hangs, and nobody can have worked on it since.
+    hangs, and nobody can have worked on it since. ``failed``: why the last round could not be sent; empty: it
+    was.
     """
 
     began: float
@@ -158,6 +159,7 @@ class Attempt:
     last: float = 0.0
     why: str = ""
     asleep: bool = False
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
