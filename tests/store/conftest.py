@@ -26,10 +26,23 @@ def postgres() -> Iterator[PostgresKit]:
 
 @pytest.fixture(scope="session")
 def template(postgres: PostgresKit) -> str:
-    """Return a database with our schema, to make others from."""
+    """Return a database with our schema, which is lent to one test after the other."""
     name = postgres.database()
     open_store(postgres.address(name), create=True).close()
     return name
+
+
+@pytest.fixture
+def emptied(postgres: PostgresKit, template: str) -> str:
+    """Return a database that holds an empty store: making one for each test fills a disk."""
+    tables = ("lease", "hold", "wish", "instance", "host", "intent", "happening")
+    postgres.sql(
+        *(f"DELETE FROM {table}" for table in tables),
+        "UPDATE leader SET holder = NULL, term = 0, beat = 0",
+        "UPDATE rack SET paused = ''",
+        database=template,
+    )
+    return template
 
 
 @pytest.fixture(params=KINDS)
@@ -40,7 +53,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         open_store(path, create=True).close()
         return str(path)
     kit: PostgresKit = request.getfixturevalue("postgres")
-    return kit.address(kit.database(request.getfixturevalue("template")))
+    return kit.address(request.getfixturevalue("emptied"))
 
 
 @pytest.fixture

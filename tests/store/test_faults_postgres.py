@@ -23,8 +23,8 @@ from labctl.ports.store import StaleError, Store, StoreError
 
 
 @pytest.fixture
-def name(postgres: PostgresKit, template: str) -> str:
-    return postgres.database(template)
+def name(emptied: str) -> str:
+    return emptied
 
 
 @pytest.fixture
@@ -168,8 +168,11 @@ def test_a_database_that_is_not_there_is_named(postgres: PostgresKit) -> None:
 
 
 def test_a_database_that_was_made_anew_is_refused_until_it_holds_a_store(
-    postgres: PostgresKit, store: SqlStore, name: str
+    postgres: PostgresKit, template: str
 ) -> None:
+    name = postgres.database(template)
+    store = open_store(postgres.address_by_tcp(name), create=False)
+    bring(store, Mode.DRAINING)
     acts = changes(store)
     postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
     refused(acts, "there is no such database")
@@ -177,6 +180,7 @@ def test_a_database_that_was_made_anew_is_refused_until_it_holds_a_store(
     refused(acts, "it holds no store", "labctl controller run")
     open_store(postgres.address(name), create=True).close()
     assert dict(store.known(now=NOW).hosts) == {}
+    store.close()
 
 
 def test_a_user_who_may_not_write_is_told_so(postgres: PostgresKit, store: SqlStore, name: str) -> None:
