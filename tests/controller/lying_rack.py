@@ -72,6 +72,7 @@ class Nature:
     hangs: bool = False  # its sshd accepts and says nothing
     meter: bool = False
     refuses: str = ""
+    memory_fails: tuple[str, ...] = ()  # ways to sleep to memory at which it stays awake
     gates: list[tuple[str, ...]] = field(default_factory=list)  # what the next gates find broken
     mends: str = ""  # the step that mends it for good; empty: each gate counts down
 
@@ -227,9 +228,9 @@ class FakeTalk:
             self._go(order["go"])
             return
         self.how, machine = How(order["how"]), self.machine
-        if set(order) != {"how", "rtc_at", "force", "lasts_s"}:
-            self._say({"refused": "the order has a field that this agent does not know"})
-            return
+        assert set(order) - {"mem_sleep"} == {"how", "rtc_at", "force", "lasts_s"}, order
+        stays = order.get("mem_sleep", "deep") in machine.nature.memory_fails and self.how is How.SUSPEND
+        machine.nature.stays = stays or (machine.nature.stays and not machine.nature.memory_fails)
         if machine.nature.old_agent:
             raise HostError(Failure("op-failed", "labctl-agent: refused"))
         why = machine.nature.refuses or (not order["force"] and "; ".join(machine.busy.values()))
@@ -405,6 +406,7 @@ class FakeObserver:
         self.world, self.tick_s = world, tick_s
         self.folds: dict[str, Fold] = {}
         self.blind: set[str] = set()
+        self.fresh: tuple[float, Seen] | None = None
         self.times = Timekeeper(FakeClock(world), 0.0)
 
     def start(self) -> None:
@@ -419,6 +421,7 @@ class FakeObserver:
         for name, fold in self.folds.items():
             if name not in self.blind:
                 self._look(fold, self.world.machines[name], now)
+        self.fresh = (now.mono, Seen({name: fold.seen(now) for name, fold in self.folds.items()}))
 
     def _look(self, fold: Fold, machine: Machine, now: Moment) -> None:
         nature = machine.nature
@@ -437,6 +440,8 @@ class FakeObserver:
 
     def seen(self) -> Seen:
         now = self.times.moment()
+        if self.fresh is not None and self.fresh[0] == now.mono and self.fresh[1].hosts:
+            return self.fresh[1]
         return Seen({name: fold.seen(now) for name, fold in self.folds.items()})
 
     def host(self, name: str) -> SeenHost:

@@ -240,6 +240,21 @@ def test_a_host_that_stays_awake_at_every_way_only_frees_its_cards(rack: Rack) -
     assert sim.row("gpu1").proof is None
 
 
+@pytest.mark.parametrize(
+    ("fails", "how", "memory"), [(("deep",), "suspend", "s2idle"), (("deep", "s2idle"), "power-off", "")]
+)
+def test_what_fails_at_one_way_to_sleep_is_tried_at_the_next_and_proven_for_that(
+    rack: Rack, fails: tuple[str, ...], how: str, memory: str
+) -> None:
+    sim = rack(armed=False, natures={"gpu1": Nature(memory_fails=fails)})
+    sim.until("gpu1", Mode.READY)
+    steps = proves(sim, cycles=1)
+    assert steps[-1].ok is True and "suspend (deep) failed: " in steps[-1].text
+    proof = sim.row("gpu1").proof
+    assert proof is not None
+    assert (proof.fingerprint.how, proof.fingerprint.mem_sleep) == (how, memory)
+
+
 def test_a_host_that_does_not_come_back_ends_the_test_and_gets_no_proof(rack: Rack) -> None:
     sim = rack(armed=False, natures={"gpu1": Nature(deaf=True)})
     sim.until("gpu1", Mode.READY)

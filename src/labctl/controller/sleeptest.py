@@ -107,7 +107,7 @@ class _Script:
         fingerprint = None if report is None else report.fingerprint
         if fingerprint is None:
             raise _EndError(f"{self._host} does not tell its kernel, driver and network card")
-        if fingerprint.how is not rung.how:
+        if fingerprint.how is not rung.how or rung.mem_sleep not in ("", fingerprint.mem_sleep):
             fingerprint = replace(fingerprint, how=rung.how, mem_sleep=rung.mem_sleep)
         return Proof(fingerprint, self._means.doors.wall(), self._cycles, max(dark), max(ready))
 

@@ -67,9 +67,10 @@ def unload(means: Means, action: Unload) -> None:
 
 def _conversation(means: Means, action: Suspend, talk: Conversation) -> str:
     doors, host = means.doors, action.host
-    rung = means.rungs.get(host)
     wanted = _wanted(action.how, action.rtc_at, force=action.force)
-    talk.send(line({**wanted, "mem_sleep": rung.mem_sleep} if rung and rung.mem_sleep else wanted))
+    if memory := _memory(means, action):
+        wanted["mem_sleep"] = memory
+    talk.send(line(wanted))
     said = talk.lines()
     nonce, refused = _ready(said)
     heard = doors.mono()
@@ -95,6 +96,20 @@ def _conversation(means: Means, action: Suspend, talk: Conversation) -> str:
         return "going"
     _reopen(means, host, nonce, refused)
     return f"refused: {refused}"
+
+
+def _memory(means: Means, action: Suspend) -> str:
+    """Return how it shall sleep to memory, where that is not how it would by itself: as tested, or proven."""
+    if action.how is not How.SUSPEND:
+        return ""
+    rung = means.rungs.get(action.host)
+    if rung is not None:
+        return rung.mem_sleep
+    proof, report = means.known(action.host).proof, means.observer.host(action.host).report
+    if proof is None or proof.fingerprint.how is not How.SUSPEND:
+        return ""
+    own = report.fingerprint.mem_sleep if report is not None and report.fingerprint is not None else ""
+    return proof.fingerprint.mem_sleep if proof.fingerprint.mem_sleep != own else ""
 
 
 def _reopen(means: Means, host: str, nonce: str, refused: str) -> None:
