@@ -37,7 +37,7 @@ import fcntl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network
@@ -257,7 +257,11 @@ def gpu_host(gpu_rack: Lab, gpu_rack_file: Callable[..., Path], used: set[str]) 
 def machine(sleep_rack: Lab) -> Iterator[Future[None]]:
     """The first boot of the virtual machine, which takes a while: ask early, wait (``result``) late."""
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(sleep_rack.start, MACHINE)
+        boot = pool.submit(sleep_rack.start, MACHINE)
+        yield boot
+        if not boot.done():
+            with suppress(LabctlError):
+                sleep_rack.kill(MACHINE)
 
 
 Sleeper = Callable[..., LabHost]
