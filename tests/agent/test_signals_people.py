@@ -220,6 +220,14 @@ def test_who_types_before_they_are_logged_in_counts_for_two_minutes(tree: Tree) 
         assert console(tree)[0] is counts, ago
 
 
+def test_what_a_boot_does_to_a_terminal_is_no_typing(tree: Tree) -> None:
+    tree.write({"dev/tty1": "", "proc/uptime": "100.00 180.00\n"})
+    for ago, counts in ((5, True), (20, False), (99, False)):
+        then = time.time() - ago
+        os.utime(tree.root / "dev/tty1", (then, then))
+        assert console(tree)[0] is counts, ago
+
+
 # --- inhibitors ---
 
 

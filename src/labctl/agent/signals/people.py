@@ -10,7 +10,8 @@ is closed but left processes behind counts: somebody left something to be done. 
 not logged in any more had their own service manager run, where it outlives the session.
 
 Somebody who is logged in at the screen counts however long nothing was typed; the reason says how long. So
-does typing where nobody is logged in yet.
+does typing where nobody is logged in yet, but for the first minute and a half after a boot: that a terminal
+was touched then is what the program that asks for a name does to it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .terms import AGENT_PATH, Host, Signal, Unreadable, Verdict, lasting, plain
 
 _SSHD = ("sshd", "sshd-session", "sshd-auth")
 _TYPED_WITHIN_S = 120.0
+_BOOTS_S = 90.0
 _CONSOLES = (*(f"tty{number}" for number in range(1, 7)), "ttyS0", "ttyS1", "ttyAMA0", "hvc0")
 
 
@@ -136,9 +138,17 @@ class Console(Signal):
                 return Verdict(True, plain(f"{session.user} is logged in at {place}{since}"))
         for tty in _CONSOLES:
             idle = self._idle_s(tty)
-            if idle is not None and 0 <= idle < _TYPED_WITHIN_S:
+            if idle is not None and 0 <= idle < min(_TYPED_WITHIN_S, self._up_s() - _BOOTS_S):
                 return Verdict(True, f"somebody typed at {tty} {lasting(idle)} ago")
         return Verdict(False, "nobody is at the console")
+
+    def _up_s(self) -> float:
+        """Return how long the host is up; where nobody knows, for ever."""
+        up = (read(self._host.root / "proc/uptime") or "").partition(" ")[0]
+        try:
+            return float(up)
+        except ValueError:
+            return float("inf")
 
     def _idle_s(self, tty: str) -> float | None:
         """Return how long ago something was typed at a terminal, or None where that is not known."""
