@@ -268,6 +268,14 @@ class OrderWord:
 
 
 @dataclass(frozen=True, slots=True)
+class CapsWord:
+    """The cards that stepped down, as a host says: watts by card name, and the number of the last change."""
+
+    n: int
+    caps_w: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A line of ``labctl-agent report --watch``: what a host said of itself, and when we got it (mono).
 
@@ -285,6 +293,7 @@ class Report:
     wol_armed: bool | None = None
     watch: str = ""  # random, one for each start of the watch
     mem_sleeps: tuple[str, ...] = ()
+    caps: CapsWord | None = None
 
 
 class Sign(StrEnum):
