@@ -475,6 +475,7 @@ def report_of(machine: Machine, at: float) -> Report:
         fingerprint=fingerprint(),
         wol_armed=True,
         watch=f"{machine.boot}-{machine.resumes}",
+        mem_sleeps=("s2idle", "deep"),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,22 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once(tmp_path: Path) -> Non
     one.leader.step_down()
     two.tick()
     assert two.leader.leads()
+    close(one, two)
+
+
+def test_the_successor_of_a_leader_that_is_known_to_be_dead_leads_at_once(tmp_path: Path) -> None:
+    policy = policy_of(host_policy("gpu1"))
+    world = world_of(policy)
+    one = sim_of(tmp_path, policy, world)
+    one.step()
+    term, dead = one.leader.term(), set[str]()
+    doors = doors_of(world, open_store(tmp_path / "store.db", create=False))
+    two = Sim(world, policy, replace(doors, gone=dead.__contains__), "two")
+    two.tick()
+    assert not two.leader.leads()
+    dead.add("one")
+    two.tick()
+    assert two.leader.leads() and two.leader.term() == term + 1
     close(one, two)
 
 

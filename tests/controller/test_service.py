@@ -231,6 +231,27 @@ def test_a_sleep_test_proves_that_a_host_comes_back_and_arms_it(rack: Rack) -> N
     sim.until("gpu1", Mode.ASLEEP)
 
 
+def test_a_sleep_test_waits_for_what_a_boot_stirs_up_but_not_for_what_was_there_before(rack: Rack) -> None:
+    sim = rack(armed=False)
+    sim.until("gpu1", Mode.READY)
+    machine, since = sim.world.machines["gpu1"], 0.0
+    steps: list[Step] = []
+    for step in sim.service.sleep_test("gpu1", cycles=2, by="anna", patience_s=0.003):
+        if step is not None:
+            steps.append(step)
+            if step.cycle == 1 and step.text.startswith("ready after"):
+                machine.busy["packages"], since = "apt is at work", sim.world.mono
+        else:
+            sim.step()
+            if since and sim.world.mono - since > 120:
+                machine.busy.clear()
+    assert steps[-1].ok is True, steps
+    machine.busy["packages"] = "apt is at work"
+    sim.step()
+    steps = proves(sim)
+    assert steps[-1].ok is False and steps[-1].text == "not now: packages of gpu1: apt is at work"
+
+
 def test_a_host_that_stays_awake_at_every_way_only_frees_its_cards(rack: Rack) -> None:
     sim = rack(armed=False, natures={"gpu1": Nature(stays=True)})
     sim.until("gpu1", Mode.READY)
@@ -253,6 +274,17 @@ def test_what_fails_at_one_way_to_sleep_is_tried_at_the_next_and_proven_for_that
     proof = sim.row("gpu1").proof
     assert proof is not None
     assert (proof.fingerprint.how, proof.fingerprint.mem_sleep) == (how, memory)
+
+
+def test_who_proved_another_way_than_is_set_sleeps_by_it_again_and_again(rack: Rack) -> None:
+    sim = rack(armed=False, natures={"gpu1": Nature(memory_fails=("deep",))})
+    sim.until("gpu1", Mode.READY)
+    assert proves(sim, cycles=1)[-1].ok is True
+    for _ in range(2):  # each time the host reports "deep" again, since it puts its setting back
+        sim.until("gpu1", Mode.ASLEEP, 3600.0)
+        followed(sim, sim.service.wake(["gpu1"], why="a demo", by="anna"))
+        (status,) = sim.service.status().hosts
+        assert (status.mode, status.proof) == (Mode.READY, "")
 
 
 def test_a_host_that_does_not_come_back_ends_the_test_and_gets_no_proof(rack: Rack) -> None:

@@ -122,6 +122,11 @@ def fingerprint(root: Path, sleep: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def mem_sleeps(root: Path) -> list[str]:
+    """Return the ways to sleep to memory that the kernel offers, whichever of them is chosen."""
+    return [word.strip("[]") for word in (text(root / "sys/power/mem_sleep") or "").split()]
+
+
 def wol_armed(root: Path, sleep: dict[str, Any]) -> bool | None:
     """Return whether a magic packet would wake this host, None where that cannot be told."""
     card = wakes_by(root, mac_of(sleep))

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -36,6 +37,7 @@ def run(path: Path) -> ExitCode:
     Raises:
         LabctlError: it cannot begin.
     """
+    from labctl.adapters.seats import Seats
     from labctl.controller import run as running
     from labctl.controller.notify import Notify
     from labctl.inventory.sleeping import policy_of
@@ -51,7 +53,11 @@ def run(path: Path) -> ExitCode:
         signal.signal(number, end)
     # Not the pid alone: after a restart of the machine another process may have the same.
     name = f"{socket.gethostname()} {secrets.token_hex(4)}"
-    parts = running.assembled(doors_of(loaded, over), policy_of(loaded.rack), name)
+    seats = Seats(_home(loaded) / "seats")
+    with suppress(OSError):  # without a seat its successor waits for its beats to be missed, and no more
+        seats.sit(name)
+    doors = doors_of(loaded, over, gone=seats.empty)
+    parts = running.assembled(doors, policy_of(loaded.rack), name)
     running.run(
         parts, over=over, notify=Notify(wiring.notify_socket()), serve=lambda asked: serve(loaded, asked)
     )
@@ -79,10 +85,11 @@ def serve(loaded: LoadedRack, service: Service) -> Callable[[], None]:
     return server.stop
 
 
-def doors_of(loaded: LoadedRack, over: threading.Event) -> Doors:
+def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str], bool]) -> Doors:
     """Return everything that a controller acts through, for a rack as its own host has it.
 
     Whatever rests when ``over`` is set ends with a ``PowerError``; power that is cut is given again then.
+    ``gone`` says whether another controller's process is dead for certain.
 
     Raises:
         StoreError: the store cannot be used.
@@ -99,7 +106,7 @@ def doors_of(loaded: LoadedRack, over: threading.Event) -> Doors:
     ssh, clock = SshRemote(), SleeplessClock()
     data = {name: agent_data(one, loaded.folder) for name, one in loaded.host_data.items()}
     if loaded.path.suffix != ".json" and loaded.rack.controller_key is not None:
-        key = loaded.folder / loaded.rack.controller_key.with_suffix("")
+        key = loaded.folder / loaded.rack.controller_key.expanduser().with_suffix("")
         data = {name: {**one, "ssh_key": str(key)} for name, one in data.items()}
 
     def ask(host: str, verb: str, stdin: bytes, deadline_s: float) -> Said:
@@ -128,7 +135,15 @@ def doors_of(loaded: LoadedRack, over: threading.Event) -> Doors:
         data=data,
         rest=rest,
         cycle=lambda switch, verdict: cycle(switch, verdict, pace).because,
+        gone=gone,
     )
+
+
+def _home(loaded: LoadedRack) -> Path:
+    """Return the folder of a controller's own files on this machine."""
+    from labctl.inventory.controlling import HOME
+
+    return Path(HOME) if loaded.path.suffix == ".json" else wiring.private_dir(wiring.state_home())
 
 
 def _store_place(loaded: LoadedRack) -> str | Path:
@@ -138,12 +153,17 @@ def _store_place(loaded: LoadedRack) -> str | Path:
     deployed = loaded.path.suffix == ".json"
     named = None if loaded.rack.controller is None else loaded.rack.controller.store_url_file
     if named is None:
-        return Path(STORE) if deployed else wiring.private_dir(wiring.state_home()) / "store.db"
+        return Path(STORE) if deployed else _home(loaded) / "store.db"
     file = loaded.folder / (STORE_URL if deployed else Path(named).expanduser())
     try:
-        return file.read_text(encoding="utf-8").strip()
+        address = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError) as error:
         raise LabctlError(f"{file}: the address of the store cannot be read: {error}") from None
+    if "://" not in address:
+        # Never taken for a file's name, which would be shown: it may be a password.
+        form = "postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+        raise LabctlError(f"{file}: holds no address of a database", hint=f"its form is {form}")
+    return address
 
 
 def _load(path: Path) -> LoadedRack:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from labctl.domain.sleep.lifecycle import Verdict
@@ -24,6 +24,10 @@ JUMP_S = 2.0
 """By how much the two clocks may drift apart between two looks before it counts as a jump."""
 
 
+def _nobody_knows(name: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
     """Everything that the controller acts through.
@@ -33,7 +37,7 @@ class Doors:
     controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds,
     and raises ``PowerError`` when the process is to end. ``cycle`` cuts a host's power, sees it off and gives
     it again, whatever else happens, and returns what it saw; its verdict says that the host is drained or
-    hangs.
+    hangs. ``gone`` says whether the process of a controller is dead for certain, and not only silent.
     """
 
     store: Store
@@ -45,6 +49,7 @@ class Doors:
     data: Mapping[str, Mapping[str, Any]]
     rest: Callable[[float], None]
     cycle: Callable[[Switch, Verdict], str]
+    gone: Callable[[str], bool] = field(default=_nobody_knows)
 
     def wall(self) -> float:
         """Return seconds since 1970."""

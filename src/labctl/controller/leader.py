@@ -1,8 +1,9 @@
 """One controller of several acts: who leads, how a standby takes over, and when a leader stops by itself.
 
 1. The leader counts up its beat every ``BEAT_S``; a standby that saw no beat for ``LAPSE_S`` of its own
-   watched time begins a new term. Every deciding transaction names the term, so an old leader that comes
-   back can change nothing.
+   watched time begins a new term, and does so at once where the leader's process is known to be dead (it was
+   killed, and this one is its successor). Every deciding transaction names the term, so an old leader that
+   comes back can change nothing.
 2. What is not a write (a packet, a word to a host) is fenced by time: a leader acts only while its last beat
    that went through is younger than ``SURE_S``, which is less than ``LAPSE_S``. The clock for that counts on
    while the process is frozen and while the machine sleeps.
@@ -105,7 +106,7 @@ class Leader:
         asked, there = self._doors.mono(), self._doors.store.leading()
         beats = {} if there is None else {there.holder: (there.term, there.beat)}
         dead = self._beats.dead(beats, asked)
-        if there is not None and there.holder not in dead:
+        if there is not None and there.holder not in dead and not self._doors.gone(there.holder):
             return False
         won = self._doors.store.lead(self._name, over=there, now=self._doors.wall())
         if won is None:

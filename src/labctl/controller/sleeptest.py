@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from labctl.controller import statuses
 from labctl.controller.answers import TestStep
@@ -27,6 +28,9 @@ READY_S = 1800.0
 DARK_S = 420.0
 """Drain, last look, unloading, the life of an order and two looks."""
 
+SETTLES_S = 300.0
+"""How long a host may be in use after a wake of the test's own, by what a boot stirs up."""
+
 _LOOK_S = 1.0
 _Waiting = Generator[None, Picture, KnownHost | None]
 
@@ -39,13 +43,23 @@ class _EndError(Exception):
     """The test cannot go on."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Whose test it is, how many cycles it has, and who wants it."""
+
+    host: str
+    cycles: int
+    by: str
+
+
 class _Script:
-    """One test, step by step; ``say`` takes what happens."""
+    """One test, step by step; ``say`` takes what happens, ``nudge`` makes the loop look at once."""
 
     def __init__(
-        self, means: Means, host: str, cycles: int, by: str, say: Callable[[TestStep], None]
+        self, means: Means, asked: _Asked, say: Callable[[TestStep], None], nudge: Callable[[], None]
     ) -> None:
-        self._means, self._host, self._cycles, self._by, self._tell = means, host, cycles, by, say
+        self._means, self._tell, self._nudge = means, say, nudge
+        self._host, self._cycles, self._by = asked.host, asked.cycles, asked.by
         self._cycle = 0
         self._wish: Wish | None = None
 
@@ -123,7 +137,7 @@ class _Script:
                 raise _RungFailedError(row.because)
             if row.mode is Mode.READY:
                 verdict = statuses.judged(self._means.policy, picture, self._host, wish)
-                if not verdict:
+                if not verdict and (self._cycle == 1 or now - began > SETTLES_S):
                     raise _EndError(f"not now: {verdict.because}")
             if now - began > DARK_S:
                 raise _RungFailedError(f"it was not seen dark within {DARK_S:.0f} s")
@@ -146,11 +160,12 @@ class _Script:
     def _new_wish(self, *, sleep: bool) -> Wish:
         self._end_wish()
         now = self._means.doors.wall()
-        why = f"sleep test, cycle {self._cycle} of {self._cycles}"
+        why = f"sleep test, cycle {self._cycle} of {self._cycles}" if self._cycle else "sleep test"
         lasts = DARK_S if sleep else READY_S
         wish = Wish(0, self._host, self._by, why, now, now + lasts, sleep=sleep)
-        self._wish = self._means.doors.store.wish(wish, now=now)
-        return self._wish
+        self._wish = kept = self._means.doors.store.wish(wish, now=now)
+        self._nudge()
+        return kept
 
     def _end_wish(self) -> None:
         wish, self._wish = self._wish, None
@@ -160,6 +175,7 @@ class _Script:
     def _keep(self, proof: Proof | None, because: str, *, ok: bool) -> None:
         self._end_wish()
         self._means.doors.store.note_proof(self._host, proof, because, now=self._means.doors.wall())
+        self._nudge()
         self._say(because, ok=ok)
 
     def _say(self, text: str, *, ok: bool | None = None) -> None:
@@ -170,13 +186,13 @@ class _Script:
 class SleepTest:
     """A test that runs, or ran; who wants to know its steps asks as often as they like."""
 
-    def __init__(self, means: Means, board: Board, host: str, cycles: int, by: str) -> None:
-        self._board, self._host, self._cycles = board, host, cycles
-        self._script = _Script(means, host, cycles, by, self._say).run()
+    def __init__(self, means: Means, board: Board, asked: _Asked, nudge: Callable[[], None]) -> None:
+        self._board, self._host, self._cycles = board, asked.host, asked.cycles
+        self._script = _Script(means, asked, self._say, nudge).run()
         self._bell = threading.Condition()
         self._steps: list[TestStep] = []
         self._over = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True, name=f"sleep-test {host}")
+        self.thread = threading.Thread(target=self._run, daemon=True, name=f"sleep-test {asked.host}")
 
     def doing(self) -> str:
         """Return what it does, empty once it ended."""
@@ -259,7 +275,8 @@ class SleepTests:
             running = self._tests.get(host)
             if running is not None and running.doing():
                 raise LabctlError("a sleep test of it runs already", host=host, hint="wait for it, or end it")
-            self._tests[host] = test = SleepTest(self._means, self._board, host, cycles, by)
+            asked, nudge = _Asked(host, cycles, by), partial(self._nudge, host)
+            self._tests[host] = test = SleepTest(self._means, self._board, asked, nudge)
         test.thread.start()
         self._nudge(host)
         return test

@@ -23,13 +23,16 @@ class Teller:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._said: dict[str, str] = {}
+        self._hosts: dict[str, tuple[str, str]] = {}
 
     def hosts(self, known: Known, waits: Mapping[str, str]) -> None:
         """Say each host whose mode or reason is not as it was."""
         self.store("")
         for name, row in known.hosts.items():
-            because = waits.get(name, row.because)
-            self._once(f"host {name}", f"host={name} mode={row.mode} because={json.dumps(because)}")
+            now = (str(row.mode), waits.get(name, row.because))
+            if self._hosts.get(name) != now:
+                self._hosts[name] = now
+                log.info("host=%s mode=%s because=%s", name, now[0], json.dumps(now[1]))
 
     def act(self, host: str, text: str) -> None:
         """Say how an act failed, or what was done besides."""

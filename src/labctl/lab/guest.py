@@ -131,7 +131,8 @@ def _make(tree: Path, built: Path) -> None:
     (busybox,) = work.glob("busybox-static_*.deb")
     run("dpkg-deb", "--extract", str(kernel), str(work / "kernel"))
     run("dpkg-deb", "--extract", str(busybox), str(work / "busybox"))
-    (release,) = (work / "kernel/lib/modules").iterdir()
+    # Debian 13 has them below /usr alone.
+    (release,) = (path for at in ("lib", "usr/lib") for path in (work / "kernel" / at / "modules").glob("*"))
     modules = work / "layer/usr/lib/modules" / release.name
     _keep(release, modules)
     # depmod wants /lib/modules below the base that it is given.

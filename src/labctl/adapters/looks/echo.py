@@ -1,8 +1,8 @@
 """Echo requests without privilege: ICMP datagram sockets (icmp(7)), for IPv4 and IPv6.
 
 The kernel puts in the identifier and the checksum and gives us only the answers to our own. Whether a group
-may have such sockets is said by ``net.ipv4.ping_group_range``; systemd allows it to all, a bare kernel to
-nobody.
+may have such sockets is said by ``net.ipv4.ping_group_range``; systemd's own settings allow it to all, which
+not every Debian takes over, and a bare kernel to nobody.
 """
 
 from __future__ import annotations

@@ -60,11 +60,12 @@ class Asks:
         def work(transaction: Transaction) -> Wish:
             row = locked_by_anyone(transaction, wish.host)
             number = _inserted(transaction, tables.wish, values)
+            why = f": {wish.why}" if wish.why else ""
             if not wish.sleep:
-                readmit(transaction, row, f"{wish.by} wants it awake: {wish.why}", now=now)
+                readmit(transaction, row, f"{wish.by} wants it awake{why}", now=now)
             wanted = "asleep" if wish.sleep else "awake"
             forced = ", whatever its signals say" if wish.force else ""
-            text = f"{wish.by} wants it {wanted}{forced}: {wish.why}"
+            text = f"{wish.by} wants it {wanted}{forced}{why}"
             happen(transaction, wish.host, "wish", text, now=now)
             return replace(wish, id=number)
 

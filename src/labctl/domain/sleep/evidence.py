@@ -94,7 +94,7 @@ def came_back(known: KnownHost, seen: SeenHost) -> str:
     if report.boot_id != known.boot_id:
         return f"{seen.name} booted {lasting(report.up_s)} ago"
     if report.resumes != known.resumes:
-        return f"{seen.name} woke up {lasting(report.up_s)} ago: it has slept {report.resumes} times"
+        return f"{seen.name} woke up {lasting(report.up_s)} ago"
     return ""
 
 

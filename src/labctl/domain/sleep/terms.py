@@ -272,6 +272,7 @@ class Report:
     """A line of ``labctl-agent report --watch``: what a host said of itself, and when we got it (mono).
 
     ``resumes`` counts completed sleeps since its boot; ``up_s`` is since boot or resume, by the host's clock.
+    ``mem_sleeps`` are the ways to sleep to memory that its kernel offers; empty where it does not tell.
     """
 
     at: float
@@ -283,6 +284,7 @@ class Report:
     fingerprint: Fingerprint | None = None
     wol_armed: bool | None = None
     watch: str = ""  # random, one for each start of the watch
+    mem_sleeps: tuple[str, ...] = ()
 
 
 class Sign(StrEnum):
