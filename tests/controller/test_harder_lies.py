@@ -221,3 +221,26 @@ def test_a_host_whose_clock_stood_still_is_fresh_again_with_its_next_line(rack: 
         sim.world.advance(every_s)
         fold.heard(replace(line, at=sim.world.mono, up_s=line.up_s + made_s), now())
     assert fold.seen(now()).talking
+
+
+# --- what nobody foresaw ---
+
+
+def test_a_bug_in_one_act_stops_no_other_host_and_leaves_nothing_open(rack: Rack) -> None:
+    sim = rack(natures={"gpu1": Nature(), "gpu2": Nature()})
+    start, ask = sim.hands.start, sim.doors.remote.run
+
+    def breaks(host: str, what: str, act: Callable[[], None]) -> None:
+        if host == "gpu1":
+            raise RuntimeError("can't start new thread")
+        start(host, what, act)
+
+    sim.hands.start = breaks  # type: ignore[method-assign]
+    sim.until("gpu2", Mode.READY)
+    sim.hands.start = start  # type: ignore[method-assign]
+    sim.doors.remote.run = lambda *args, **named: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(ZeroDivisionError):
+        sim.run(30)
+    assert sim.doors.store.unfinished() == []
+    sim.doors.remote.run = ask  # type: ignore[method-assign]
+    sim.until("gpu1", Mode.READY)

@@ -184,6 +184,10 @@ class Loop:
             except StaleError as error:
                 self._teller.stale(action.host, str(error))
                 self._quick = True
+            except (StoreError, NotLeadingError):
+                raise
+            except Exception as bug:  # one bad host never stops the others
+                self._teller.bug(action.host, bug)
 
     def _waits(self, row: KnownHost) -> None:
         """Learn nothing from a wake that waits for people, watts or other hosts: it is not its own time."""
