@@ -154,6 +154,13 @@ def test_a_beat_that_stays_the_same_for_half_a_minute_is_a_death() -> None:
     assert told == [(), (), (), ("gw",)]
 
 
+def test_whoever_looks_only_once_a_minute_sees_a_death_too() -> None:
+    beats = Beats(30.0, every_s=60.0)
+    told = [beats.dead({"gw": 1, "other": at}, at) for at in (0.0, 60.0, 120.0)]
+    assert told == [(), ("gw",), ("gw",)]
+    assert beats.dead({"gw": 1}, 3600.0) == ()  # nobody looked meanwhile
+
+
 # --- the store ---
 
 
