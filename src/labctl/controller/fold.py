@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from labctl.domain.sleep import idle
-from labctl.domain.sleep.terms import CapsWord, Moment, Report, SeenHost, Sign
+from labctl.domain.sleep.terms import Moment, Report, SeenHost, Sign
 
 SILENT_AFTER = 2.5
 """Intervals without a line after which a channel counts as silent."""
@@ -74,9 +74,9 @@ class Fold:
         if last is not None:
             slept = (report.boot_id, report.resumes) != (last.boot_id, last.resumes)
             news = news or slept or report.order != last.order or report.watch != last.watch
-        if report.caps is not None:
+        if report.caps_w is not None:
             same = last is not None and (report.boot_id, report.resumes) == (last.boot_id, last.resumes)
-            self._counts(self._believed(report.caps, now, since_same_wake=same))
+            self._counts(self._believed(report.caps_w, report.caps_n, now) if same else report.caps_w)
         self._report, self._at, self._open = report, report.at, True
         self._because, self._old_agent, self._signs = "", False, {}
         self._fold(now)
@@ -141,12 +141,11 @@ class Fold:
         if self._before is not None:
             self._before = replace(self._before, caps_w=caps_w)
 
-    def _believed(self, told: CapsWord, now: Moment, *, since_same_wake: bool) -> Mapping[str, int]:
+    def _believed(self, told: Mapping[str, int], n: int, now: Moment) -> Mapping[str, int]:
         """Return the caps after what a line tells, which may be older than what was read back."""
-        unsure = now.mono - self._ordered_at <= ORDERED_FOR_S
-        if since_same_wake and (unsure or told.n < self._caps_n):
-            return _higher(self._known_caps(), told.caps_w)
-        return told.caps_w
+        if now.mono - self._ordered_at <= ORDERED_FOR_S or n < self._caps_n:
+            return _higher(self._known_caps(), told)
+        return told
 
     @property
     def opened(self) -> bool:

@@ -268,19 +268,10 @@ class OrderWord:
 
 
 @dataclass(frozen=True, slots=True)
-class CapsWord:
-    """The cards that stepped down, as a host says: watts by card name, and the number of the last change."""
-
-    n: int
-    caps_w: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """A line of ``labctl-agent report --watch``: what a host said of itself, and when we got it (mono).
 
     ``resumes`` counts completed sleeps since its boot; ``up_s`` is since boot or resume, by the host's clock.
-    ``mem_sleeps`` are the ways to sleep to memory that its kernel offers; empty where it does not tell.
     """
 
     at: float
@@ -292,8 +283,9 @@ class Report:
     fingerprint: Fingerprint | None = None
     wol_armed: bool | None = None
     watch: str = ""  # random, one for each start of the watch
-    mem_sleeps: tuple[str, ...] = ()
-    caps: CapsWord | None = None
+    mem_sleeps: tuple[str, ...] = ()  # its kernel's ways to sleep to memory; empty: it does not tell
+    caps_w: Mapping[str, int] | None = None  # by card that stepped down; None: it does not tell
+    caps_n: int = 0  # the number of its last change of those
 
 
 class Sign(StrEnum):
@@ -337,9 +329,6 @@ class Seen:
     """All of this tick's observations."""
 
     hosts: Mapping[str, SeenHost]
-
-
-# --- what the gate says -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
