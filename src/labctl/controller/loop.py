@@ -28,8 +28,9 @@ from labctl.controller.recovery import Recovery
 from labctl.controller.tell import Teller
 from labctl.domain.failures import HostError
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Action, Move, StepCaps, Wait
 from labctl.domain.sleep.lifecycle import Event, Mode
-from labctl.domain.sleep.terms import Action, Known, KnownHost, Moment, Move, Seen, StepCaps, Wait
+from labctl.domain.sleep.terms import Known, KnownHost, Moment, Seen
 from labctl.ports.power import PowerError
 from labctl.ports.store import StaleError, StoreError
 
