@@ -219,6 +219,7 @@ def test_a_line_is_what_the_controller_reads(tree: Tree) -> None:
     assert first.order == OrderWord(NONCE, Said.REFUSED, "alice came")
     assert first.fingerprint is not None and first.fingerprint.how is How.SUSPEND
     assert first.wol_armed is True
+    assert first.mem_sleeps == ("s2idle", "deep")
     readings = {one.signal: one for one in first.readings}
     assert "timers" not in readings and readings["settings"].busy is False
     assert readings["holds"] == Reading("holds", True, "/etc/labctl/holds/tape: the tape")

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from labctl.adapters.power.cycle import Pace, cycle
 from labctl.adapters.store import open_store
 from labctl.controller.board import Board
 from labctl.controller.doors import Doors, Timekeeper
@@ -32,6 +33,7 @@ from labctl.domain.budget import Rack
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.domain.sleep.terms import (
+    CapsWord,
     Fingerprint,
     HostPolicy,
     How,
@@ -94,7 +96,9 @@ class Machine:
     ready: tuple[str, float] | None = None  # nonce and when it was said
     going: float | None = None  # when it goes dark
     gated: bool = False  # passed the gate since it came up
-    caps_w: dict[str, int] = field(default_factory=dict)
+    caps_w: dict[str, int] = field(default_factory=dict)  # of cards that stepped down
+    caps_n: int = 0
+    drops_steps: str = ""  # "before" or "after" a step is made the connection ends
     packets: int = 0
     gates: int = 0
     steps: list[str] = field(default_factory=list)
@@ -105,6 +109,10 @@ class Machine:
     def on(self) -> bool:
         """Whether it runs."""
         return self.power == "on"
+
+    def step(self, caps_w: dict[str, int]) -> None:
+        """Have other cards stepped down."""
+        self.caps_n, self.caps_w = self.caps_n + (caps_w != self.caps_w), caps_w
 
     @property
     def boot_id(self) -> str:
@@ -162,6 +170,7 @@ class World:
         if machine.busy and not machine.forced:
             self.wrongs.append(f"{machine.name} went {power} while {machine.busy}")
         machine.power, machine.darks, machine.gated = power, machine.darks + 1, False
+        machine.step({})
 
     def comes(self, machine: Machine) -> None:
         """Have it wake or boot, unless it runs already."""
@@ -314,6 +323,7 @@ class FakeRemote:
             if nature.gates and not nature.mends:
                 nature.gates.pop(0)
             machine.gated = not broken
+            machine.step({})
             return {"broken": broken, "notes": [], "caps": None}
         if verb[0] == "mend":
             step = {"--engines": "restart-engines", "--driver": "reload-driver", "--reboot": "reboot"}[
@@ -322,8 +332,12 @@ class FakeRemote:
             self.step(machine, step)
             return {"done": step}
         assert verb == ["caps", "--step"], verb
-        machine.caps_w.update(order["caps_w"])
-        return {"caps_w": machine.caps_w}
+        if machine.drops_steps == "before":
+            raise _silent(machine.name)
+        machine.step({**machine.caps_w, **order["caps_w"]})
+        if machine.drops_steps == "after":
+            raise _silent(machine.name)
+        return {"caps_w": machine.caps_w, "caps_n": machine.caps_n}
 
     def step(self, machine: Machine, step: str) -> None:
         """Take a step of the ladder on a host."""
@@ -384,6 +398,7 @@ class FakeSwitch:
 
 def doors_of(world: World, store: Store) -> Doors:
     """Return the controller's ports over a world."""
+    pace = Pace(wait=world.advance, now=lambda: world.mono)
     return Doors(
         store=store,
         talker=FakeTalker(world, store),
@@ -393,6 +408,7 @@ def doors_of(world: World, store: Store) -> Doors:
         clock=FakeClock(world),
         data={name: {} for name in world.machines},
         rest=world.advance,
+        cycle=lambda switch, verdict: cycle(switch, verdict, pace).because,
     )
 
 
@@ -410,7 +426,8 @@ class FakeObserver:
         self.times = Timekeeper(FakeClock(world), 0.0)
 
     def start(self) -> None:
-        self.folds = {name: Fold(name, self.tick_s, self.tick_s) for name in self.world.machines}
+        now = self.world.mono
+        self.folds = {name: Fold(name, self.tick_s, self.tick_s, now) for name in self.world.machines}
 
     def stop(self) -> None:
         self.folds = {}
@@ -451,8 +468,11 @@ class FakeObserver:
 
     def pace(self, quick: Collection[str]) -> None: ...
 
-    def capped(self, host: str, caps_w: Mapping[str, int]) -> None:
-        self.folds[host].capped(caps_w)
+    def ordered(self, host: str, caps_w: Mapping[str, int]) -> None:
+        self.folds[host].ordered(caps_w, self.times.moment())
+
+    def capped(self, host: str, caps_w: Mapping[str, int], n: int = 0) -> None:
+        self.folds[host].capped(caps_w, n)
 
     def unloaded(self, host: str) -> None:
         self.folds[host].unloaded()
@@ -471,6 +491,8 @@ def report_of(machine: Machine, at: float) -> Report:
         fingerprint=fingerprint(),
         wol_armed=True,
         watch=f"{machine.boot}-{machine.resumes}",
+        mem_sleeps=("s2idle", "deep"),
+        caps=CapsWord(machine.caps_n, dict(machine.caps_w)),
     )
 
 

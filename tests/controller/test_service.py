@@ -276,6 +276,17 @@ def test_what_fails_at_one_way_to_sleep_is_tried_at_the_next_and_proven_for_that
     assert (proof.fingerprint.how, proof.fingerprint.mem_sleep) == (how, memory)
 
 
+def test_who_proved_another_way_than_is_set_sleeps_by_it_again_and_again(rack: Rack) -> None:
+    sim = rack(armed=False, natures={"gpu1": Nature(memory_fails=("deep",))})
+    sim.until("gpu1", Mode.READY)
+    assert proves(sim, cycles=1)[-1].ok is True
+    for _ in range(2):  # each time the host reports "deep" again, since it puts its setting back
+        sim.until("gpu1", Mode.ASLEEP, 3600.0)
+        followed(sim, sim.service.wake(["gpu1"], why="a demo", by="anna"))
+        (status,) = sim.service.status().hosts
+        assert (status.mode, status.proof) == (Mode.READY, "")
+
+
 def test_a_host_that_does_not_come_back_ends_the_test_and_gets_no_proof(rack: Rack) -> None:
     sim = rack(armed=False, natures={"gpu1": Nature(deaf=True)})
     sim.until("gpu1", Mode.READY)

@@ -25,13 +25,17 @@ from labctl.domain.problem import LabctlError
 
 SHEBANG = b"#!/usr/bin/python3 -IS\n"
 STAYS_HERE = frozenset({"build.py", "prune.py", "access.py"})
-DOMAIN = ("__init__.py", "capping.py", "cap_json.py", "pci.py")
+DOMAIN = ("__init__.py", "capping.py", "capstep.py", "cap_json.py", "pci.py")
 _MAIN = """\
 import sys
 
 from labctl.agent.main import main
 
-sys.exit(main())
+try:
+    status = main()
+except KeyboardInterrupt:
+    status = 130
+sys.exit(status)
 """
 _MEND = "install labctl again: its dependency is nvidia-ml-py"
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -132,7 +132,10 @@ class Watch:
             "readings": [_reading(one) for one in readings],
             "order": vitals.order(self._root),
             **self._board.within(
-                "vitals", self._vitals, _VITALS_FOR_S, {"fingerprint": None, "wol_armed": None}
+                "vitals",
+                self._vitals,
+                _VITALS_FOR_S,
+                {"fingerprint": None, "wol_armed": None, "mem_sleeps": None, "caps": None},
             ),
         }
 
@@ -146,6 +149,8 @@ class Watch:
         return {
             "fingerprint": vitals.fingerprint(self._root, sleep),
             "wol_armed": vitals.wol_armed(self._root, sleep),
+            "mem_sleeps": vitals.mem_sleeps(self._root),
+            "caps": vitals.caps(self._root),
         }
 
 

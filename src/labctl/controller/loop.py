@@ -29,7 +29,7 @@ from labctl.controller.tell import Teller
 from labctl.domain.failures import HostError
 from labctl.domain.sleep import reconcile
 from labctl.domain.sleep.lifecycle import Event, Mode
-from labctl.domain.sleep.terms import Action, Known, Moment, Move, Seen, Wait
+from labctl.domain.sleep.terms import Action, Known, KnownHost, Moment, Move, Seen, StepCaps, Wait
 from labctl.ports.power import PowerError
 from labctl.ports.store import StaleError, StoreError
 
@@ -171,6 +171,7 @@ class Loop:
     def _carry(self, actions: Sequence[Action], known: Known, moment: Moment) -> None:
         for action in actions:
             if isinstance(action, Wait):
+                self._waits(known.hosts[action.host])
                 continue
             refused = self._refused(action, moment)
             if refused:
@@ -183,6 +184,11 @@ class Loop:
             except StaleError as error:
                 self._teller.stale(action.host, str(error))
                 self._quick = True
+
+    def _waits(self, row: KnownHost) -> None:
+        """Learn nothing from a wake that waits for people, watts or other hosts: it is not its own time."""
+        if row.mode is Mode.VERIFYING:
+            self._means.wakes.pop(row.name, None)
 
     def _refused(self, action: Action, moment: Moment) -> str:
         """Return why an action must not be done now, or nothing."""
@@ -200,8 +206,8 @@ class Loop:
         if isinstance(action, Move):
             self._move(action, known, moment)
             return
-        if isinstance(action, acts.HARMLESS) and row.mode is not Mode.WAKING:
-            means.wakes[action.host] = moment.mono
+        if isinstance(action, StepCaps):  # before the next tick gives the watts to somebody else
+            means.observer.ordered(action.host, action.caps_w)
         self._hands.start(action.host, acts.names(action), lambda: self._act(action, known, moment))
 
     def _act(self, action: Action, known: Known, moment: Moment) -> None:
@@ -216,7 +222,7 @@ class Loop:
             store.note_repair(action.host, row.repair, action.because, term=term, now=moment.wall)
             version = means.known(action.host).version
         store.move(action.host, action.event, action.because, version=version, term=term, now=moment.wall)
-        if action.event in (Event.GAVE_UP, Event.LOST):
+        if action.event in (Event.GAVE_UP, Event.LOST, Event.BROKEN):
             means.wakes.pop(action.host, None)
         self._bell.set()
 

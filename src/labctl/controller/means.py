@@ -33,8 +33,12 @@ class Observer(Protocol):
         """Look at these hosts every second or so, and at the others once in a tick."""
         ...
 
-    def capped(self, host: str, caps_w: Mapping[str, int]) -> None:
-        """Take in the caps that a host read back, by card name."""
+    def ordered(self, host: str, caps_w: Mapping[str, int]) -> None:
+        """Take in that a host is about to be told these caps: the higher of old and new counts."""
+        ...
+
+    def capped(self, host: str, caps_w: Mapping[str, int], n: int = 0) -> None:
+        """Take in the caps that a host read back after its change ``n``, by card name."""
         ...
 
     def unloaded(self, host: str) -> None:

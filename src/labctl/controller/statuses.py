@@ -21,8 +21,9 @@ def status_of(policy: Policy, picture: Picture, host: str, doing: Mapping[str, s
     seen = picture.seen.hosts.get(host, _UNSEEN)
     report = seen.report
     wanted = policy.hosts[host]
-    fingerprint = None if report is None else report.fingerprint
-    proof = proofs.judge(host, row.proof, fingerprint, proofs.way(row.proof, wanted.how))
+    fingerprint, offers = (None, ()) if report is None else (report.fingerprint, report.mem_sleeps)
+    way = proofs.way(row.proof, wanted.how)
+    proof = proofs.judge(host, row.proof, fingerprint, way, offers=offers)
     return HostStatus(
         host=host,
         mode=row.mode,

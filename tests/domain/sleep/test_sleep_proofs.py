@@ -52,6 +52,28 @@ def test_where_a_lower_way_was_proven_the_host_sleeps_that_way() -> None:
     assert proofs.way(PROOF, How.POWER_OFF) is How.POWER_OFF  # a proof for a higher way is none
 
 
+def test_what_counts_is_how_the_next_order_sleeps_and_not_what_is_set_at_the_moment() -> None:
+    proven = replace(PROOF, fingerprint=replace(RUNS, mem_sleep="s2idle"))
+    offers = ("s2idle", "deep")  # after each resume the host sets "deep" again, as it was
+    assert RUNS.mem_sleep == "deep"
+    assert proofs.judge("gpu1", proven, RUNS, How.SUSPEND, offers=offers)
+    assert proofs.judge("gpu1", PROOF, replace(RUNS, mem_sleep="s2idle"), How.SUSPEND, offers=offers)
+    assert not proofs.judge("gpu1", proven, replace(RUNS, kernel="7"), How.SUSPEND, offers=offers)
+
+
+@pytest.mark.parametrize("now", [RUNS, replace(RUNS, mem_sleep="s2idle"), replace(RUNS, how=How.POWER_OFF)])
+def test_a_proof_is_stale_where_the_kernel_offers_that_way_no_longer(now: Fingerprint) -> None:
+    proven = replace(PROOF, fingerprint=replace(RUNS, mem_sleep="s2idle"))
+    verdict = proofs.judge("gpu1", proven, now, How.SUSPEND, offers=("deep",))
+    assert not verdict
+    assert "stale (mem sleep s2idle -> not offered, only deep)" in verdict.because
+
+
+def test_where_a_host_does_not_tell_what_it_offers_the_setting_counts() -> None:
+    proven = replace(PROOF, fingerprint=replace(RUNS, mem_sleep="s2idle"))
+    assert not proofs.judge("gpu1", proven, RUNS, How.SUSPEND)
+
+
 def test_freeing_cards_needs_no_proof() -> None:
     assert proofs.judge("gpu1", None, None, How.UNLOAD)
 

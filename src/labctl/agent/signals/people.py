@@ -6,7 +6,8 @@ it, and one that has none is somebody.
 
 Not counted is labctl itself: the sessions of the agent's own user (its key can do nothing else than ask), and
 sessions of the operator in which nothing runs but the agent, which is how questions are asked. A session that
-is closed but left processes behind counts: somebody left something to be done.
+is closed but left processes behind counts: somebody left something to be done. So does what somebody who is
+not logged in any more had their own service manager run, where it outlives the session.
 
 Somebody who is logged in at the screen counts however long nothing was typed; the reason says how long. So
 does typing where nobody is logged in yet, but for the first minute and a half after a boot: that a terminal
@@ -46,7 +47,8 @@ class Sessions(Signal):
         """Return busy where a session or a connection is not labctl's own."""
         ours: Counter[str] = Counter()
         questions: Counter[str] = Counter()
-        for session in logind.sessions(self._host.root):
+        sessions = logind.sessions(self._host.root)
+        for session in sessions:
             if session.uid == self._host.agent_uid:
                 ours[session.remote_host] += 1
             elif not session.is_persons or (not session.by_ssh and (session.seat or session.tty)):
@@ -55,6 +57,11 @@ class Sessions(Signal):
                 questions[session.remote_host] += 1
             else:
                 return Verdict(True, self._who(session))
+        here = {self._host.agent_uid, *(one.uid for one in sessions if one.is_persons)}
+        for uid, pid in processes.left_with_managers(self._host.root):
+            if uid not in here:
+                name = processes.name_of(self._host.root, pid) or "something"
+                return Verdict(True, plain(f"{self._user(uid)} is not logged in and left {name} running"))
         return self._unexplained(ours, questions)
 
     def _who(self, session: Session) -> str:
@@ -64,6 +71,13 @@ class Sessions(Signal):
         left = [processes.name_of(self._host.root, pid) for pid in self._members(session)]
         names = ", ".join(sorted({name for name in left if name})) or "something"
         return plain(f"{session.user} logged out{place} and left {names} running")
+
+    def _user(self, uid: int) -> str:
+        for line in (read(self._host.root / "etc/passwd") or "").splitlines():
+            fields = line.split(":")
+            if len(fields) > 2 and fields[2] == str(uid):
+                return fields[0]
+        return f"user {uid}"
 
     def _members(self, session: Session) -> list[int]:
         group = f"user.slice/user-{session.uid}.slice/{session.scope}"

@@ -271,7 +271,8 @@ def _coming_back(policy: HostPolicy, row: KnownHost, look: SeenHost, wish: Wish 
         yield Against("wol", f"the network card of {policy.name} is not armed to wake it")
     if wish is not None:
         return
-    proof = proofs.judge(policy.name, row.proof, look.report.fingerprint, policy.how)
+    report = look.report
+    proof = proofs.judge(policy.name, row.proof, report.fingerprint, policy.how, offers=report.mem_sleeps)
     if not proof:
         yield Against("proof", proof.because)
 

@@ -4,6 +4,9 @@ A proof is a passed sleep-test: it slept, was seen dark, woke and passed the gat
 driver, network card and way to sleep; a change of any of these makes it stale, and then the host stays awake
 until the test is passed again. What a host runs now and does not tell has changed, for all we know.
 
+How the kernel is set to sleep to memory at the moment is another matter: the order names what was proven,
+and the host puts the setting back when it is awake again. What counts is that the kernel still offers it.
+
 Where the wanted way fails, the test tries the next one of ``ladder``, and the proof is for the one that
 passed: the host then sleeps that way (``way``), without a change of the rack file.
 """
@@ -11,11 +14,11 @@ passed: the host then sleeps that way (``way``), without a change of the rack fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labctl.domain.sleep.lifecycle import Verdict
 from labctl.domain.sleep.terms import Fingerprint, How, Proof
-from labctl.domain.sleep.wording import counted
+from labctl.domain.sleep.wording import counted, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,14 @@ _LADDERS = {
 }
 
 
-def judge(host: str, proof: Proof | None, fingerprint: Fingerprint | None, wanted: How) -> Verdict:
+def judge(
+    host: str,
+    proof: Proof | None,
+    fingerprint: Fingerprint | None,
+    wanted: How,
+    *,
+    offers: tuple[str, ...] = (),
+) -> Verdict:
     """Return whether a proof holds for what a host runs now; ``because`` is one line that says why not.
 
     Args:
@@ -47,6 +57,7 @@ def judge(host: str, proof: Proof | None, fingerprint: Fingerprint | None, wante
         proof: what was proven; None: nothing.
         fingerprint: what the host says that it runs now; None: it does not tell.
         wanted: how the inventory wants it to sleep.
+        offers: the ways to sleep to memory that its kernel has; empty where it does not tell.
     """
     if wanted is How.UNLOAD:
         return Verdict(True, f"{host} stays on, so it needs no proof")
@@ -58,7 +69,7 @@ def judge(host: str, proof: Proof | None, fingerprint: Fingerprint | None, wante
     if all(rung.how is not proof.fingerprint.how for rung in ladder(wanted)):
         proven = proof.fingerprint.how
         return Verdict(False, f"the proof of {host} is for {proven}, and it is to {wanted}: {test} renews it")
-    changed = _changed(proof.fingerprint, fingerprint)
+    changed = _changed(proof.fingerprint, fingerprint, offers)
     if changed:
         return Verdict(False, f"the proof of {host} is stale ({'; '.join(changed)}): {test} renews it")
     return Verdict(True, f"{host} came back {counted(proof.cycles, 'time')} in its sleep test")
@@ -93,9 +104,16 @@ def chosen(host: str, tried: Sequence[tuple[Rung, str]], wanted: How) -> tuple[R
     return passed, f"{host} sleeps by {passed} ({'; '.join(failed)})"
 
 
-def _changed(proven: Fingerprint, now: Fingerprint) -> tuple[str, ...]:
-    """Return what differs; how the system would sleep by itself says nothing where another way is proven."""
-    changed = proven.changed(now)
-    if proven.how is now.how:
-        return changed
-    return tuple(one for one in changed if not one.startswith(("how ", "mem sleep ")))
+def _changed(proven: Fingerprint, now: Fingerprint, offers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what differs from what the next order would use.
+
+    How the system would sleep by itself says nothing where another way is proven; to which memory state it
+    would, nothing where it tells which ones it offers.
+    """
+    told = proven.how is How.SUSPEND and bool(proven.mem_sleep and offers)
+    changed = (replace(proven, mem_sleep=now.mem_sleep) if told else proven).changed(now)
+    if proven.how is not now.how:
+        changed = tuple(one for one in changed if not one.startswith(("how ", "mem sleep ")))
+    if told and proven.mem_sleep not in offers:
+        changed += (f"mem sleep {proven.mem_sleep} -> not offered, only {listed(list(offers))}",)
+    return changed

@@ -150,7 +150,8 @@ class Attempt:
     """A wake under way: when it began and when a round was sent last (wall), and how many rounds.
 
     ``asleep``: it was ASLEEP before, so it had been seen dark after an order: what does not come back then
-    hangs, and nobody can have worked on it since.
+    hangs, and nobody can have worked on it since. ``failed``: why the last round could not be sent; empty: it
+    was.
     """
 
     began: float
@@ -158,6 +159,7 @@ class Attempt:
     last: float = 0.0
     why: str = ""
     asleep: bool = False
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +268,19 @@ class OrderWord:
 
 
 @dataclass(frozen=True, slots=True)
+class CapsWord:
+    """The cards that stepped down, as a host says: watts by card name, and the number of the last change."""
+
+    n: int
+    caps_w: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A line of ``labctl-agent report --watch``: what a host said of itself, and when we got it (mono).
 
     ``resumes`` counts completed sleeps since its boot; ``up_s`` is since boot or resume, by the host's clock.
+    ``mem_sleeps`` are the ways to sleep to memory that its kernel offers; empty where it does not tell.
     """
 
     at: float
@@ -281,6 +292,8 @@ class Report:
     fingerprint: Fingerprint | None = None
     wol_armed: bool | None = None
     watch: str = ""  # random, one for each start of the watch
+    mem_sleeps: tuple[str, ...] = ()
+    caps: CapsWord | None = None
 
 
 class Sign(StrEnum):
@@ -301,7 +314,8 @@ class SeenHost:
     ``old_agent``: it speaks, but does not know what we ask: it is never put to sleep. ``dark_since`` (mono):
     since when each tick saw two or more dark signs and none of life; None when the last did not. ``caps_w``:
     by card name, the caps in force as it told them last while it talked; one that is missing counts as
-    declared. ``unloaded``: its cards were freed since ``quiet_since``.
+    declared. ``unloaded``: its cards were freed since ``quiet_since``. ``watched`` (mono): since when this
+    process has listened to it; before that, it was not silent.
     """
 
     name: str
@@ -315,6 +329,7 @@ class SeenHost:
     dark_since: float | None = None
     caps_w: Mapping[str, int] = field(default_factory=dict)
     unloaded: bool = False
+    watched: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

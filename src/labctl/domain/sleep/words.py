@@ -14,8 +14,11 @@ The line, as the agent writes it (``null`` where it does not know; strings are o
      "fingerprint": {"kernel": "6.1.0-26-amd64", "driver": "nvidia 580.95.05",
                      "nic": "52:54:00:66:00:11 r8169 rtl8125b-2_0.0.2",
                      "how": "suspend", "mem_sleep": "deep"},
-     "wol_armed": true}
+     "wol_armed": true, "mem_sleeps": ["s2idle", "deep"],
+     "caps": {"n": 3, "caps_w": {"slot0": 150}}}
 
+``mem_sleeps`` are the ways to sleep to memory that the kernel offers, and ``caps`` the cards that stepped
+down for others, as of change ``n``; older agents do not tell them.
 ``n`` counts the lines of one watch from 1; ``busy`` null is "not readable", which counts as busy.
 """
 
@@ -25,15 +28,18 @@ import math
 import re
 from collections.abc import Mapping
 
-from .terms import Fingerprint, How, OrderWord, Reading, Report, Said
+from .terms import CapsWord, Fingerprint, How, OrderWord, Reading, Report, Said
 
 FORMAT = 1
 READINGS_MAX = 64
 TEXT_MAX = 300
+WORDS_MAX = 16
+STEPS_MAX = 256
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _WATCH = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _SIGNAL = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)
+_WORD = re.compile(r"[a-z0-9_-]{1,40}", re.ASCII)
 _COUNT_MAX = 2**53
 
 
@@ -66,6 +72,8 @@ def report_of(document: object, at_mono: float) -> Report:
         fingerprint=_fingerprint(_field(line, "fingerprint", "the line")),
         wol_armed=_maybe(line, "wol_armed", "the line"),
         watch=_matching(line, "watch", _WATCH),
+        caps=_caps(line.get("caps")),
+        mem_sleeps=_words(line.get("mem_sleeps"), "mem_sleeps"),
     )
 
 
@@ -118,6 +126,26 @@ def _fingerprint(value: object) -> Fingerprint | None:
     )
 
 
+def _caps(value: object) -> CapsWord | None:
+    if value is None:
+        return None
+    found = _object(value, "caps")
+    steps = _object(_field(found, "caps_w", "caps"), "caps.caps_w")
+    if len(steps) > STEPS_MAX or any(not name.isprintable() or len(name) > TEXT_MAX for name in steps):
+        raise NotAReport("caps.caps_w does not name cards")
+    return CapsWord(_count(found, "n", "caps"), {name: _count(steps, name, "caps.caps_w") for name in steps})
+
+
+def _words(value: object, name: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > WORDS_MAX:
+        raise NotAReport(f"{name} is not a list of at most {WORDS_MAX}")
+    if not all(isinstance(word, str) and _WORD.fullmatch(word) for word in value):
+        raise NotAReport(f"{name} has what is no plain word")
+    return tuple(value)
+
+
 def _object(value: object, place: str) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise NotAReport(f"{place} is not a JSON object")
@@ -136,6 +164,13 @@ def _at(name: str, place: str) -> str:
 
 def _text(found: Mapping[str, object], name: str, place: str) -> str:
     value = _field(found, name, place)
+    if isinstance(value, str):
+        # Letters that Unicode got after this Python was made are printable to a host with a newer one; and
+        # anybody there may have one in a file's or a program's name.
+        shown = (
+            letter if letter.isascii() or letter.isprintable() else "?" for letter in value[: TEXT_MAX + 1]
+        )
+        value = "".join(shown)
     if not isinstance(value, str) or len(value) > TEXT_MAX or not value.isprintable():
         raise NotAReport(f"{_at(name, place)} is not one line of at most {TEXT_MAX} characters")
     return value
@@ -155,10 +190,10 @@ def _maybe(found: Mapping[str, object], name: str, place: str) -> bool | None:
     return value
 
 
-def _count(found: Mapping[str, object], name: str) -> int:
-    value = _field(found, name, "the line")
+def _count(found: Mapping[str, object], name: str, place: str = "the line") -> int:
+    value = _field(found, name, place)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _COUNT_MAX:
-        raise NotAReport(f"{name} is not a whole number from 0")
+        raise NotAReport(f"{_at(name, place)} is not a whole number from 0")
     return value
 
 
