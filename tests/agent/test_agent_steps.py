@@ -300,8 +300,8 @@ def test_a_line_tells_it_as_the_controller_reads_it(box: MakeBox) -> None:
         "wol_armed": None,
         "caps": vitals.caps(host.root),
     }
-    word = words.report_of(json.loads(json.dumps(line)), 0.0).caps
-    assert word is not None and (word.n, dict(word.caps_w)) == (1, {"slot0": 150})
+    found = words.report_of(json.loads(json.dumps(line)), 0.0)
+    assert (found.caps_n, found.caps_w) == (1, {"slot0": 150})
 
 
 # --- the rule ---

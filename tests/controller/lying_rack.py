@@ -33,7 +33,6 @@ from labctl.domain.budget import Rack
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.domain.sleep.terms import (
-    CapsWord,
     Fingerprint,
     HostPolicy,
     How,
@@ -424,6 +423,7 @@ class FakeObserver:
         self.blind: set[str] = set()
         self.fresh: tuple[float, Seen] | None = None
         self.times = Timekeeper(FakeClock(world), 0.0)
+        self.ended: set[str] = set()
 
     def start(self) -> None:
         now = self.world.mono
@@ -443,7 +443,9 @@ class FakeObserver:
     def _look(self, fold: Fold, machine: Machine, now: Moment) -> None:
         nature = machine.nature
         if not machine.on or nature.hangs:
-            fold.ended("it does not answer", now)
+            if fold.opened or fold.name not in self.ended:  # a channel ends once
+                fold.ended("it does not answer", now)
+                self.ended.add(fold.name)
             signs = FakeLooks(self.world).signs(machine.name)
             fold.looked({**signs, "ssh": Sign.UNCLEAR} if nature.hangs and machine.on else signs, now)
         elif nature.other_key:
@@ -492,7 +494,8 @@ def report_of(machine: Machine, at: float) -> Report:
         wol_armed=True,
         watch=f"{machine.boot}-{machine.resumes}",
         mem_sleeps=("s2idle", "deep"),
-        caps=CapsWord(machine.caps_n, dict(machine.caps_w)),
+        caps_w=dict(machine.caps_w),
+        caps_n=machine.caps_n,
     )
 
 

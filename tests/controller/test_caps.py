@@ -18,7 +18,7 @@ from labctl.agent import main as door
 from labctl.controller.fold import ORDERED_FOR_S, Fold
 from labctl.domain.budget import BOARD, Card, Circuit, Host, Rack, Supply
 from labctl.domain.sleep.lifecycle import Mode
-from labctl.domain.sleep.terms import CapsWord, Moment, Reading, Report, Wish
+from labctl.domain.sleep.terms import Moment, Reading, Report, Wish
 
 BOTH = {"slot0": 150, "slot1": 150}
 DECLARED = {"slot0": 300, "slot1": 300}
@@ -209,8 +209,8 @@ class Told:
     def line(self, n: int, resumes: int = 0, **caps_w: int) -> dict[str, int]:
         self.mono += 10.0
         readings = (Reading("load", False, ""),)
-        word = CapsWord(n, caps_w) if n >= 0 else None
-        report = Report(self.mono, "boot", resumes, self.mono, readings, watch="a", caps=word)
+        told = {"caps_w": caps_w, "caps_n": n} if n >= 0 else {}
+        report = Report(self.mono, "boot", resumes, self.mono, readings, watch="a", **told)  # type: ignore[arg-type]
         self.fold.heard(report, self.now)
         return self.caps()
 

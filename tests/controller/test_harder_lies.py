@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from lying_rack import FakeRemote, Nature, Sim, doors_of, host_policy, policy_of, sim_of, world_of, wrongs
+import pytest
+from lying_rack import (
+    FakeRemote,
+    Nature,
+    Sim,
+    doors_of,
+    host_policy,
+    policy_of,
+    report_of,
+    sim_of,
+    world_of,
+    wrongs,
+)
 
 from labctl.adapters.store import open_store
 from labctl.domain.sleep.lifecycle import Mode
@@ -165,3 +178,69 @@ def test_a_boot_from_before_the_order_does_not_open_admission_while_the_order_li
     machine.boot += 1
     sim.run(60)
     assert sim.mode("gpu1") is Mode.SUSPENDING
+
+
+# --- lines that waited while we were frozen ---
+
+
+def test_lines_from_before_a_sleep_that_are_read_after_it_open_no_admission(rack: Rack) -> None:
+    """It unloads for long and goes dark while we are frozen; its lines are read when its order is dead."""
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    sim.until("gpu1", Mode.DRAINING)
+    machine = sim.world.machines["gpu1"]
+    machine.nature.dark_s = 112.0
+    sim.until("gpu1", Mode.SUSPENDING, 60)
+    ordered = sim.world.mono
+    sim.run(100)
+    waiting = []
+    while machine.on:
+        waiting.append(report_of(machine, sim.world.mono))
+        sim.world.advance(1.0)
+    sim.world.advance(ordered + 156 - sim.world.mono)
+    for report in waiting:
+        late = replace(report, at=sim.world.mono)
+        sim.observer.folds["gpu1"].heard(late, sim.means.times.moment())
+    for _ in range(2):
+        sim.tick(look=False)
+        assert sim.leader.leads() and sim.mode("gpu1") is Mode.SUSPENDING, sim.row("gpu1").because
+    sim.until("gpu1", Mode.ASLEEP, 60)
+    assert wrongs(sim) == []
+
+
+@pytest.mark.parametrize("every_s", [1.0, 8.0])
+def test_a_host_whose_clock_stood_still_is_fresh_again_with_its_next_line(rack: Rack, every_s: float) -> None:
+    """A virtual machine that was stopped for a minute: one line is late, then they come at their pace."""
+    sim = rack()
+    sim.until("gpu1", Mode.READY)
+    fold, now = sim.observer.folds["gpu1"], sim.means.times.moment
+    line = report_of(sim.world.machines["gpu1"], sim.world.mono)
+    fold.heard(line, now())
+    sim.world.advance(60)
+    for made_s in (every_s, 2 * every_s):
+        sim.world.advance(every_s)
+        fold.heard(replace(line, at=sim.world.mono, up_s=line.up_s + made_s), now())
+    assert fold.seen(now()).talking
+
+
+# --- what nobody foresaw ---
+
+
+def test_a_bug_in_one_act_stops_no_other_host_and_leaves_nothing_open(rack: Rack) -> None:
+    sim = rack(natures={"gpu1": Nature(), "gpu2": Nature()})
+    start, ask = sim.hands.start, sim.doors.remote.run
+
+    def breaks(host: str, what: str, act: Callable[[], None]) -> None:
+        if host == "gpu1":
+            raise RuntimeError("can't start new thread")
+        start(host, what, act)
+
+    sim.hands.start = breaks  # type: ignore[method-assign]
+    sim.until("gpu2", Mode.READY)
+    sim.hands.start = start  # type: ignore[method-assign]
+    sim.doors.remote.run = lambda *args, **named: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(ZeroDivisionError):
+        sim.run(30)
+    assert sim.doors.store.unfinished() == []
+    sim.doors.remote.run = ask  # type: ignore[method-assign]
+    sim.until("gpu1", Mode.READY)

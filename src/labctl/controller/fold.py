@@ -9,6 +9,10 @@ newer of the two counts, by the host's own number. An order to step that is unde
 not, so the higher of old and new counts; if nobody ever hears what became of it, the lines are believed again
 when it can't be done any more. A card of which nothing is told counts as declared.
 
+A line is as old as it was made, not as it was read: while this process is frozen, lines wait in a buffer, and
+after it they all come at once, said by a host that may have gone dark since. So a line's age is told by the
+host's own clock against the line before it. Lines that come at the pace at which they were made are fresh.
+
 Nothing here does I/O or reads a clock.
 """
 
@@ -18,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from labctl.domain.sleep import idle
-from labctl.domain.sleep.terms import CapsWord, Moment, Report, SeenHost, Sign
+from labctl.domain.sleep.terms import Moment, Report, SeenHost, Sign
 
 SILENT_AFTER = 2.5
 """Intervals without a line after which a channel counts as silent."""
@@ -28,6 +32,14 @@ ORDERED_FOR_S = 300.0
 
 LEAST_PATIENCE_S = 3.0
 """A channel is never called silent sooner than this, however short its interval."""
+
+
+LATE_S = 2.0
+"""How much longer than the one before a line may have been under way."""
+
+
+def _life(report: Report) -> tuple[str, str, int]:
+    return report.watch, report.boot_id, report.resumes
 
 
 @dataclass(slots=True)
@@ -52,20 +64,39 @@ class Fold:
     _caps_n: int = -1
     _ordered_at: float = float("-inf")
     _before: SeenHost | None = None
+    _read: float = 0.0
+    _began: float = 0.0
 
     def heard(self, report: Report, now: Moment) -> bool:
         """Take in a line; return whether it tells more than that all is as it was."""
+        report = replace(report, at=self._made(report))
         last, news = self._report, not self._open or self._old_agent
         if last is not None:
             slept = (report.boot_id, report.resumes) != (last.boot_id, last.resumes)
             news = news or slept or report.order != last.order or report.watch != last.watch
-        if report.caps is not None:
+        if report.caps_w is not None:
             same = last is not None and (report.boot_id, report.resumes) == (last.boot_id, last.resumes)
-            self._counts(self._believed(report.caps, now, since_same_wake=same))
+            self._counts(self._believed(report.caps_w, report.caps_n, now) if same else report.caps_w)
         self._report, self._at, self._open = report, report.at, True
         self._because, self._old_agent, self._signs = "", False, {}
         self._fold(now)
         return news
+
+    def _made(self, report: Report) -> float:
+        """Return when a line was made, by our clock; ``report.at`` is when it was read."""
+        last, before, began = self._report, self._began, report.at - report.up_s
+        read_s, self._read = report.at - self._read, report.at
+        self._began = began
+        if last is None or _life(last) != _life(report):
+            return report.at
+        made_s = report.up_s - last.up_s
+        if made_s / 2 <= read_s <= made_s + LATE_S:
+            return report.at
+        late_s = began - before
+        if late_s <= LATE_S:
+            return report.at
+        self._began = before
+        return report.at - late_s
 
     def ended(self, because: str, now: Moment, *, old_agent: bool = False) -> None:
         """Take in that there is no channel, or none any more.
@@ -110,12 +141,11 @@ class Fold:
         if self._before is not None:
             self._before = replace(self._before, caps_w=caps_w)
 
-    def _believed(self, told: CapsWord, now: Moment, *, since_same_wake: bool) -> Mapping[str, int]:
+    def _believed(self, told: Mapping[str, int], n: int, now: Moment) -> Mapping[str, int]:
         """Return the caps after what a line tells, which may be older than what was read back."""
-        unsure = now.mono - self._ordered_at <= ORDERED_FOR_S
-        if since_same_wake and (unsure or told.n < self._caps_n):
-            return _higher(self._known_caps(), told.caps_w)
-        return told.caps_w
+        if now.mono - self._ordered_at <= ORDERED_FOR_S or n < self._caps_n:
+            return _higher(self._known_caps(), told)
+        return told
 
     @property
     def opened(self) -> bool:

@@ -28,8 +28,9 @@ from labctl.controller.recovery import Recovery
 from labctl.controller.tell import Teller
 from labctl.domain.failures import HostError
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Action, Move, StepCaps, Wait
 from labctl.domain.sleep.lifecycle import Event, Mode
-from labctl.domain.sleep.terms import Action, Known, KnownHost, Moment, Move, Seen, StepCaps, Wait
+from labctl.domain.sleep.terms import Known, KnownHost, Moment, Seen
 from labctl.ports.power import PowerError
 from labctl.ports.store import StaleError, StoreError
 
@@ -52,7 +53,7 @@ class Loop:
         self._hands = hands
         self._recovery = Recovery(means)
         self._teller = Teller()
-        self._beats = Beats()
+        self._beats = Beats(every_s=means.policy.tick_s)
         self._bell = threading.Event()
         self._term: int | None = None
         self._pruned = float("-inf")
@@ -147,7 +148,7 @@ class Loop:
         self._recovery.begin(moment)
         if self._term is None:
             means.observer.start()
-        self._term, self._beats = term, Beats()
+        self._term, self._beats = term, Beats(every_s=means.policy.tick_s)
         self._teller.leads(means.leader.name, ours=True)
 
     def _lose_term(self) -> None:
@@ -184,6 +185,10 @@ class Loop:
             except StaleError as error:
                 self._teller.stale(action.host, str(error))
                 self._quick = True
+            except (StoreError, NotLeadingError):
+                raise
+            except Exception as bug:  # one bad host never stops the others
+                self._teller.bug(action.host, bug)
 
     def _waits(self, row: KnownHost) -> None:
         """Learn nothing from a wake that waits for people, watts or other hosts: it is not its own time."""

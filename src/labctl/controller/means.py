@@ -81,7 +81,7 @@ class Means:
             StaleError: it has none any more.
             StoreError: the store cannot be used.
         """
-        found = self.doors.store.known(now=self.doors.wall()).hosts.get(name)
+        found = self.doors.store.known_host(name, now=self.doors.wall())
         if found is None:
             raise StaleError(f"{name} has no row")
         return found

@@ -31,12 +31,19 @@ DARK_S = 420.0
 SETTLES_S = 300.0
 """How long a host may be in use after a wake of the test's own, by what a boot stirs up."""
 
+TRIES = 3
+"""How often a way is tried that came to nothing before the order."""
+
 _LOOK_S = 1.0
 _Waiting = Generator[None, Picture, KnownHost | None]
 
 
 class _RungFailedError(Exception):
     """This way to sleep does not work; the next may."""
+
+
+class _BouncedError(Exception):
+    """It served again before it was ordered to sleep: somebody needed it for a moment, or it refused."""
 
 
 class _EndError(Exception):
@@ -101,7 +108,7 @@ class _Script:
         for cycle in range(1, self._cycles + 1):
             self._cycle = cycle
             self._means.rungs[self._host] = yield from self._asked(rung)
-            dark.append((yield from self._asleep()))
+            dark.append((yield from self._slept()))
             self._say(f"dark after {dark[-1]:.0f} s")
             ready.append((yield from self._awake()))
             self._say(f"ready after {ready[-1]:.0f} s")
@@ -121,9 +128,22 @@ class _Script:
         own = report.fingerprint.mem_sleep if report is not None and report.fingerprint is not None else ""
         return replace(rung, mem_sleep="") if rung.mem_sleep == own else rung
 
+    def _slept(self) -> Generator[None, Picture, float]:
+        """Have it sleep, and try again where somebody came in between: that says nothing of the way."""
+        for _ in range(TRIES - 1):
+            try:
+                return (yield from self._asleep())
+            except _BouncedError as bounced:
+                self._say(f"it is tried again: {bounced}")
+        try:
+            return (yield from self._asleep())
+        except _BouncedError as bounced:
+            raise _RungFailedError(str(bounced)) from None
+
     def _asleep(self) -> Generator[None, Picture, float]:
         """Wish it asleep and wait until it is; return how many seconds that took."""
         began, wish = self._means.doors.mono(), self._new_wish(sleep=True)
+        ordered = False
         while True:
             picture = yield
             row, now = picture.known.hosts[self._host], self._means.doors.mono()
@@ -133,8 +153,9 @@ class _Script:
                 return now - began
             if row.mode is Mode.FAILED or row.quarantined:
                 raise _EndError(f"{self._host} failed: {row.quarantined or row.because}")
+            ordered = ordered or row.mode is Mode.SUSPENDING
             if row.mode is Mode.READY and row.since > wish.at:
-                raise _RungFailedError(row.because)
+                raise _RungFailedError(row.because) if ordered else _BouncedError(row.because)
             if row.mode is Mode.READY:
                 verdict = statuses.judged(self._means.policy, picture, self._host, wish)
                 if not verdict and (self._cycle == 1 or now - began > SETTLES_S):
@@ -230,7 +251,11 @@ class SleepTest:
                 picture = self._board.newer(number, _LOOK_S)
                 if picture is not None:
                     number = picture.number
-                    if picture.leading and not picture.store:
+                    if not picture.leading:
+                        self._script.close()
+                        self._finish(f"{picture.leader or 'nobody'} leads now: ask there, once more")
+                        return
+                    if not picture.store:
                         self._script.send(picture)
             self._script.close()
             self._finish("the test was stopped")

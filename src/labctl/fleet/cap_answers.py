@@ -37,9 +37,9 @@ _NAMES = ("uuid", "pci", "slot", "name")
 class HostCaps:
     """What a host said of its cards, or in ``failure`` why it said nothing.
 
-    ``overrides`` are the orders that last there, ``steps`` the cards that stepped down for others. ``ok``
-    is the host's own judgement, which also covers what is not about a card: a driver that does not work, an
-    order that could not be recorded.
+    ``overrides`` are the orders that last there, ``steps`` the cards that stepped down for others. ``ok`` is
+    its own judgement, which also covers what is not about a card: a driver that does not work, an order
+    that could not be recorded.
     """
 
     host: str

@@ -28,7 +28,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from .terms import CapsWord, Fingerprint, How, OrderWord, Reading, Report, Said
+from .terms import Fingerprint, How, OrderWord, Reading, Report, Said
 
 FORMAT = 1
 READINGS_MAX = 64
@@ -62,6 +62,7 @@ def report_of(document: object, at_mono: float) -> Report:
     if isinstance(form, bool) or form != FORMAT:
         raise NotAReport(f"the line is not of format {FORMAT}: the agent there is another version's")
     _count(line, "n")
+    caps_w, caps_n = _caps(line.get("caps"))
     return Report(
         at=at_mono,
         boot_id=_matching(line, "boot_id", _BOOT_ID),
@@ -72,7 +73,8 @@ def report_of(document: object, at_mono: float) -> Report:
         fingerprint=_fingerprint(_field(line, "fingerprint", "the line")),
         wol_armed=_maybe(line, "wol_armed", "the line"),
         watch=_matching(line, "watch", _WATCH),
-        caps=_caps(line.get("caps")),
+        caps_w=caps_w,
+        caps_n=caps_n,
         mem_sleeps=_words(line.get("mem_sleeps"), "mem_sleeps"),
     )
 
@@ -126,14 +128,14 @@ def _fingerprint(value: object) -> Fingerprint | None:
     )
 
 
-def _caps(value: object) -> CapsWord | None:
+def _caps(value: object) -> tuple[Mapping[str, int] | None, int]:
     if value is None:
-        return None
+        return None, 0
     found = _object(value, "caps")
     steps = _object(_field(found, "caps_w", "caps"), "caps.caps_w")
     if len(steps) > STEPS_MAX or any(not name.isprintable() or len(name) > TEXT_MAX for name in steps):
         raise NotAReport("caps.caps_w does not name cards")
-    return CapsWord(_count(found, "n", "caps"), {name: _count(steps, name, "caps.caps_w") for name in steps})
+    return {name: _count(steps, name, "caps.caps_w") for name in steps}, _count(found, "n", "caps")
 
 
 def _words(value: object, name: str) -> tuple[str, ...]:
