@@ -66,6 +66,7 @@ class Fold:
     _before: SeenHost | None = None
     _read: float = 0.0
     _began: float = 0.0
+    _folded: Moment | None = None
 
     def heard(self, report: Report, now: Moment) -> bool:
         """Take in a line; return whether it tells more than that all is as it was."""
@@ -159,6 +160,8 @@ class Fold:
 
     def seen(self, now: Moment) -> SeenHost:
         """Return the host as it is seen at ``now``."""
+        if now is self._folded and self._before is not None and self._caps_w is None:
+            return self._before
         return self._fold(now)
 
     def _fold(self, now: Moment) -> SeenHost:
@@ -177,7 +180,7 @@ class Fold:
             watched=self.watched,
         )
         self._before = folded = idle.fold(self._before, fresh, now, tick_s=self.tick_s)
-        self._caps_w = None
+        self._caps_w, self._folded = None, now
         return folded
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from labctl.domain.sleep import evidence, proofs, wanting, windows
-from labctl.domain.sleep.evidence import DARK_SIGNS, GAP_TICKS
+from labctl.domain.sleep.evidence import GAP_TICKS
 from labctl.domain.sleep.lifecycle import Mode, Verdict
 from labctl.domain.sleep.sight import Sight, sight_of
 from labctl.domain.sleep.terms import (
@@ -123,7 +123,7 @@ def _broken(last: Report, report: Report, gap_s: float) -> bool:
 
 
 def _dark_since(before: SeenHost | None, fresh: SeenHost, now: Moment, gap_s: float) -> float | None:
-    if len(evidence.dark_signs(fresh)) < DARK_SIGNS:
+    if not evidence.looks_dark(fresh):
         return None
     if before is None or before.dark_since is None or not 0 <= fresh.at - before.at <= gap_s:
         return now.mono
