@@ -2,7 +2,7 @@
 
 It gets the rack as data, the pinned host keys, the secrets that switch power, and its own key, which opens
 the agent's door on the other hosts and nothing else. The operator's key never comes here. A host that is
-not the controller's any more loses the unit; its store stays.
+not the controller's any more loses the unit and all that it read, secrets above all; its store stays.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def controller() -> None:
     leftovers.units(name="controller that moved away", pattern=path, keep=(path,) if here else ())
     leftovers.files(name="ping that it needed", pattern=wanted.PING, keep=(wanted.PING,) if here else ())
     if not here or rack.controller is None:
+        leftovers.within(name="what it read", folder=wanted.FOLDER, keep=())
         return
     # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
     pinned = Path(host.data.ssh_known_hosts_file)
@@ -87,12 +88,14 @@ def configuration(rack: Rack, pinned: Path) -> None:
         files.put(
             name=f"its copy of {one.source}",
             dest=one.dest,
-            content=(pinned.parent / one.source.expanduser()).read_bytes(),
-            mode="640",
+            content=wanted.content_of(one, pinned.parent),
+            mode=one.mode,
+            user=one.owner,
             group=wanted.USER,
             secret=one.secret,
             restarts=wanted.UNIT,
         )
+    leftovers.within(name="what it reads no more", folder=wanted.FOLDER, keep=wanted.read(rack))
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

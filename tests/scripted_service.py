@@ -123,7 +123,7 @@ class Scripted:
 
     def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
         self._note("events", host=host, after=after, most=most)
-        return [one for one in self.log if one.id > after and host in (None, one.host)][:most]
+        return [one for one in self.log if one.id > after and host in (None, one.host)][-most:]
 
     def sleep_test(
         self, host: str, *, cycles: int = 3, by: str, patience_s: float = 5.0

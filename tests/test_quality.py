@@ -411,6 +411,9 @@ def _requirements_of(lock: str) -> list[Requirement]:
         "requirements-bench.lock": ["bench"],
     }
     texts = [entry for group in named[lock] for entry in groups[group] if isinstance(entry, str)]
+    if lock == "requirements.lock":
+        # The controller's host gets this lock alone, and its store may be in PostgreSQL.
+        texts += PYPROJECT["project"]["optional-dependencies"]["postgres"]
     return [Requirement(text) for text in runtime + texts]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pynvml  # children that ask the driver are forked from here, so it is read once
 import pytest
-from capped_host import NOW, MakeBox, capped, codes, statuses
 
+from capped_host import NOW, MakeBox, capped, codes, statuses
 from fake_gpus import MakeNvml, MakeTree
 from labctl.agent import caps, capstate, cards
 from labctl.domain import cap_json

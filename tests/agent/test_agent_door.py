@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -156,3 +157,35 @@ def test_a_reader_that_goes_away_gets_no_traceback(agent_pyz: Path) -> None:
         assert agent.stdout and agent.stderr
         agent.stdout.close()
         assert agent.stderr.read() == b""
+
+
+def test_a_person_who_interrupts_it_gets_no_traceback(agent_pyz: Path) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([agent_pyz, "report", "--watch"], stdin=pipe, stdout=pipe, stderr=pipe) as agent:
+        assert agent.stdout and agent.stderr
+        agent.stdout.readline()
+        agent.send_signal(signal.SIGINT)
+        assert agent.stderr.read() == b""
+    assert agent.returncode == 130
+
+
+def test_without_sudo_a_verb_for_root_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(door, "SUDO", "/nowhere/sudo")
+    monkeypatch.setattr(os, "geteuid", lambda: 997)
+    monkeypatch.setenv("SSH_ORIGINAL_COMMAND", "gate")
+    assert door.main(["--forced"]) == 1
+    said = "labctl-agent: /nowhere/sudo cannot be run (No such file or directory): run labctl apply\n"
+    assert capsys.readouterr().err == said
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("labctl.agent.sleeper.obey", lambda *, path: full(path))
+    assert door.main(["sleep"]) == 1
+    assert capsys.readouterr().err == "labctl-agent: sleep: [Errno 28] No space left on device\n"

@@ -98,6 +98,21 @@ def test_a_card_that_fell_off_the_bus_is_named(gated: GatedHost) -> None:
     assert said.startswith(f"card {cards[1].uuid} does not work: ")
 
 
+def test_a_card_that_sleeps_is_woken_to_say_who_it_is(gated: GatedHost) -> None:
+    for card in gated.gpus.cards:
+        gated.host.file(f"sys/bus/pci/devices/{card.pci}/power/runtime_status", "suspended\n")
+    assert gated.broken() == []
+    gated.want(
+        gpus=[{"uuid": f"GPU-{'0' * 8}{gated.gpus.cards[0].uuid[12:]}", "pci": None, "vendor": "nvidia"}]
+    )
+    (said,) = gated.broken()
+    assert said.endswith("is not here")
+    gated.want(gpus=[{"uuid": gated.gpus.cards[1].uuid, "pci": gated.gpus.cards[1].pci, "vendor": "nvidia"}])
+    gated.gpus.fault(1, "lost")
+    (said,) = gated.broken()
+    assert said.startswith(f"card {gated.gpus.cards[1].uuid} does not work: ")
+
+
 @pytest.mark.parametrize("expected", [2, 3])
 def test_cards_without_a_name_are_counted(gated: GatedHost, expected: int) -> None:
     gated.want(gpus=[{"uuid": None, "pci": None, "vendor": "nvidia"}] * expected)
@@ -117,14 +132,16 @@ def test_a_driver_that_is_gone_is_said_once_and_engines_stay_down(gated: GatedHo
     gated.host.unit(UNIT, "inactive")
     answer = gated.passed()
     assert answer["broken"][0] == "the NVIDIA driver is not loaded"
-    assert "engines were not started, since the cards are not whole" in answer["notes"]
+    assert f"not started, since the cards are not whole: {UNIT}" in answer["notes"]
     assert f"start {UNIT}" not in gated.host.log
 
 
 def test_a_driver_and_a_library_of_two_versions_are_broken(gated: GatedHost) -> None:
     library = gated.host.file("usr/lib/x86_64-linux-gnu/libnvidia-ml.so.590.48.01", "")
     library.with_name("libnvidia-ml.so.1").symlink_to(library.name)
-    assert gated.broken() == ["the NVIDIA driver 580.95.05 is loaded and its library is 590.48.01"]
+    answer = gated.passed()
+    assert answer["broken"] == ["the NVIDIA driver 580.95.05 is loaded and its library is 590.48.01"]
+    assert answer["notes"] == [], "its engine runs, so nobody says that it was not started"
 
 
 def test_a_host_without_cards_asks_no_driver(gated: GatedHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,6 +296,8 @@ def test_a_load_that_is_not_understood_is_no_quiet(running: Tree, server: Any, l
         ("", "its metrics do not say"),
         ("vllm:num_requests_running 0\n", "its metrics do not say"),
         ("vllm:num_requests_running 1e\nvllm:num_requests_waiting 0\n", "its metrics are not understood"),
+        ("vllm:num_requests_running 1e999\nvllm:num_requests_waiting 0\n", "its metrics are not understood"),
+        ("vllm:num_requests_running -1\nvllm:num_requests_waiting 0\n", "its metrics are not understood"),
     ],
 )
 def test_metrics_without_the_numbers_are_no_quiet(running: Tree, server: Any, text: str, reason: str) -> None:
@@ -323,8 +325,8 @@ def test_who_does_not_answer_is_given_up() -> None:
             http.get(url, "/", limit_s=0.2)
 
 
-@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 what\r\n\r\n"])
-def test_who_speaks_something_else_is_not_understood(said: bytes) -> None:
+def answered(said: bytes) -> http.Answer:
+    """Return the answer of something that says this and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def talk() -> None:
@@ -335,9 +337,23 @@ def test_who_speaks_something_else_is_not_understood(said: bytes) -> None:
 
         talking = threading.Thread(target=talk)
         talking.start()
-        with pytest.raises(Unreadable, match=r"does not speak HTTP|does not answer"):
-            http.get(f"http://127.0.0.1:{other.getsockname()[1]}", "/")
-        talking.join()
+        try:
+            return http.get(f"http://127.0.0.1:{other.getsockname()[1]}", "/")
+        finally:
+            talking.join()
+
+
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 what\r\n\r\n"])
+def test_who_speaks_something_else_is_not_understood(said: bytes) -> None:
+    with pytest.raises(Unreadable, match=r"does not speak HTTP|does not answer"):
+        answered(said)
+
+
+def test_half_an_answer_is_none() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 9\r\n\r\n"
+    assert answered(head + b"[1, 2, 3]").body == b"[1, 2, 3]"
+    with pytest.raises(Unreadable, match="it ended in the middle of its answer"):
+        answered(head + b"[1, 2, ")
 
 
 def test_an_answer_without_end_is_not_read(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,30 @@ def test_who_left_something_running_counts_and_it_is_named(tree: Tree) -> None:
     assert sessions(tree) == (True, "alice logged out from 10.0.0.9 and left tmux: server running")
 
 
+MANAGER = "user.slice/user-1000.slice/user@1000.service"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["app.slice/run-r1.scope", "app.slice/run-u7.service", "tmux-spawn-1.scope", "app.slice/train.scope"],
+)
+def test_who_left_something_with_their_own_manager_counts_without_a_session(tree: Tree, unit: str) -> None:
+    tree.process(70, "tmux: server", "tmux", group=f"{MANAGER}/{unit}")
+    assert sessions(tree) == (True, "user 1000 is not logged in and left tmux: server running")
+    tree.write({"etc/passwd": "alice:x:1000:1000::/:/bin/sh\n"})
+    assert sessions(tree) == (True, "alice is not logged in and left tmux: server running")
+    tree.session("5", REMOTE="0", REMOTE_HOST="", SERVICE="gdm", SEAT="seat0")
+    assert not sessions(tree)[0], "that they are at the screen is for another signal to say"
+
+
+@pytest.mark.parametrize(
+    "unit", ["init.scope", "app.slice/syncthing.service", "user.slice/libpod-1.scope", "podman-pause-1.scope"]
+)
+def test_what_a_manager_runs_as_a_service_is_nobody(tree: Tree, unit: str) -> None:
+    tree.process(70, "systemd", "systemd", group=f"{MANAGER}/{unit}")
+    assert not sessions(tree)[0]
+
+
 def test_the_agents_own_sessions_do_not_count_nor_their_connections(tree: Tree) -> None:
     for name, _port in (("7", 4000), ("8", 4001)):
         tree.session(name, uid=AGENT_UID, user="labctl-agent", REMOTE_HOST=PEER)
@@ -191,6 +215,14 @@ def test_who_is_at_the_screen_is_named_with_how_long_they_have_been_idle(tree: T
 def test_who_types_before_they_are_logged_in_counts_for_two_minutes(tree: Tree) -> None:
     tree.write({"dev/tty1": ""})
     for ago, counts in ((5, True), (110, True), (130, False), (86_400, False)):
+        then = time.time() - ago
+        os.utime(tree.root / "dev/tty1", (then, then))
+        assert console(tree)[0] is counts, ago
+
+
+def test_what_a_boot_does_to_a_terminal_is_no_typing(tree: Tree) -> None:
+    tree.write({"dev/tty1": "", "proc/uptime": "100.00 180.00\n"})
+    for ago, counts in ((5, True), (20, False), (99, False)):
         then = time.time() - ago
         os.utime(tree.root / "dev/tty1", (then, then))
         assert console(tree)[0] is counts, ago

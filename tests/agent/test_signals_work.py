@@ -276,6 +276,15 @@ def test_what_others_could_have_written_is_not_run(tree: Tree, what: str) -> Non
 
 
 @root_only
+@pytest.mark.parametrize("mode", [0o4755, 0o2755])
+def test_a_check_that_would_become_somebody_else_is_not_run(tree: Tree, mode: int) -> None:
+    check(tree, "nas", f"touch {tree.root}/ran", mode)
+    with pytest.raises(Unreadable, match="is not run: it would run as another user"):
+        checks(tree)
+    assert not (tree.root / "ran").exists()
+
+
+@root_only
 def test_a_check_that_does_not_end_is_killed_with_all_that_it_started(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:

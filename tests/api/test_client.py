@@ -15,6 +15,7 @@ import pytest
 from labctl.adapters.local_socket import LocalConversation
 from labctl.controller.answers import Change
 from labctl.controller.api.client import Controller, ControllerError
+from labctl.controller.api.connect import connect
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.problem import ExitCode
 from labctl.domain.sleep.lifecycle import Mode
@@ -120,7 +121,7 @@ def test_over_ssh_the_same_bytes_go_through_connect(path: Path) -> None:
             Talking().talk("nas", {}, ("labctl", "controller", "connect"), root=True), "ann"
         ) as it:
             assert it.tell("status")["done"] is True
-            with pytest.raises(ControllerError, match="there is no host gpu-bux"):
+            with pytest.raises(ControllerError, match="has no host gpu-bux"):
                 it.tell("explain", hosts=["gpu-bux"])
             *_, last = it.ask("wake", hosts=["nas"])
             assert last["hosts"]["nas"]["ok"] is True
@@ -141,6 +142,28 @@ def test_connect_without_a_controller_says_so_in_the_protocol(path: Path) -> Non
     with pytest.raises(ControllerError, match="no controller can be reached at") as caught:
         Controller(Piped(path), "ann")
     assert caught.value.code is ExitCode.UNREACHABLE
+
+
+@pytest.mark.parametrize("place", ["x" * 150, "a-file/socket"])
+def test_connect_at_a_place_that_cannot_be_one_says_so_too(path: Path, place: str) -> None:
+    (path.parent / "a-file").touch()
+    with pytest.raises(ControllerError, match="no controller can be reached at"):
+        Controller(Piped(path.parent / place), "ann")
+
+
+def test_connect_hands_on_the_last_word_of_a_controller_that_hears_no_more() -> None:
+    near, far = socket.socketpair()
+    (typed, typing), (shown, showing) = os.pipe(), os.pipe()
+    with near, far:
+        near.send(b"what it will not read")
+        far.send(b"too long\n")
+        os.write(typing, b"more")
+        far.close()
+        connect(near, typed, showing)
+    os.close(showing)
+    assert os.read(shown, 99) == b"too long\n"
+    for descriptor in (typed, typing, shown):
+        os.close(descriptor)
 
 
 def test_connect_carries_all_that_was_said_before_the_end_of_input(path: Path) -> None:

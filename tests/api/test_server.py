@@ -322,6 +322,25 @@ def test_one_user_leaves_places_to_root(path: Path) -> None:
     server.stop()
 
 
+def test_a_machine_without_room_for_a_thread_loses_a_client_and_not_the_door(
+    path: Path, service: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = threading.Thread.start
+    full = [True]
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "control client" and full and full.pop():
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with serving(path, service):
+        with Client(path) as lost:
+            assert lost.hear() == {}
+        with greeted(path) as client:
+            assert client.ask(do="resume")[-1]["done"] is True
+
+
 def test_stopping_ends_those_who_wait(path: Path, service: Scripted) -> None:
     service.changes = [Change("gpu-box", Mode.WAKING, "a packet was sent"), STALLED]
     with serving(path, service) as server, greeted(path) as client:
@@ -451,7 +470,8 @@ def test_a_host_that_is_unknown_is_refused_before_anything_is_done(
 ) -> None:
     (answer,) = client.ask(**fields)
     assert answer["error"] == {
-        "code": "unknown-host", "reason": "there is no host gpu-bux", "hint": "did you mean gpu-box?",
+        "code": "unknown-host", "reason": "the controller's rack has no host gpu-bux",
+        "hint": "did you mean gpu-box? One that is new comes with: labctl apply --only controller",
     }  # fmt: skip
     assert service.calls == []
 
@@ -527,9 +547,11 @@ def test_events_come_as_lines_and_go_on_as_they_happen(client: Client, service: 
     *lines, last = client.ask(do="events")
     assert [one["event"] for one in lines] == [1, 2]
     assert last == {"done": True, "after": 2}
-    client.say(do="events", after=2, follow=True)
-    service.log.append(Happening(3, NOON, "", "note", "paused"))
+    client.say(do="events", most=1, follow=True)
+    assert client.hear()["event"] == 2
+    service.log += [Happening(3, NOON, "", "note", "paused"), Happening(4, NOON, "nas", "move", "ready")]
     assert client.hear() == {"event": 3, "at": NOON, "host": "", "kind": "note", "text": "paused"}
+    assert client.hear()["event"] == 4, "two that come together are two, however few it began with"
 
 
 def test_a_sleep_test_tells_its_steps_and_can_be_ended(client: Client, service: Scripted) -> None:

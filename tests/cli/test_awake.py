@@ -67,7 +67,23 @@ def test_apply_holds_the_hosts_that_it_works_on_and_lets_them_go(rack: Rack) -> 
     assert (hold["lasts_s"], hold["why"]) == (1800, "labctl apply works on it")
     assert not rack.service.called("wake")
     names = [name for name, _ in rack.service.calls]
-    assert names.index("hold") < names.index("status") < names.index("release")
+    assert names.index("hold") < names.index("status", names.index("hold")) < names.index("release")
+
+
+def test_a_host_that_is_new_to_the_controller_costs_the_others_nothing(rack: Rack) -> None:
+    rack.service.names = ("gpu-box", "nas")
+    rack.sleeps("gpu-box")
+    rack.service.changes = [Change("gpu-box", Mode.READY, "the gate has passed", None, True)]
+    done = rack.run("apply", "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert [one["hosts"] for one in rack.service.called("wake")] == [("gpu-box",)]
+    assert rack.held() == rack.released() == ["gpu-box", "nas"]
+
+
+def test_where_the_controller_knows_none_of_the_hosts_they_are_done_all_the_same(rack: Rack) -> None:
+    rack.service.names = ("other",)
+    done = rack.run("apply", "--yes")
+    assert (done.code, done.err, rack.held()) == (0, "", [])
 
 
 def test_plan_holds_nobody_and_leaves_sleepers_out(rack: Rack) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ import pytest
 from labctl.cli import controller_run
 from labctl.cli.main import main
 from labctl.domain.problem import LabctlError
+from labctl.domain.sleep.lifecycle import Verdict
 from labctl.inventory import load_rack
+from labctl.ports.power import PowerError
 from labctl.render import controller as rendered
 
 PATIENCE_S = 30
@@ -102,7 +105,7 @@ def test_a_deployed_controller_uses_its_own_key_and_store(folder: Path) -> None:
 
 def test_the_way_in_to_hosts_is_the_agents_door_by_the_controllers_key(folder: Path) -> None:
     loaded = load_rack(folder / "rack.py")
-    doors = controller_run.doors_of(loaded, gone=lambda name: False)
+    doors = controller_run.doors_of(loaded, threading.Event(), gone=lambda name: False)
     try:
         data = doors.data["gpu-box"]
         assert data["ssh_user"] == "labctl-agent"
@@ -119,6 +122,11 @@ def test_the_address_of_a_store_is_a_file_that_must_be_there(folder: Path) -> No
         controller_run._store_place(loaded)
     (folder / "url").write_text("sqlite:////nowhere\n")
     assert controller_run._store_place(loaded) == "sqlite:////nowhere"
+    for text in ("", "\n", "horse-battery\n"):
+        (folder / "url").write_text(text)
+        with pytest.raises(LabctlError, match="url: holds no address of a database") as caught:
+            controller_run._store_place(loaded)
+        assert "horse" not in str(caught.value)
 
 
 def test_a_folder_for_the_socket_that_is_not_there_is_said(
@@ -132,3 +140,28 @@ def test_a_folder_for_the_socket_that_is_not_there_is_said(
         for number, handler in kept.items():
             signal.signal(number, handler)
     assert "the controller cannot listen there" in capsys.readouterr().err
+
+
+def test_a_controller_that_is_told_to_stop_in_a_cut_gives_power_at_once(folder: Path) -> None:
+    over, done = threading.Event(), []
+
+    class Plug:
+        kind, can_cut, has_meter = "smart-plug", True, False
+
+        def wake(self) -> None:
+            done.append("on")
+
+        def power(self) -> str:
+            return "on"
+
+        def cut(self) -> None:
+            done.append("cut")
+            over.set()
+
+    doors = controller_run.doors_of(load_rack(folder / "rack.py"), over, gone=lambda name: False)
+    try:
+        with pytest.raises(PowerError, match="told to stop"):
+            doors.cycle(Plug(), Verdict(True, "it is drained"))
+        assert done == ["cut", "on"]
+    finally:
+        doors.store.close()

@@ -20,7 +20,7 @@ from labctl import wiring
 from labctl.cli.main import main
 from labctl.controller.answers import Change, HostStatus
 from labctl.controller.answers import TestStep as Step
-from labctl.controller.api import PROGRAM, SOCKET
+from labctl.controller.api import PROGRAM, SOCKET, verbs
 from labctl.controller.api.peers import Allowed
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.lifecycle import Mode
@@ -102,6 +102,25 @@ UP = Change("gpu-box", Mode.READY, "the gate has passed", 42.0, True)
 COMING = Change("gpu-box", Mode.WAKING, "round 1 was sent", 42.0)
 DOWN = Change("nas", Mode.FAILED, "it did not come in 180 s", None, False)
 SLEEPS = Change("gpu-box", Mode.ASLEEP, "ping and ssh are dark", None, True)
+
+
+@pytest.mark.parametrize("hosts", [{}, {"nas": {"ok": True, "mode": "ready"}}, "none", None])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("wake", "gpu-box", "nas"),
+        ("wake", "gpu-box", "nas", "--no-wait"),
+        ("hold", "all", "1h", "--why", "x"),
+    ],
+)
+def test_a_host_of_which_the_controller_says_nothing_is_not_done(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], hosts: Any
+) -> None:
+    monkeypatch.setattr(verbs, "_done", lambda _: {"done": True, "hosts": hosts})
+    done = shop.call(*words)
+    assert done.code in (1, 4)
+    assert "gpu-box: " in done.out
+    assert "the controller does not say what became of it" in done.out
 
 
 # --- wake ---
@@ -407,7 +426,9 @@ def test_without_a_rack_file_the_controller_here_knows_its_hosts(
     assert shop.call("wake", "gpu-box").code == 0
     done = shop.call("wake", "gpu-bux")
     assert (done.code, done.err) == (
-        2, "error: there is no host gpu-bux\n  hint: did you mean gpu-box?\n",
+        2,
+        "error: the controller's rack has no host gpu-bux\n"
+        "  hint: did you mean gpu-box? One that is new comes with: labctl apply --only controller\n",
     )  # fmt: skip
     assert "--direct needs a rack file" in shop.call("wake", "gpu-box", "--direct").err
 
@@ -429,7 +450,8 @@ def test_a_controller_that_is_not_set_up_yet_is_said_with_what_to_do(
             return self
 
         def lines(self) -> Iterator[bytes]:
-            raise HostError(Failure("op-failed", "sudo: /opt/labctl/...: command not found"))
+            said = "sudo: /opt/labctl/labctl/current/bin/python: command not found"
+            raise HostError(Failure("op-failed", said))
             yield b""
 
         def close(self) -> None:
@@ -438,6 +460,7 @@ def test_a_controller_that_is_not_set_up_yet_is_said_with_what_to_do(
     monkeypatch.setattr(wiring, "talker", Missing)
     done = closed.call("explain")
     assert (done.code, closed.asked) == (3, [("closed", (), False)])
+    assert "there is no controller on nas yet" in done.err
     assert "hint: is it set up there? labctl apply --limit nas --only controller" in done.err
 
 

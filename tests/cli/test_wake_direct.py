@@ -174,6 +174,19 @@ def test_the_time_ends_it_although_nobody_goes_on(bench: Bench, monkeypatch: pyt
     assert "goes on" not in done.err
 
 
+def test_beside_a_controller_nobody_goes_on_with_it_either(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = (tmp_path / "rack.py").read_text().replace("import ", "import Controller, ", 1)
+    owned = 'Rack(controller=Controller(host="nas"), controller_key="keys/c.pub", '
+    text = text.replace("Rack(", owned, 1).replace('name="nas", ', 'name="nas", roles=["always-on"], ')
+    (tmp_path / "rack.py").write_text(text)
+    times = iter(range(0, 100_000, 100))
+    monkeypatch.setattr(wiring, "clock", lambda: Ticking(times))
+    done = bench.call("wake", "mini", "--direct", "--timeout", "2m")
+    assert (done.code, "goes on" in done.err) == (1, False)
+
+
 class Ticking:
     def __init__(self, times: Any) -> None:
         self._times = times

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from labctl.adapters.power.cycle import Pace, cycle
 from labctl.adapters.store import open_store
 from labctl.controller.board import Board
 from labctl.controller.doors import Doors, Timekeeper
@@ -396,6 +397,7 @@ class FakeSwitch:
 
 def doors_of(world: World, store: Store) -> Doors:
     """Return the controller's ports over a world."""
+    pace = Pace(wait=world.advance, now=lambda: world.mono)
     return Doors(
         store=store,
         talker=FakeTalker(world, store),
@@ -405,6 +407,7 @@ def doors_of(world: World, store: Store) -> Doors:
         clock=FakeClock(world),
         data={name: {} for name in world.machines},
         rest=world.advance,
+        cycle=lambda switch, verdict: cycle(switch, verdict, pace).because,
     )
 
 
@@ -423,7 +426,8 @@ class FakeObserver:
         self.ended: set[str] = set()
 
     def start(self) -> None:
-        self.folds = {name: Fold(name, self.tick_s, self.tick_s) for name in self.world.machines}
+        now = self.world.mono
+        self.folds = {name: Fold(name, self.tick_s, self.tick_s, now) for name in self.world.machines}
 
     def stop(self) -> None:
         self.folds = {}

@@ -172,3 +172,20 @@ def test_without_systemd_nothing_is_said_and_a_socket_that_is_gone_is_no_error(t
         abstract.bind(f"\0labctl-test-{tmp_path.name}")
         Notify(f"@labctl-test-{tmp_path.name}").alive("two\nlines")
         assert abstract.recv(4096) == b"WATCHDOG=1\nSTATUS=two lines"
+
+
+def test_a_host_for_which_no_thread_was_to_be_had_is_free_for_the_next_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hands = Threads(lambda host, error: None)
+
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(RuntimeError):
+            hands.start("gpu1", "waking it", lambda: None)
+    assert hands.free("gpu1") and hands.doing() == {}
+    hands.start("gpu1", "waking it", lambda: None)
+    assert hands.wait(PATIENCE_S)

@@ -16,8 +16,9 @@ from labctl.adapters.store.sqlite import SqliteFile
 from labctl.controller.beats import Beats
 from labctl.controller.leader import NotLeadingError
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Action, SendWake, Suspend
 from labctl.domain.sleep.lifecycle import Mode
-from labctl.domain.sleep.terms import Action, SendWake, Suspend, Wish
+from labctl.domain.sleep.terms import Wish
 from labctl.ports.store import StoreError
 
 Rack = Callable[..., Sim]
@@ -152,6 +153,13 @@ def test_a_beat_that_stays_the_same_for_half_a_minute_is_a_death() -> None:
     beats = Beats(30.0)
     told = [beats.dead({"gw": 1, "other": at}, float(at)) for at in range(0, 40, 10)]
     assert told == [(), (), (), ("gw",)]
+
+
+def test_whoever_looks_only_once_a_minute_sees_a_death_too() -> None:
+    beats = Beats(30.0, every_s=60.0)
+    told = [beats.dead({"gw": 1, "other": at}, at) for at in (0.0, 60.0, 120.0)]
+    assert told == [(), ("gw",), ("gw",)]
+    assert beats.dead({"gw": 1}, 3600.0) == ()  # nobody looked meanwhile
 
 
 # --- the store ---

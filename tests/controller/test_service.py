@@ -231,6 +231,27 @@ def test_a_sleep_test_proves_that_a_host_comes_back_and_arms_it(rack: Rack) -> N
     sim.until("gpu1", Mode.ASLEEP)
 
 
+def test_a_sleep_test_waits_for_what_a_boot_stirs_up_but_not_for_what_was_there_before(rack: Rack) -> None:
+    sim = rack(armed=False)
+    sim.until("gpu1", Mode.READY)
+    machine, since = sim.world.machines["gpu1"], 0.0
+    steps: list[Step] = []
+    for step in sim.service.sleep_test("gpu1", cycles=2, by="anna", patience_s=0.003):
+        if step is not None:
+            steps.append(step)
+            if step.cycle == 1 and step.text.startswith("ready after"):
+                machine.busy["packages"], since = "apt is at work", sim.world.mono
+        else:
+            sim.step()
+            if since and sim.world.mono - since > 120:
+                machine.busy.clear()
+    assert steps[-1].ok is True, steps
+    machine.busy["packages"] = "apt is at work"
+    sim.step()
+    steps = proves(sim)
+    assert steps[-1].ok is False and steps[-1].text == "not now: packages of gpu1: apt is at work"
+
+
 def test_a_host_that_stays_awake_at_every_way_only_frees_its_cards(rack: Rack) -> None:
     sim = rack(armed=False, natures={"gpu1": Nature(stays=True)})
     sim.until("gpu1", Mode.READY)
@@ -272,6 +293,40 @@ def test_a_host_that_does_not_come_back_ends_the_test_and_gets_no_proof(rack: Ra
     steps = proves(sim, cycles=1)
     assert steps[-1].ok is False and "did not come back" in steps[-1].text
     assert sim.row("gpu1").proof is None
+
+
+def test_whoever_comes_for_a_moment_in_a_sleep_test_costs_a_try_and_not_the_way_to_sleep(rack: Rack) -> None:
+    sim = rack(armed=False)
+    sim.until("gpu1", Mode.READY)
+    steps, came = [], False
+    for step in sim.service.sleep_test("gpu1", cycles=1, by="anna", patience_s=0.003):
+        if step is not None:
+            steps.append(step)
+            continue
+        if sim.mode("gpu1") is Mode.DRAINING and not came:
+            came, now = True, sim.world.wall
+            sim.doors.store.hold("gpu1", "a look", "bob", until=now + 5, now=now)
+        sim.step()
+    assert came and any("tried again: bob holds it" in step.text for step in steps)
+    assert steps[-1].ok is True and steps[-1].text == "gpu1 sleeps by suspend (deep)"
+
+
+def test_a_sleep_test_ends_when_another_controller_leads_and_proves_nothing(rack: Rack) -> None:
+    sim = rack(armed=False)
+    sim.until("gpu1", Mode.READY)
+    test = sim.service.sleep_test("gpu1", cycles=3, by="anna", patience_s=0.003)
+    while sim.mode("gpu1") is not Mode.SUSPENDING:
+        if next(test) is None:
+            sim.step()
+    sim.doors.store.lead("other", over=sim.doors.store.leading(), now=sim.world.wall)
+    steps = []
+    for step in test:
+        if step is None:
+            sim.step()
+        else:
+            steps.append(step)
+    assert steps[-1].ok is False and "other leads now" in steps[-1].text
+    assert sim.row("gpu1").proof is None and sim.row("gpu1").wishes == ()
 
 
 def test_a_hold_wins_over_a_sleep_test(rack: Rack) -> None:

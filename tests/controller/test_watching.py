@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,3 +254,45 @@ def test_caps_and_freed_cards_are_kept_while_the_host_stays_as_it_is(watched: Wa
     one.watches.unloaded("gpu1")
     one.says(n=2)
     assert (dict(one.seen().caps_w), one.seen().unloaded) == ({"card0": 200}, True)
+
+
+def test_a_conversation_that_opens_after_the_end_is_closed_and_its_thread_ends() -> None:
+    lan, opens, asked = Lan(), threading.Event(), threading.Event()
+    talk = lan.talk
+
+    def late(*args: Any, **named: Any) -> Channel:
+        asked.set()
+        assert opens.wait(PATIENCE_S)
+        return talk(*args, **named)
+
+    lan.talk = late  # type: ignore[method-assign]
+    one = Watched(lan, TICK_S)
+    one.watches.start()
+    assert asked.wait(PATIENCE_S)
+    thread = next(each for each in threading.enumerate() if each.name == "watch gpu1")
+    one.watches.stop(0.0)
+    opens.set()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive() and lan.channels[0].closed.is_set()
+
+
+def test_an_act_that_asks_for_a_host_after_the_end_sees_nothing_of_it(watched: Watching) -> None:
+    one = watched()
+    one.watches.stop()
+    one.watches.capped("gpu1", {"gpu0": 200})
+    one.watches.unloaded("gpu1")
+    assert one.seen() == SeenHost("gpu1", float("-inf"))
+
+
+def test_hosts_that_hang_hold_up_the_end_once_and_not_one_after_the_other() -> None:
+    world, waits = World({"gpu1": Machine("gpu1")}), []
+
+    def hangs(seconds: float) -> None:
+        waits.append(seconds)
+        world.advance(seconds)
+
+    watches = Watches(doors_of(world, None), 30.0, lambda host: None)  # type: ignore[arg-type]
+    one = SimpleNamespace(stop=lambda: None, join=hangs)
+    watches._watches = dict.fromkeys(("gpu1", "gpu2", "gpu3"), one)  # type: ignore[arg-type]
+    watches.stop(5.0)
+    assert waits == [5.0, 0.0, 0.0]

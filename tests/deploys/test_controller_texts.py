@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from labctl.adapters.power import secret
 from labctl.domain.problem import LabctlError
 from labctl.inventory import (
     Controller,
@@ -88,6 +89,55 @@ def test_only_what_switches_power_and_the_controllers_own_key_go_there() -> None
         "keys/plug": ("/etc/labctl/controller/box.power.password_file", True),
         "keys/bmc": ("/etc/labctl/controller/big.wake.password_file", True),
     }
+    others = {"/etc/labctl/controller/rack.json", "/etc/labctl/controller/known_hosts"}
+    assert set(controller.read(RACK)) == others | {dest for dest, _ in sent.values()}
+
+
+def test_secrets_lie_there_so_that_the_back_ends_take_them(tmp_path: Path) -> None:
+    for one in controller.copied(RACK):
+        file = tmp_path / one.name
+        file.write_text("12:34:56:78:9a:bc\n")
+        file.chmod(int(one.mode, 8))
+        assert secret.read(file) == "12:34:56:78:9a:bc"
+        assert one.owner == "labctl-controller"
+
+
+def _copied(key: Path) -> controller.Copied:
+    return controller.Copied(key, "key", secret=True)
+
+
+def _keygen(path: Path, *how: str) -> Path:
+    argv = ["ssh-keygen", "-q", *how, "-f", str(path)]
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    return path
+
+
+@pytest.mark.parametrize("kind", [("ed25519",), ("ecdsa", "-m", "PEM"), ("ecdsa", "-m", "PKCS8")])
+def test_the_controllers_key_is_one_that_opens_without_a_person(
+    tmp_path: Path, kind: tuple[str, ...]
+) -> None:
+    free = _keygen(tmp_path / "free", "-N", "", "-t", *kind)
+    assert controller.content_of(_copied(free), tmp_path) == free.read_bytes()
+    locked = _keygen(tmp_path / "locked", "-N", "a phrase", "-t", *kind)
+    with pytest.raises(LabctlError, match=r"wants a passphrase.*ssh-keygen -p"):
+        controller.content_of(_copied(locked), tmp_path)
+
+
+def test_what_the_controller_cannot_use_is_said_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(LabctlError, match=r"keys/c: the controller needs it: No such file.*ssh-keygen -t"):
+        controller.content_of(_copied(Path("keys/c")), tmp_path)
+    (tmp_path / "c").write_text("ssh-ed25519 AAAA\n")
+    (tmp_path / "c").chmod(0o644)
+    with pytest.raises(LabctlError, match=r"others may read the secret in .*c \(mode 644\).*chmod 600"):
+        controller.content_of(_copied(Path("c")), tmp_path)
+    (tmp_path / "c").chmod(0o600)
+    with pytest.raises(LabctlError, match="is no private key"):
+        controller.content_of(_copied(Path("c")), tmp_path)
+    plug = controller.Copied(Path("keys/plug"), "box.power.password_file", secret=True)
+    with pytest.raises(
+        LabctlError, match=r"keys/plug: the controller needs it.*take it out of the rack file"
+    ):
+        controller.content_of(plug, tmp_path)
 
 
 def test_a_controller_without_a_key_of_its_own_is_refused_with_the_way_out() -> None:

@@ -35,6 +35,7 @@ DRIVER = choose(Needs("debian", "12", "amd64", "6.1.0-40-amd64", ("Ampere",)))
 GOES_TO_SLEEP, WAKES_UP = nvidia.sleep_units()
 SLEEPING = RACK.model_copy(update={"controller": Controller(host="hub")})
 TEXTS = {
+    "ping.conf.j2": controller.ping(),
     "controller.service.j2": controller.unit(SLEEPING, "0" * 64),
     "sshd.conf.j2": access.sshd("admin"),
     "sudoers-operator.j2": access.operator_sudoers(),

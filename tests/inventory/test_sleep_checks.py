@@ -43,6 +43,8 @@ rack = Rack(name="r", timezone="Europe/Berlin",
 
 CASES = [
     ("a controller on nobody", 'host="hub", tick', 'host="hup", tick', 6, "", "controller.host", "no host called 'hup'"),
+    ("a controller that looks too rarely", 'tick="5s"', 'tick="1m"', 6, "", "controller.tick", 'soon taken for gone'),
+    ("a broadcast of a kind that is none", 'relay="hub"', 'broadcast="ff02::1"', 11, "a", "wake.broadcast", "IPv6 knows no broadcast"),
     ("a controller that may sleep", 'host="hub", tick', 'host="a", tick', 6, "", "controller.host", "a has not the role always-on"),
     ("a controller without a key", '    controller_key="keys/controller.pub",\n', "\n", 6, "", "controller", "no key to ask the hosts with"),
     ("a cut by a plug that may not", ", may_cut=True", "", 13, "a", "gate.power_cycle", "nothing may cut the power"),
@@ -130,3 +132,21 @@ def test_what_a_back_end_can_do_is_known_from_its_fields(
     switch: object, may_cut: bool, has_meter: bool
 ) -> None:
     assert (cuts(switch), meters(switch)) == (may_cut, has_meter)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ('on_file="keys/on"', 'on_file="https://ha.lan/api/webhook/hunter2"'),
+        ('host="hub", ', 'host="hub", store_url_file="postgresql+psycopg://u:hunter2@db/x", '),
+        ('mac="52:54:00:00:00:01"', 'mac="52:54:00:00:00:01", secureon_file="hunter2\\nx"'),
+    ],
+)
+def test_a_secret_in_place_of_its_file_is_refused_and_not_shown(
+    tmp_path: Path, text: str, other: str
+) -> None:
+    assert text in SOUND
+    (found,) = problems(write(tmp_path, rack_text(SOUND.replace(text, other))))
+    assert "must name a file that holds the password or address" in found.reason
+    assert found.line
+    assert "hunter2" not in str(found)

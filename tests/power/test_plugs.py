@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from devices import Shelly1, Shelly2, TasmotaPlug, serving
 
+from labctl.adapters.power import web
 from labctl.adapters.power.meter import Meter, meter_for
 from labctl.adapters.power.outlet import Habits, Outlet
 from labctl.adapters.power.shelly import Shelly
@@ -117,6 +120,38 @@ def test_a_plug_that_is_not_there_is_told_from_one_that_says_nothing(tmp_path: P
     with pytest.raises(PowerError, match="refuses the connection") as caught:
         outlet(Shelly, port, tmp_path).power()
     assert (caught.value.code, caught.value.transient) == ("refused", True)
+
+
+def test_a_name_that_nobody_resolves_in_time_costs_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[object]:
+        answered.wait(20)
+        return []
+
+    monkeypatch.setattr(web.socket, "getaddrinfo", slow)
+    spec = SmartPlug(driver="shelly", address="plug.lan")
+    with pytest.raises(PowerError, match="does not answer in time") as caught:
+        Shelly(spec, tmp_path, Habits(METER, deadline_s=0.05)).power()
+    assert (caught.value.code, answered.is_set()) == ("timeout", False)
+    answered.set()
+
+
+def test_of_several_addresses_the_first_that_takes_the_connection_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = socket.getaddrinfo
+
+    def several(name: str, *how: Any, **more: Any) -> list[Any]:
+        names = ("127.9.9.9", "127.0.0.1") if name == "plug.lan" else (name,)
+        return [entry for one in names for entry in known(one, *how, **more)]
+
+    with serving(Shelly1()) as served:
+        monkeypatch.setattr(web.socket, "getaddrinfo", several)
+        spec = SmartPlug(driver="shelly", address="plug.lan", port=served.port)
+        assert Shelly(spec, tmp_path, Habits(METER)).power() == "off"
 
 
 @pytest.mark.parametrize(("device", "kind"), KINDS)

@@ -39,6 +39,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -266,16 +267,11 @@ def machine(sleep_rack: Lab) -> Iterator[Future[None]]:
 Sleeper = Callable[..., LabHost]
 
 
-@pytest.fixture
-def sleeper(sleep_rack: Lab, used: set[str], request: pytest.FixtureRequest) -> Sleeper:
-    """Lend a clean host that sleeps: ``sleeper("nspawn")``, and another one with each call.
+@pytest.fixture(scope="session")
+def lend_sleeper(sleep_rack: Lab, used: set[str], request: pytest.FixtureRequest) -> Callable[..., LabHost]:
+    """Lend a host that sleeps and is none of those that are lent already; see ``sleeper``."""
 
-    ``sleeper("qemu")`` lends the only virtual machine. Its first boot takes a processor half a minute, so
-    tests that want it belong to one worker: ``pytest.mark.xdist_group("sleepers")``.
-    """
-    lent: set[str] = set()
-
-    def lend(machine: str, suite: str | None = None) -> LabHost:
+    def lend(lent: set[str], machine: str, suite: str | None = None) -> LabHost:
         if machine == "qemu":
             if missing := lacks_for_machines():
                 pytest.skip(f"virtual machines need {', '.join(missing)}")
@@ -293,6 +289,16 @@ def sleeper(sleep_rack: Lab, used: set[str], request: pytest.FixtureRequest) -> 
         return host
 
     return lend
+
+
+@pytest.fixture
+def sleeper(lend_sleeper: Callable[..., LabHost]) -> Sleeper:
+    """Lend a clean host that sleeps: ``sleeper("nspawn")``, and another one with each call.
+
+    ``sleeper("qemu")`` lends the only virtual machine. Its first boot takes a processor half a minute, so
+    tests that want it belong to one worker: ``pytest.mark.xdist_group("sleepers")``.
+    """
+    return partial(lend_sleeper, set())
 
 
 @pytest.fixture

@@ -48,7 +48,8 @@ def arm(rack: Lab, host: LabHost) -> None:
 
 
 def suspend(rack: Lab, host: LabHost) -> None:
-    shell(rack, host, "systemctl suspend")
+    # logind refuses while it is not done with the wake-up before.
+    assert wait_until(lambda: rack.run(host.name, ["systemctl", "suspend"]).returncode == 0, within=30)
     rack.await_state(host.name, "asleep", 60)
 
 

@@ -189,7 +189,7 @@ def _who_is_killed_in_the_middle_leaves_it_serving(controller: Controller) -> No
     with ThreadPoolExecutor(1) as killer:
         said, status = controller.talk(ORDER, go=go)
         killed[0].result()
-    assert said[1:] == [{"refused": "the process that was to put it to sleep was killed"}]
+    assert said[1:] == [{"refused": "the process that was to put it to sleep was killed, or took too long"}]
     assert status == 1
     state = ["systemctl", "is-active", "labctl-slow.service"]
     assert wait_until(lambda: rack.run(name, state).stdout == "active\n", within=10)

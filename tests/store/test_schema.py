@@ -204,6 +204,7 @@ def test_a_database_with_tables_of_something_else_is_not_touched(postgres: Postg
         ("postgresql+asyncpg://ann:hunter2@db/labctl", "not of PostgreSQL"),
         ("postgresql://ann:hunter2@db:port/labctl", "cannot be read"),
         ("://hunter2", "cannot be read"),
+        ("postgresql://ann:horse@hunter2@db/labctl", "an @ too many"),
     ],
 )
 def test_an_address_of_another_kind_is_refused_and_not_repeated(address: str, says: str) -> None:

@@ -31,7 +31,11 @@ import sys
 
 from labctl.agent.main import main
 
-sys.exit(main())
+try:
+    status = main()
+except KeyboardInterrupt:
+    status = 130
+sys.exit(status)
 """
 _MEND = "install labctl again: its dependency is nvidia-ml-py"
 _EPOCH = (1980, 1, 1, 0, 0, 0)

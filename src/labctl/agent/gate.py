@@ -5,8 +5,9 @@ works on them, their caps are set again, and the engines answer from the cards a
 What is broken stops the host from serving; what only keeps it from sleeping again (a network card that will
 not be armed) is a note, since then it is not put to sleep.
 
-Engines are started only where the cards are whole. On broken ones they would come up on the processor, and
-answer a hundred times slower than anybody expects. All has a deadline; what was not seen by then is broken.
+What was stopped for the sleep, and does not run again yet, is started only where the cards are whole. On
+broken ones it would come up on the processor, and answer a hundred times slower than anybody expects. All has
+a deadline; what was not seen by then is broken.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .settings import Unsaid, settings
 
 FORMAT = 1
 _TIMEOUT_S = 180.0
+_LONGEST_S = 86_400.0
 
 
 def passed(root: Path = ROOT) -> dict[str, Any]:
@@ -46,6 +48,12 @@ def passed(root: Path = ROOT) -> dict[str, Any]:
     }
 
 
+def _patience_s(value: Any) -> float:
+    """Return how long engines are waited for; what is no such time is not believed."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value <= _LONGEST_S else _TIMEOUT_S
+
+
 class _Gate:
     """One look; each step may fail in any way and spoils no other."""
 
@@ -58,7 +66,7 @@ class _Gate:
     def look(self, config: Settings) -> None:
         """Take all steps."""
         wanted = config.gate
-        until = time.monotonic() + float(wanted.get("timeout_s", _TIMEOUT_S))
+        until = time.monotonic() + _patience_s(wanted.get("timeout_s"))
         self._step("driver", partial(gatecards.driver, wanted, self.root))
         self._step("cards", partial(gatecards.cards, wanted, self.root))
         if not self.broken:
@@ -66,7 +74,9 @@ class _Gate:
             self._step("computing", partial(gatecards.smoke, wanted, self.root))
         self._step("Wake-on-LAN", partial(self._card, config))
         if self.broken:
-            self.notes.append("engines were not started, since the cards are not whole")
+            kept = unload.remembered(self.root)
+            if waiting := (*kept.units, *kept.slept):
+                self.notes.append(f"not started, since the cards are not whole: {', '.join(waiting)}")
             return
         self._step("starting", partial(self._start, config))
         self._step("engines", partial(gateengines.ready, config, until, self.root))

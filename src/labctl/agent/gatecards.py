@@ -1,7 +1,8 @@
 """The gate's look at the cards: the driver's parts fit, every expected card answers, and computing works.
 
 A card is known by its UUID, or by its PCI address where the rack file has no UUID; of cards with neither
-there must be as many as expected. That the driver lists a card is not enough after a sleep, when the library
+there must be as many as expected. One in runtime suspend is woken to say who it is and whether it works: the
+only look that does that. That the driver lists a card is not enough after a sleep, when the library
 may fail to compute at all. So the engine's own program lists the devices that it can compute on, as the user
 and with the variables of its unit, or PyTorch adds numbers up on each. The rack file may name a better test.
 """
@@ -15,7 +16,8 @@ from typing import Any
 
 from . import computing, kernel, report
 from .calls import call
-from .sections import Finding
+from .cards import survey
+from .sections import HANG, Finding
 
 Verdicts = tuple[list[str], list[str]]
 
@@ -59,6 +61,8 @@ def cards(wanted: Mapping[str, Any], root: Path) -> Verdicts:
         if vendor in found["errors"] and any(card["vendor"] == vendor for card in expected)
     ]
     here = {vendor: (found.get(vendor) or {"gpus": []})["gpus"] for vendor in ("nvidia", "amd")}
+    if any(one["asleep"] for one in here["nvidia"]):
+        here["nvidia"] = _woken(here["nvidia"], root)
     unnamed: dict[str, int] = {}
     for card in expected:
         if card.get("uuid") or card.get("pci"):
@@ -73,11 +77,22 @@ def cards(wanted: Mapping[str, Any], root: Path) -> Verdicts:
     return broken, []
 
 
+def _woken(here: Sequence[Mapping[str, Any]], root: Path) -> list[Mapping[str, Any]]:
+    """Return the cards with what those that slept say of themselves; AMD's do without being woken."""
+    found = survey(root, wake=True)
+    said: dict[str | None, dict[str, Any]] = {
+        one.pci: {"code": one.code, "errors": {"card": one.what}} for one in found.silent
+    }
+    said |= {seen.card.pci: {"uuid": seen.card.uuid} for seen in found.seen}
+    lost = {"code": HANG, "errors": {"card": "it does not wake from its runtime suspend"}}
+    return [{**one, **said.get(one["pci"], lost)} if one["asleep"] else one for one in here]
+
+
 def _card(card: Mapping[str, Any], here: Sequence[Mapping[str, Any]]) -> list[str]:
     name = card.get("uuid") or card["pci"]
     by_uuid = [one for one in here if _same(one.get("uuid") or one.get("unique_id"), card.get("uuid"))]
     by_place = [one for one in here if _same(one.get("pci"), card.get("pci"))]
-    # A card that sleeps, or is lost, says no UUID; then its place tells which it is.
+    # A card that is lost says no UUID; then its place tells which it is.
     found = by_uuid or [one for one in by_place if not one.get("uuid") or not card.get("uuid")]
     if not found:
         return [f"card {name} is not here"]

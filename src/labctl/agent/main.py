@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from .. import __version__
 
+FAILED = 1
 REFUSED = 126
 BAD_USAGE = 2
 DEADLINE_S = 10.0
@@ -226,11 +227,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED if forced else BAD_USAGE
     if forced and order.as_root and os.geteuid() != 0:
         # This process becomes sudo's: what is said and how it ended is the agent's own, run as root.
-        os.execv(SUDO, [SUDO, "-n", AGENT, *line.split(" ")])
-    text, status = order.run(flags)
+        return _become_root(line)
+    try:
+        text, status = order.run(flags)
+    except OSError as error:
+        # Such as a full disk: what is known of it is all in the error.
+        sys.stderr.write(f"labctl-agent: {line.partition(' ')[0]}: {error}\n")
+        return FAILED
     if text is not None:
         _say(text)
     return status
+
+
+def _become_root(line: str) -> int:
+    """Become sudo, which runs the same line as root; return only where there is none."""
+    try:
+        os.execv(SUDO, [SUDO, "-n", AGENT, *line.split(" ")])
+    except OSError as error:
+        sys.stderr.write(f"labctl-agent: {SUDO} cannot be run ({error.strerror}): run labctl apply\n")
+    return FAILED
 
 
 def _say(text: str) -> None:

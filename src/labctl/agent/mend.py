@@ -5,7 +5,7 @@
   that uses it must be gone first: the engines are stopped, and if anybody else still has it open, nothing is
   reloaded and the answer says who. The rack file must allow it.
 - ``reboot``: by systemd, after the answer is out. The rack file must allow it, and nobody may be logged in,
-  hold the host awake or install packages: whoever is, is probably mending it.
+  hold the host awake, install packages or apply the rack file: whoever is, is probably mending it.
 
 Each tells what it did and what is wrong, as one JSON object.
 """
@@ -30,7 +30,7 @@ _MODULE = "nvidia_uvm"
 _CALL_S = 150.0
 _FREE_WITHIN_S = 15.0
 _POLL_S = 0.2
-_PEOPLE = ("sessions", "console", "holds", "packages")
+_PEOPLE = ("sessions", "console", "holds", "packages", "downloads")
 
 
 class _Unmended(Exception):

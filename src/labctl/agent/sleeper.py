@@ -4,8 +4,9 @@ The order stands in ``/run/labctl``, where only root writes, and is obeyed once.
 before it is taken:
 
 1. take logind's lock; 2. remember what runs; 3. unload and stop, in order; 4. look once more at everything;
-5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people
-and locks; 8. give the lock back and call logind; 9. see what became of it; 10. start again what was stopped.
+5. set the clock's alarm; 6. say "leaving", which the conversation passes on; 7. look once more for people,
+locks, and changes to the host; 8. give the lock back and call logind; 9. see what became of it; 10. start
+again what was stopped.
 
 logind itself refuses when somebody holds a lock by then. (``systemctl suspend --check-inhibitors=yes`` would
 be the same call, but it also refuses while any other user is logged in, and the controller's own watch is
@@ -39,7 +40,8 @@ _CALLED_S = 15.0
 _POLL_S = 0.25
 _TOLD_S = 2.0
 _EVIDENCE_S = 3.0
-_PEOPLE = ("sessions", "console", "holds", "inhibitors")
+# What comes in a moment and costs nothing to see.
+_LAST = ("sessions", "console", "holds", "inhibitors", "packages", "downloads")
 
 Effect = Callable[[str], None]
 
@@ -100,11 +102,26 @@ def over(root: Path = ROOT) -> int:
         if order.step == CALLED:
             _watch(order, config, root)
         else:
-            _undo(order, config, root, REFUSED, "the process that was to put it to sleep was killed")
+            _undo(
+                order,
+                config,
+                root,
+                REFUSED,
+                "the process that was to put it to sleep was killed, or took too long",
+            )
     return 0
 
 
 def _step(order: Order, step: str, root: Path, **more: Any) -> Order:
+    """Write down how far it came.
+
+    Raises:
+        Refusal: the order does not stand any more; who took it away told so.
+        OSError: it cannot be written.
+    """
+    kept = sleepfiles.load(sleepfiles.place(order.how), root)
+    if kept is None or (kept.nonce, kept.said) != (order.nonce, GOING):
+        raise Refusal("the order was withdrawn")
     after = order._replace(step=step, **more)
     sleepfiles.save(after, root)
     return after
@@ -138,7 +155,7 @@ def _leave(order: Order, config: Settings, root: Path, effect: Effect) -> Order:
         effect("leaving")
         order = _step(order, LEAVING, root)
         _wait_until_told(order)
-        _look_for(order, config, root, _PEOPLE)
+        _look_for(order, config, root, _LAST)
         if order.is_dead(root):
             raise Refusal(f"it took longer than the {order.lasts_s:g} s that the order lasts")
     effect("called")

@@ -4,6 +4,7 @@
   is done, so that whoever asks later hears of it even from a process that was killed.
 - ``unload.json`` (644): the same of an order that only frees the cards; it closes no admission, so it never
   stands where the controller looks for its suspend order.
+- ``suspend.lock`` (600): locked by the conversation that is going on, empty.
 - ``stopped.json`` (600): what was stopped or unloaded for it and must run again. It is written before the
   first is stopped, and taken away when all run again.
 
@@ -13,8 +14,11 @@ tried, and is dead). ``step`` says how far it came, and ``outcome`` how it ended
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +30,7 @@ FOLDER = "run/labctl"
 ORDER = f"{FOLDER}/order.json"
 UNLOAD = f"{FOLDER}/unload.json"
 STOPPED = f"{FOLDER}/stopped.json"
+LOCK = f"{FOLDER}/suspend.lock"
 GOING, REFUSED, FAILED = "going", "refused", "failed"
 # How far an order came, in this order.
 ACCEPTED, WORKING, LEAVING, CALLED, OVER = "accepted", "working", "leaving", "called", "over"
@@ -62,6 +67,43 @@ class Order(NamedTuple):
         return self.boot_id != boot_id(root) or not 0 <= now_s() - self.at_s < self.lasts_s
 
 
+_TEXT, _NUMBER, _NOTHING = (str,), (int, float), (type(None),)
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("nonce", "how", "boot_id", "said", "step", "because", "outcome"), _TEXT),
+    **dict.fromkeys(("lasts_s", "at_s", "gap_s"), _NUMBER),
+    **dict.fromkeys(("teller", "slept"), (int,)),
+    **dict.fromkeys(("mem_sleep", "mem_was"), _TEXT + _NOTHING),
+    "force": (bool,),
+    "rtc_at": _NUMBER + _NOTHING,
+    "units": (list, *_NOTHING),
+}
+
+
+class Occupied(Exception):
+    """Another conversation about a sleep is going on."""
+
+
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Keep every other conversation out while the block runs; the kernel ends that with this process.
+
+    Raises:
+        Occupied: one is going on.
+        OSError: the lock's file cannot be made.
+    """
+    path = root / LOCK
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Occupied from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def place(how: str) -> str:
     """Return the file of an order."""
     return UNLOAD if how == "unload" else ORDER
@@ -83,8 +125,11 @@ def load(path: str, root: Path) -> Order | None:
         if kept["format"] != FORMAT:
             return None
         fields = {name: kept[name] for name in Order._fields}
-        fields["units"] = None if fields["units"] is None else tuple(fields["units"])
-        return Order(**fields)
+        if not all(isinstance(fields[name], kinds) for name, kinds in _KINDS.items()):
+            return None
+        if fields["units"] is not None:
+            fields["units"] = tuple(map(str, fields["units"]))
+        return Order(**fields) if place(fields["how"]) == path else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -17,8 +17,10 @@ import itertools
 import json
 import os
 import select
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -38,7 +40,9 @@ _LASTS_S = (10.0, 600.0)
 _ALARM_AFTER_S = 60.0
 _POLL_S = 0.05
 _ALIVE_EVERY = 20  # looks
-_LATER_S = 10.0
+# After the death of an order its sleeper is ended, then the conversation, then the controller gives it up.
+_LATER_S = 25.0
+_GRACE_S = 15.0
 _HOWS = ("suspend", "hibernate", "power-off", "unload")
 _FIELDS = {"how", "rtc_at", "force", "lasts_s", "units", "mem_sleep"}
 
@@ -72,16 +76,32 @@ def converse(stream: BinaryIO, say: Say, root: Path = ROOT, start: Callable[[str
     lines = Lines(stream.fileno())
     try:
         wish = wish_of(lines.next(_ORDER_WITHIN_S))
-        nonce = _agreed(wish, lines, say, root, start or _by_systemd)
+        with sleepfiles.alone(root):
+            nonce = _agreed(wish, lines, say, root, start or partial(_by_systemd, wish.lasts_s))
         if nonce is None:
             return 2
+    except sleepfiles.Occupied:
+        say({"refused": "somebody else is talking with this host about putting it to sleep"})
+        return 1
     except (Refusal, Unsaid, inhibitor.NotTaken, wakers.Unarmed) as refusal:
         say({"refused": str(refusal)})
         return 1
     except OSError as error:
         say({"refused": f"this host cannot write down an order: {error}"})
         return 1
-    return _told(wish, nonce, say, root)
+    except Exception as error:
+        # Nothing was ordered yet: what goes wrong after that withdraws the order itself.
+        said = f"{type(error).__name__}: {error}"
+        say(
+            {"refused": f"this host could not look whether it may: {said}; this may be a bug in labctl-agent"}
+        )
+        return 1
+    try:
+        return _told(wish, nonce, say, root)
+    except OSError as error:
+        # The word that stands there is "going", and it stays: the order dies by itself.
+        sys.stderr.write(f"labctl-agent: what became of the order cannot be written down: {error}\n")
+        return 2
 
 
 def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[str], str]) -> str | None:
@@ -104,9 +124,11 @@ def _agreed(wish: Wish, lines: Lines, say: Say, root: Path, start: Callable[[str
             return None
         if _strict(word) != {"go": nonce}:
             raise Refusal("what came was not the word to go")
-        if boottime.now_s() - since > WITHIN_S:
+        at = boottime.now_s()
+        if at - since > WITHIN_S:
             raise Refusal(f"the word to go came later than {WITHIN_S} s after this host was ready")
-        order = _order(wish, nonce, root)
+        # The same moment: a process that is stopped in between makes no order younger than it is.
+        order = _order(wish, nonce, root, at)
         sleepfiles.save(order, root)  # from here on whoever asks hears that it may sleep
         why = "nothing could be started that does it"
         try:
@@ -126,11 +148,11 @@ def _refuse(because: str | None) -> None:
         raise Refusal(because)
 
 
-def _order(wish: Wish, nonce: str, root: Path) -> Order:
+def _order(wish: Wish, nonce: str, root: Path, at: float | None = None) -> Order:
     before = boottime.slept(root)
     return Order(
         nonce=nonce,
-        at_s=boottime.now_s(),
+        at_s=boottime.now_s() if at is None else at,
         boot_id=boottime.boot_id(root),
         teller=os.getpid(),
         gap_s=before.gap_s,
@@ -189,7 +211,7 @@ def _told(wish: Wish, nonce: str, say: Say, root: Path) -> int:
             if order.step in (LEAVING, CALLED, OVER):
                 say({"going": nonce})
                 return 0
-        if at % _ALIVE_EVERY == 0 and not unload.is_active(UNIT):
+        if at % _ALIVE_EVERY == 0 and unload.has_ended(UNIT):
             # Killed with all that it had started, so that not even systemd could put things right.
             sleeper.over(root)
         time.sleep(_POLL_S)
@@ -197,11 +219,16 @@ def _told(wish: Wish, nonce: str, say: Say, root: Path) -> int:
     return 2
 
 
-def _by_systemd(how: str) -> str:
-    """Have systemd run what does it, apart from this session; return what went wrong."""
+def _by_systemd(lasts_s: float, how: str) -> str:
+    """Have systemd run what does it, apart from this session; return what went wrong.
+
+    systemd ends it, also one that was stopped, before anybody may take the order for dead and the host for
+    awake. Its clock for that stands still while the machine sleeps.
+    """
     done = call(
         *("systemd-run", "--quiet", "--no-block", "--collect", f"--unit={UNIT}"),
         *("--description=Put this host to sleep by the order of labctl", "--property=Type=exec"),
+        f"--property=RuntimeMaxSec={lasts_s + _GRACE_S:g}",
         f"--property=ExecStopPost={AGENT} sleep --over",
         *(AGENT, "sleep"),
         *(("--unload",) if how == "unload" else ()),

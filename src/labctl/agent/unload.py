@@ -105,6 +105,11 @@ def is_active(unit: str) -> bool:
     return state in ("active", "activating", "reloading")
 
 
+def has_ended(unit: str) -> bool:
+    """Return whether systemd says itself that a unit does not run; where it says nothing, it may."""
+    return call("systemctl", "is-active", "--", unit, within_s=_START_S).out.strip() in ("inactive", "failed")
+
+
 def _way(one: Engine, how: str, root: Path) -> str:
     """Return how an engine lets go: by its own means ("swap", "ollama", "router", "sleep"), or "stop"."""
     if one.kind in _LETS_GO:

@@ -43,7 +43,9 @@ def arm_card(wanted: Any, root: Path) -> str:
     Raises:
         Unarmed: it is not armed and could not be.
     """
-    mac = str(wanted["mac"]).lower()
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("mac"), str):
+        raise Unarmed("which network card wakes it is not understood: run labctl apply")
+    mac = wanted["mac"].lower()
     name = interface_of(mac, root)
     if name is None:
         raise Unarmed(f"no network card has the MAC {mac} that Wake-on-LAN would call")

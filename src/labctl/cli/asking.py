@@ -137,6 +137,10 @@ def _there(loaded: LoadedRack, host: str) -> Controller:
         raise silent(f"{host}: {error.failure.reason}", error.failure.hint or _set_up(host)) from None
     except ControllerError as error:
         first = error.problems[0]
+        if f"{PROGRAM[0]}: command not found" in first.reason:
+            raise ControllerError(
+                error.said, f"there is no controller on {host} yet", _set_up(host)
+            ) from None
         raise ControllerError(error.said, first.reason, first.hint or _set_up(host)) from None
 
 
@@ -157,12 +161,16 @@ def judge(ends: Mapping[str, Mapping[str, Any]]) -> ExitCode:
     return ExitCode.PARTIAL if any(well) else ExitCode.HOST_FAILED
 
 
-def ends_of(last: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return what became of each host by a last line; what a stranger says is believed as far as it fits."""
+def ends_of(last: Mapping[str, Any], wanted: Iterable[str] = ()) -> dict[str, Mapping[str, Any]]:
+    """Return what became of each host by a last line; what a stranger says is believed as far as it fits.
+
+    A host that was ``wanted`` and of which nothing is said has not come to what was asked for.
+    """
     hosts = last.get("hosts")
-    if not isinstance(hosts, Mapping):
-        return {}
-    return {str(name): one for name, one in hosts.items() if isinstance(one, Mapping)}
+    said = hosts.items() if isinstance(hosts, Mapping) else ()
+    ends = {str(name): one for name, one in said if isinstance(one, Mapping)}
+    silent = {"ok": False, "mode": "unknown", "because": "the controller does not say what became of it"}
+    return ends | {host: silent for host in wanted if host not in ends}
 
 
 def objects(value: Any) -> list[Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """Keep the hosts of a run awake: hold them at the controller, wake those that sleep, or leave them out.
 
-First the hold, then the look: a host that is held does not fall asleep between the two. ``apply`` wakes
+First the hold, then the look: a host that is held does not fall asleep between the two. A host that the
+controller does not know yet (it is new in the rack file) is put to sleep by nobody. ``apply`` wakes
 what sleeps, since whoever asks for a rack to be made so does not mean half of it; such a host goes back to
 sleep by its own policy. ``plan`` only asks, so it leaves sleepers out. Both do the other thing when told to.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from labctl import wiring
@@ -74,7 +75,12 @@ def kept_awake(target: Target, *, execute: bool, wake: bool, quiet: bool) -> Ite
 
 
 def _kept(holds: _Holds, *, execute: bool, wake: bool, quiet: bool) -> Kept:
+    wished = holds.aim.hosts
     with asking.controller(holds.aim) as controller:
+        known = {text(one.get("host")) for one in asking.objects(controller.tell("status").get("hosts"))}
+        holds.aim = replace(holds.aim, hosts=tuple(host for host in wished if host in known))
+        if not holds.aim.hosts:
+            return Kept(wished)
         if execute:
             holds.begin(controller)
         said = controller.tell("status", hosts=list(holds.aim.hosts))
@@ -83,7 +89,7 @@ def _kept(holds: _Holds, *, execute: bool, wake: bool, quiet: bool) -> Kept:
             left_out |= _woken(controller, wanted, quiet=quiet)
     for host, end in left_out.items():
         printer.err(f"{host} is left out: {end.reason} ({end.hint})")
-    return Kept(tuple(host for host in holds.aim.hosts if host not in left_out), left_out)
+    return Kept(tuple(host for host in wished if host not in left_out), left_out)
 
 
 def _sorted(aim: Aim, said: Mapping[str, Any], *, wake: bool) -> tuple[dict[str, HostEnded], list[str]]:
@@ -114,7 +120,7 @@ def _woken(controller: Controller, hosts: Sequence[str], *, quiet: bool) -> dict
             if last.get("done") is not True and not quiet:
                 view.on_news(last)
     left_out = {}
-    for host, end in asking.ends_of(last).items():
+    for host, end in asking.ends_of(last, hosts).items():
         if end.get("ok") is not True:
             reason = f"it was not woken: {text(end.get('because')) or text(end.get('mode'))}"
             left_out[host] = _left_out(host, reason, f"labctl explain {host}", status="unreachable")

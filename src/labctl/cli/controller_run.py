@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from labctl.controller.service import Service
     from labctl.inventory import LoadedRack
     from labctl.ports import Said
+    from labctl.ports.power import Switch
 
 _LOG = "labctl.controller"
 
@@ -57,7 +57,8 @@ def run(path: Path) -> ExitCode:
     seats = Seats(_home(loaded) / "seats")
     with suppress(OSError):  # without a seat its successor waits for its beats to be missed, and no more
         seats.sit(name)
-    parts = running.assembled(doors_of(loaded, gone=seats.empty), policy_of(loaded.rack), name)
+    doors = doors_of(loaded, over, gone=seats.empty)
+    parts = running.assembled(doors, policy_of(loaded.rack), name)
     running.run(
         parts, over=over, notify=Notify(wiring.notify_socket()), serve=lambda asked: serve(loaded, asked)
     )
@@ -85,9 +86,10 @@ def serve(loaded: LoadedRack, service: Service) -> Callable[[], None]:
     return server.stop
 
 
-def doors_of(loaded: LoadedRack, *, gone: Callable[[str], bool]) -> Doors:
+def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str], bool]) -> Doors:
     """Return everything that a controller acts through, for a rack as its own host has it.
 
+    Whatever rests when ``over`` is set ends with a ``PowerError``; power that is cut is given again then.
     ``gone`` says whether another controller's process is dead for certain.
 
     Raises:
@@ -95,37 +97,53 @@ def doors_of(loaded: LoadedRack, *, gone: Callable[[str], bool]) -> Doors:
         LabctlError: the address of its database cannot be read.
     """
     from labctl.adapters.clock import SleeplessClock
-    from labctl.adapters.power.pair import Pair
+    from labctl.adapters.power.cycle import Pace, cycle
     from labctl.adapters.ssh import SshRemote
     from labctl.controller.doors import AGENT, Doors
     from labctl.inventory.controlling import agent_data
+    from labctl.ports.power import PowerError
 
-    ssh = SshRemote()
+    ssh, clock = SshRemote(), SleeplessClock()
     data = {name: agent_data(one, loaded.folder) for name, one in loaded.host_data.items()}
     if loaded.path.suffix != ".json" and loaded.rack.controller_key is not None:
-        key = loaded.folder / loaded.rack.controller_key.with_suffix("")
+        key = loaded.folder / loaded.rack.controller_key.expanduser().with_suffix("")
         data = {name: {**one, "ssh_key": str(key)} for name, one in data.items()}
 
     def ask(host: str, verb: str, stdin: bytes, deadline_s: float) -> Said:
         return ssh.run(host, data[host], (AGENT, verb), root=False, stdin=stdin, deadline_s=deadline_s)
 
-    switches = {}
-    for host in loaded.rack.hosts:
-        note = partial(logging.getLogger(_LOG).info, "host=%s note=%s", host.name)
-        wakes = wiring.switch_for(loaded, host.name, ask=ask, note=note)
-        powers = None if host.power is None else wiring.power_of(loaded, host.name)
-        switches[host.name] = wakes if powers is None else Pair(wakes, powers, note=note)
+    def rest(seconds: float) -> None:
+        if over.wait(seconds):
+            raise PowerError(
+                "refused", "the controller was told to stop", "it goes on when it is started again"
+            )
+
+    pace = Pace(wait=rest, now=clock.monotonic)
     return Doors(
         store=wiring.store(_store_place(loaded), create=True),
         talker=ssh,
         remote=ssh,
         looks=wiring.looks(loaded),
-        switches=switches,
-        clock=SleeplessClock(),
+        switches=_switches(loaded, ask),
+        clock=clock,
         data=data,
-        rest=time.sleep,
+        rest=rest,
+        cycle=lambda switch, verdict: cycle(switch, verdict, pace).because,
         gone=gone,
     )
+
+
+def _switches(loaded: LoadedRack, ask: Callable[[str, str, bytes, float], Said]) -> dict[str, Switch]:
+    """Return what switches the power of each host; ``ask`` has another host's agent do something."""
+    from labctl.adapters.power.pair import Pair
+
+    found: dict[str, Switch] = {}
+    for host in loaded.rack.hosts:
+        note = partial(logging.getLogger(_LOG).info, "host=%s note=%s", host.name)
+        wakes = wiring.switch_for(loaded, host.name, ask=ask, note=note)
+        powers = None if host.power is None else wiring.power_of(loaded, host.name)
+        found[host.name] = wakes if powers is None else Pair(wakes, powers, note=note)
+    return found
 
 
 def _home(loaded: LoadedRack) -> Path:
@@ -145,9 +163,14 @@ def _store_place(loaded: LoadedRack) -> str | Path:
         return Path(STORE) if deployed else _home(loaded) / "store.db"
     file = loaded.folder / (STORE_URL if deployed else Path(named).expanduser())
     try:
-        return file.read_text(encoding="utf-8").strip()
+        address = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError) as error:
         raise LabctlError(f"{file}: the address of the store cannot be read: {error}") from None
+    if "://" not in address:
+        # Never taken for a file's name, which would be shown: it may be a password.
+        form = "postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+        raise LabctlError(f"{file}: holds no address of a database", hint=f"its form is {form}")
+    return address
 
 
 def _load(path: Path) -> LoadedRack:

@@ -48,9 +48,9 @@ def hold(host: str, duration: str, *, why: str, inventory: str | None, as_json: 
     now = wiring.clock().now()
     until = moments.until(duration, now, called="DURATION", further="labctl pause has no end")
     aim = asking.aim(inventory, (host,))
-    last = _tell(aim, "hold", for_s=(until - now).total_seconds(), why=why)
+    ends = _tell(aim, "hold", for_s=(until - now).total_seconds(), why=why)
     return _show(
-        last, lambda end: f"held until {moment(end.get('until'))}, as {end.get('hold')}", as_json=as_json
+        ends, lambda end: f"held until {moment(end.get('until'))}, as {end.get('hold')}", as_json=as_json
     )
 
 
@@ -73,8 +73,8 @@ def release(host: str, number: int | None, *, everything: bool, inventory: str |
     if number is not None and everything:
         raise LabctlError("ID and --all exclude each other")
     aim = asking.aim(inventory, (host,))
-    last = _tell(aim, "release", hold=number, all=everything)
-    return _show(last, lambda end: f"released: {asking.text(end.get('because'))}", as_json=as_json)
+    ends = _tell(aim, "release", hold=number, all=everything)
+    return _show(ends, lambda end: f"released: {asking.text(end.get('because'))}", as_json=as_json)
 
 
 @click.command(
@@ -95,9 +95,9 @@ def pause(hosts: tuple[str, ...], *, why: str, inventory: str | None, as_json: b
     A host that is awake stays awake, one that sleeps is left alone.
     """
     aim = asking.aim(inventory, hosts)
-    last = _tell(aim, "pause", why=why, hosts=list(aim.hosts) if hosts else [])
+    ends = _tell(aim, "pause", why=why, hosts=list(aim.hosts) if hosts else [])
     return _show(
-        last, lambda end: "paused", as_json=as_json, of_all="the rack is paused; labctl resume ends it"
+        ends, lambda end: "paused", as_json=as_json, of_all="the rack is paused; labctl resume ends it"
     )
 
 
@@ -118,21 +118,26 @@ def resume(hosts: tuple[str, ...], *, inventory: str | None, as_json: bool) -> i
     Without HOST the pause of the whole rack ends; hosts that were paused by name stay so.
     """
     aim = asking.aim(inventory, hosts)
-    last = _tell(aim, "resume", hosts=list(aim.hosts) if hosts else [])
+    ends = _tell(aim, "resume", hosts=list(aim.hosts) if hosts else [])
     return _show(
-        last, lambda end: "in the controller's care", as_json=as_json, of_all="the pause of the rack is over"
+        ends, lambda end: "in the controller's care", as_json=as_json, of_all="the pause of the rack is over"
     )
 
 
-def _tell(aim: Aim, do: str, **fields: Any) -> dict[str, Any]:
+def _tell(aim: Aim, do: str, **fields: Any) -> dict[str, Mapping[str, Any]]:
+    asked = {"hosts": list(aim.hosts), **fields}
     with asking.controller(aim) as controller:
-        return controller.tell(do, **{"hosts": list(aim.hosts), **fields})
+        last = controller.tell(do, **asked)
+    return asking.ends_of(last, asked["hosts"])
 
 
 def _show(
-    last: Mapping[str, Any], said: Callable[[Mapping[str, Any]], str], *, as_json: bool, of_all: str = ""
+    ends: Mapping[str, Mapping[str, Any]],
+    said: Callable[[Mapping[str, Any]], str],
+    *,
+    as_json: bool,
+    of_all: str = "",
 ) -> ExitCode:
-    ends = asking.ends_of(last)
     if as_json:
         printer.emit_json({"hosts": ends})
     else:

@@ -79,10 +79,24 @@ def _notes(loaded: LoadedRack, strangers: list[str]) -> list[str]:
     notes = []
     keys = {loaded.rack.key_for(host, loaded.folder) for host in loaded.rack.hosts}
     notes += [f"the key {key} does not exist yet" for key in sorted(keys) if not key.is_file()]
-    if loaded.rack.controller_key and not (loaded.folder / loaded.rack.controller_key).is_file():
-        notes.append(f"the key {loaded.folder / loaded.rack.controller_key} does not exist yet")
+    notes += _notes_on_controller(loaded)
     if strangers:
         notes.append(f"not enrolled yet: {', '.join(strangers)} (labctl enroll {' '.join(strangers)})")
+    return notes
+
+
+def _notes_on_controller(loaded: LoadedRack) -> list[str]:
+    """Say which of its files the controller could not use."""
+    from labctl.render import controller
+
+    rack, notes = loaded.rack, []
+    if rack.controller_key and not (loaded.folder / rack.controller_key.expanduser()).is_file():
+        notes.append(f"the key {loaded.folder / rack.controller_key.expanduser()} does not exist yet")
+    for one in controller.copied(rack) if rack.controller else ():
+        try:
+            controller.content_of(one, loaded.folder)
+        except LabctlError as error:
+            notes.append(str(error))
     return notes
 
 

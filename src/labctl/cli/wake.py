@@ -78,8 +78,9 @@ def wake(hosts: tuple[str, ...], inventory: str | None, **given: Any) -> int:
     """
     aim = asking.aim(inventory, hosts)
     wait, as_json = given["wait"] is not False, given["as_json"]
+    from_here = given["direct"] or not aim.has_controller
     with View(aim.hosts, wiring.clock().monotonic, as_json=as_json) as view:
-        if given["direct"] or not aim.has_controller:
+        if from_here:
             ends = _directly(aim, view, wait=wait, timeout_s=given["timeout"])
         else:
             fields = {"why": given["why"], "wait": wait, "timeout_s": given["timeout"]}
@@ -87,7 +88,7 @@ def wake(hosts: tuple[str, ...], inventory: str | None, **given: Any) -> int:
                 ends = _wish("wake", aim, view, fields)
             except LabctlError as error:
                 raise _with_a_way_out(error, aim) from None
-    return _tell(ends, view, aim, waited=wait, as_json=as_json)
+    return _tell(ends, view, waited=wait, goes_on=not from_here, as_json=as_json)
 
 
 @click.command(short_help="Put hosts to sleep, unless something holds them.", epilog=_SUSPEND_HELP)
@@ -117,7 +118,7 @@ def suspend(hosts: tuple[str, ...], inventory: str | None, **given: Any) -> int:
     fields = {name: given[name] for name in ("when_idle", "force", "why")}
     with View(aim.hosts, wiring.clock().monotonic, as_json=given["as_json"]) as view:
         ends = _wish("suspend", aim, view, {**fields, "wait": wait, "timeout_s": given["timeout"]})
-    return _tell(ends, view, aim, waited=wait, as_json=given["as_json"])
+    return _tell(ends, view, waited=wait, goes_on=True, as_json=given["as_json"])
 
 
 def _wish(do: str, aim: Aim, view: View, fields: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -131,7 +132,7 @@ def _wish(do: str, aim: Aim, view: View, fields: Mapping[str, Any]) -> dict[str,
         except KeyboardInterrupt:
             _say_it_stays(aim)
             raise
-    return asking.ends_of(last)
+    return asking.ends_of(last, aim.hosts)
 
 
 def _directly(aim: Aim, view: View, *, wait: bool, timeout_s: float) -> dict[str, Mapping[str, Any]]:
@@ -160,7 +161,7 @@ def _say_it_stays(aim: Aim) -> None:
 
 
 def _tell(
-    ends: Mapping[str, Mapping[str, Any]], view: View, aim: Aim, *, waited: bool, as_json: bool
+    ends: Mapping[str, Mapping[str, Any]], view: View, *, waited: bool, goes_on: bool, as_json: bool
 ) -> ExitCode:
     if as_json:
         printer.emit_json_line({"done": True, "hosts": ends})
@@ -168,7 +169,7 @@ def _tell(
         for host, end in ends.items():
             show_end(host, end, view.took_s() if waited else None)
     left = [host for host, end in ends.items() if end.get("ok") is None]
-    if waited and left and aim.has_controller:
+    if waited and left and goes_on:
         printer.err(f"the time is over; the controller goes on with {asking.listed(left)}")
     if not waited and not any(end.get("ok") is False for end in ends.values()):
         return ExitCode.OK

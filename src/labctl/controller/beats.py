@@ -12,20 +12,23 @@ from collections.abc import Hashable, Mapping
 
 LAPSE_S = 30.0
 UNWATCHED_S = 15.0
-"""A longer gap between two looks starts every count anew."""
+"""A longer gap between two looks starts every count anew, unless looks are meant to lie as far apart."""
+
+_LATE = 1.5
+"""How much later than meant a look may come."""
 
 
 class Beats:
-    """Watches the beats of any number of names."""
+    """Watches the beats of any number of names; it is meant to look every ``every_s``."""
 
-    def __init__(self, lapse_s: float = LAPSE_S) -> None:
-        self._lapse_s = lapse_s
+    def __init__(self, lapse_s: float = LAPSE_S, *, every_s: float = 0.0) -> None:
+        self._lapse_s, self._unwatched_s = lapse_s, max(UNWATCHED_S, _LATE * every_s)
         self._since: dict[str, tuple[Hashable, float]] = {}
         self._looked: float | None = None
 
     def dead(self, beats: Mapping[str, Hashable], now: float) -> tuple[str, ...]:
         """Take in the beats as they are at ``now`` (mono), and return the names that are dead."""
-        if self._looked is None or now - self._looked > UNWATCHED_S:
+        if self._looked is None or now - self._looked > self._unwatched_s:
             self._since.clear()
         self._looked = now
         kept: dict[str, tuple[Hashable, float]] = {}

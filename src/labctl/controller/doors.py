@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labctl.domain.sleep.lifecycle import Verdict
 from labctl.domain.sleep.terms import Moment
 from labctl.ports import Clock, Remote, Talker
 from labctl.ports.power import Looks, Switch
@@ -33,8 +34,10 @@ class Doors:
 
     ``clock.monotonic`` must count on while this machine sleeps (CLOCK_BOOTTIME): whatever was seen before
     our own sleep is then as old as it really is. ``data`` is each host's connection data for the
-    controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds.
-    ``gone`` says whether the process of a controller is dead for certain, and not only silent.
+    controller's own key, ``switches`` its power back-end where it has one. ``rest`` waits so many seconds,
+    and raises ``PowerError`` when the process is to end. ``cycle`` cuts a host's power, sees it off and gives
+    it again, whatever else happens, and returns what it saw; its verdict says that the host is drained or
+    hangs. ``gone`` says whether the process of a controller is dead for certain, and not only silent.
     """
 
     store: Store
@@ -45,6 +48,7 @@ class Doors:
     clock: Clock
     data: Mapping[str, Mapping[str, Any]]
     rest: Callable[[float], None]
+    cycle: Callable[[Switch, Verdict], str]
     gone: Callable[[str], bool] = field(default=_nobody_knows)
 
     def wall(self) -> float:

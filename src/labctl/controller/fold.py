@@ -9,6 +9,10 @@ newer of the two counts, by the host's own number. An order to step that is unde
 not, so the higher of old and new counts; if nobody ever hears what became of it, the lines are believed again
 when it can't be done any more. A card of which nothing is told counts as declared.
 
+A line is as old as it was made, not as it was read: while this process is frozen, lines wait in a buffer, and
+after it they all come at once, said by a host that may have gone dark since. So a line's age is told by the
+host's own clock against the line before it. Lines that come at the pace at which they were made are fresh.
+
 Nothing here does I/O or reads a clock.
 """
 
@@ -30,13 +34,25 @@ LEAST_PATIENCE_S = 3.0
 """A channel is never called silent sooner than this, however short its interval."""
 
 
+LATE_S = 2.0
+"""How much longer than the one before a line may have been under way."""
+
+
+def _life(report: Report) -> tuple[str, str, int]:
+    return report.watch, report.boot_id, report.resumes
+
+
 @dataclass(slots=True)
 class Fold:
-    """One host; not for two threads at once. ``interval_s`` is how often lines are asked for."""
+    """One host; not for two threads at once.
+
+    ``interval_s`` is how often lines are asked for, ``watched`` (mono) since when.
+    """
 
     name: str
     tick_s: float
     interval_s: float
+    watched: float
     _at: float = float("-inf")
     _open: bool = False
     _report: Report | None = None
@@ -48,10 +64,13 @@ class Fold:
     _caps_n: int = -1
     _ordered_at: float = float("-inf")
     _before: SeenHost | None = None
+    _read: float = 0.0
+    _began: float = 0.0
     _folded: Moment | None = None
 
     def heard(self, report: Report, now: Moment) -> bool:
         """Take in a line; return whether it tells more than that all is as it was."""
+        report = replace(report, at=self._made(report))
         last, news = self._report, not self._open or self._old_agent
         if last is not None:
             slept = (report.boot_id, report.resumes) != (last.boot_id, last.resumes)
@@ -63,6 +82,22 @@ class Fold:
         self._because, self._old_agent, self._signs = "", False, {}
         self._fold(now)
         return news
+
+    def _made(self, report: Report) -> float:
+        """Return when a line was made, by our clock; ``report.at`` is when it was read."""
+        last, before, began = self._report, self._began, report.at - report.up_s
+        read_s, self._read = report.at - self._read, report.at
+        self._began = began
+        if last is None or _life(last) != _life(report):
+            return report.at
+        made_s = report.up_s - last.up_s
+        if made_s / 2 <= read_s <= made_s + LATE_S:
+            return report.at
+        late_s = began - before
+        if late_s <= LATE_S:
+            return report.at
+        self._began = before
+        return report.at - late_s
 
     def ended(self, because: str, now: Moment, *, old_agent: bool = False) -> None:
         """Take in that there is no channel, or none any more.
@@ -142,6 +177,7 @@ class Fold:
             signs={} if talking else self._signs,
             old_agent=self._old_agent,
             caps_w=self._caps_w or {},
+            watched=self.watched,
         )
         self._before = folded = idle.fold(self._before, fresh, now, tick_s=self.tick_s)
         self._caps_w, self._folded = None, now

@@ -47,7 +47,12 @@ class Threads:
         """Begin an act on a host that is free."""
         with self._guard:
             self._doing[host] = what
-        threading.Thread(target=self._run, args=(host, act), daemon=True, name=f"{what} {host}").start()
+        try:
+            threading.Thread(target=self._run, args=(host, act), daemon=True, name=f"{what} {host}").start()
+        except BaseException:  # no more threads are to be had: the host is free, for the next tick
+            with self._guard:
+                self._doing.pop(host, None)
+            raise
 
     def _run(self, host: str, act: Callable[[], None]) -> None:
         error: BaseException | None = None

@@ -40,7 +40,7 @@ class Leader:
         self._held: Leadership | None = None
         self._sure_until = float("-inf")
         self._ticked = doors.mono()
-        self._beats = Beats(LAPSE_S)
+        self._beats = Beats(LAPSE_S, every_s=tick_s)
 
     @property
     def name(self) -> str:

@@ -52,6 +52,9 @@ class Ledger:
         except (HostError, PowerError, StaleError, StoreError, NotLeadingError) as error:
             self._close(intent, f"failed: {said_by(error)}")
             raise
+        except BaseException as bug:  # nobody foresaw it, so nobody knows how far it went
+            self._close(intent, f"labctl failed in it, which is a bug: {type(bug).__name__}: {bug}")
+            raise
         self._close(intent, note.outcome)
 
     def ours(self) -> frozenset[int]:

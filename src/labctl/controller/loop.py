@@ -28,8 +28,9 @@ from labctl.controller.recovery import Recovery
 from labctl.controller.tell import Teller
 from labctl.domain.failures import HostError
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Action, Move, StepCaps, Wait
 from labctl.domain.sleep.lifecycle import Event, Mode
-from labctl.domain.sleep.terms import Action, Known, Moment, Move, Seen, StepCaps, Wait
+from labctl.domain.sleep.terms import Known, KnownHost, Moment, Seen
 from labctl.ports.power import PowerError
 from labctl.ports.store import StaleError, StoreError
 
@@ -52,7 +53,7 @@ class Loop:
         self._hands = hands
         self._recovery = Recovery(means)
         self._teller = Teller()
-        self._beats = Beats()
+        self._beats = Beats(every_s=means.policy.tick_s)
         self._bell = threading.Event()
         self._term: int | None = None
         self._pruned = float("-inf")
@@ -147,7 +148,7 @@ class Loop:
         self._recovery.begin(moment)
         if self._term is None:
             means.observer.start()
-        self._term, self._beats = term, Beats()
+        self._term, self._beats = term, Beats(every_s=means.policy.tick_s)
         self._teller.leads(means.leader.name, ours=True)
 
     def _lose_term(self) -> None:
@@ -171,6 +172,7 @@ class Loop:
     def _carry(self, actions: Sequence[Action], known: Known, moment: Moment) -> None:
         for action in actions:
             if isinstance(action, Wait):
+                self._waits(known.hosts[action.host])
                 continue
             refused = self._refused(action, moment)
             if refused:
@@ -183,6 +185,15 @@ class Loop:
             except StaleError as error:
                 self._teller.stale(action.host, str(error))
                 self._quick = True
+            except (StoreError, NotLeadingError):
+                raise
+            except Exception as bug:  # one bad host never stops the others
+                self._teller.bug(action.host, bug)
+
+    def _waits(self, row: KnownHost) -> None:
+        """Learn nothing from a wake that waits for people, watts or other hosts: it is not its own time."""
+        if row.mode is Mode.VERIFYING:
+            self._means.wakes.pop(row.name, None)
 
     def _refused(self, action: Action, moment: Moment) -> str:
         """Return why an action must not be done now, or nothing."""
@@ -202,8 +213,6 @@ class Loop:
             return
         if isinstance(action, StepCaps):  # before the next tick gives the watts to somebody else
             means.observer.ordered(action.host, action.caps_w)
-        if isinstance(action, acts.HARMLESS) and row.mode is not Mode.WAKING:
-            means.wakes[action.host] = moment.mono
         self._hands.start(action.host, acts.names(action), lambda: self._act(action, known, moment))
 
     def _act(self, action: Action, known: Known, moment: Moment) -> None:
@@ -218,7 +227,7 @@ class Loop:
             store.note_repair(action.host, row.repair, action.because, term=term, now=moment.wall)
             version = means.known(action.host).version
         store.move(action.host, action.event, action.because, version=version, term=term, now=moment.wall)
-        if action.event in (Event.GAVE_UP, Event.LOST):
+        if action.event in (Event.GAVE_UP, Event.LOST, Event.BROKEN):
             means.wakes.pop(action.host, None)
         self._bell.set()
 

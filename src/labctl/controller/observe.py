@@ -19,7 +19,7 @@ from contextlib import suppress
 from labctl.controller.doors import AGENT, Doors, Timekeeper
 from labctl.controller.fold import Fold
 from labctl.controller.means import line
-from labctl.domain.failures import HostError
+from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.terms import Moment, Seen, SeenHost, Sign
 from labctl.domain.sleep.words import NotAReport, report_of
 from labctl.ports import Conversation
@@ -46,7 +46,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True, name=f"watch {host}")
         self._doors, self._host, self._news = doors, host, news
         self._tick_s, self._usual_s = tick_s, tick_s * SHARE
-        self._fold = Fold(host, tick_s, self._usual_s)
+        self._fold = Fold(host, tick_s, self._usual_s, doors.mono())
         self._times = Timekeeper(doors.clock, 0.0)
         self._guard = threading.Lock()
         self._over = threading.Event()
@@ -143,12 +143,14 @@ class Watch(threading.Thread):
         try:
             with self._guard:
                 self._talk, self._began = talk, self._doors.mono()
+            if self._over.is_set():
+                return  # whoever said so found no conversation to close
             talk.send(line({"every_s": self._interval()}))
             for text in talk.lines():
                 if self._over.is_set():
                     return
                 if text.strip():
-                    self._hear(text)
+                    self._hear(text, first=not heard)
                     heard += 1
             because = "its agent ended the conversation"
         except NotAReport as error:
@@ -164,14 +166,16 @@ class Watch(threading.Thread):
             because = f"its agent is of another version ({because}); labctl apply brings the right one"
         self._failed(because, old=old, heard=heard)
 
-    def _hear(self, text: bytes) -> None:
-        """Take in a line; raise ``NotAReport``."""
+    def _hear(self, text: bytes, *, first: bool) -> None:
+        """Take in a line; raise ``NotAReport``, and ``HostError`` where nobody can tell how old it is."""
         try:
             document = json.loads(text)
         except (ValueError, RecursionError):
             raise NotAReport("the line is no JSON") from None
         with self._guard:
             now = self._times.moment()
+            if first and now.mono - self._began > FIRST_LINE_S:
+                raise HostError(Failure("timeout", f"its first line came only after {FIRST_LINE_S:.0f} s"))
             news = self._fold.heard(report_of(document, now.mono), now)
         self._failures = 0
         if news:
@@ -229,8 +233,9 @@ class Watches:
         return Seen({name: watch.seen() for name, watch in self._watches.items()})
 
     def host(self, name: str) -> SeenHost:
-        """Return what was seen of one host, as it is now."""
-        return self._watches[name].seen()
+        """Return what was seen of one host, as it is now: nothing, where it is not watched (any more)."""
+        watch = self._watches.get(name)
+        return watch.seen() if watch is not None else SeenHost(name, float("-inf"))
 
     def pace(self, quick: Collection[str]) -> None:
         """Look at these hosts every second or so, and at the others as usual."""
@@ -239,23 +244,27 @@ class Watches:
 
     def ordered(self, host: str, caps_w: Mapping[str, int]) -> None:
         """Take in that a host is about to be told these caps."""
-        self._watches[host].note(lambda fold, now: fold.ordered(caps_w, now))
+        self._note(host, lambda fold, now: fold.ordered(caps_w, now))
 
     def capped(self, host: str, caps_w: Mapping[str, int], n: int = 0) -> None:
         """Take in the caps that a host read back after its change ``n``."""
-        self._watches[host].note(lambda fold, now: fold.capped(caps_w, n))
+        self._note(host, lambda fold, now: fold.capped(caps_w, n))
 
     def unloaded(self, host: str) -> None:
         """Take in that a host's cards were freed."""
-        self._watches[host].note(lambda fold, now: fold.unloaded())
+        self._note(host, lambda fold, now: fold.unloaded())
+
+    def _note(self, host: str, take_in: Callable[[Fold, Moment], None]) -> None:
+        if (watch := self._watches.get(host)) is not None:  # nobody is looked at after the end
+            watch.note(take_in)
 
     def stop(self, seconds: float = 5.0) -> None:
-        """End all of it, and wait so long for each thread."""
+        """End all of it, and wait so long for all of its threads: hosts that hang must not hold up a tick."""
         self._over.set()
-        for watch in self._watches.values():
+        watches, self._watches = list(self._watches.values()), {}
+        for watch in watches:
             watch.stop()
-        for watch in self._watches.values():
-            watch.join(seconds)
-        if self._tender is not None:
-            self._tender.join(seconds)
-        self._watches.clear()
+        end = self._doors.mono() + seconds
+        for thread in (*watches, self._tender):
+            if thread is not None:
+                thread.join(max(0.0, end - self._doors.mono()))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from labctl.controller import statuses
 from labctl.controller.answers import TestStep
@@ -27,6 +28,12 @@ READY_S = 1800.0
 DARK_S = 420.0
 """Drain, last look, unloading, the life of an order and two looks."""
 
+SETTLES_S = 300.0
+"""How long a host may be in use after a wake of the test's own, by what a boot stirs up."""
+
+TRIES = 3
+"""How often a way is tried that came to nothing before the order."""
+
 _LOOK_S = 1.0
 _Waiting = Generator[None, Picture, KnownHost | None]
 
@@ -35,17 +42,31 @@ class _RungFailedError(Exception):
     """This way to sleep does not work; the next may."""
 
 
+class _BouncedError(Exception):
+    """It served again before it was ordered to sleep: somebody needed it for a moment, or it refused."""
+
+
 class _EndError(Exception):
     """The test cannot go on."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Whose test it is, how many cycles it has, and who wants it."""
+
+    host: str
+    cycles: int
+    by: str
+
+
 class _Script:
-    """One test, step by step; ``say`` takes what happens."""
+    """One test, step by step; ``say`` takes what happens, ``nudge`` makes the loop look at once."""
 
     def __init__(
-        self, means: Means, host: str, cycles: int, by: str, say: Callable[[TestStep], None]
+        self, means: Means, asked: _Asked, say: Callable[[TestStep], None], nudge: Callable[[], None]
     ) -> None:
-        self._means, self._host, self._cycles, self._by, self._tell = means, host, cycles, by, say
+        self._means, self._tell, self._nudge = means, say, nudge
+        self._host, self._cycles, self._by = asked.host, asked.cycles, asked.by
         self._cycle = 0
         self._wish: Wish | None = None
 
@@ -87,7 +108,7 @@ class _Script:
         for cycle in range(1, self._cycles + 1):
             self._cycle = cycle
             self._means.rungs[self._host] = yield from self._asked(rung)
-            dark.append((yield from self._asleep()))
+            dark.append((yield from self._slept()))
             self._say(f"dark after {dark[-1]:.0f} s")
             ready.append((yield from self._awake()))
             self._say(f"ready after {ready[-1]:.0f} s")
@@ -107,9 +128,22 @@ class _Script:
         own = report.fingerprint.mem_sleep if report is not None and report.fingerprint is not None else ""
         return replace(rung, mem_sleep="") if rung.mem_sleep == own else rung
 
+    def _slept(self) -> Generator[None, Picture, float]:
+        """Have it sleep, and try again where somebody came in between: that says nothing of the way."""
+        for _ in range(TRIES - 1):
+            try:
+                return (yield from self._asleep())
+            except _BouncedError as bounced:
+                self._say(f"it is tried again: {bounced}")
+        try:
+            return (yield from self._asleep())
+        except _BouncedError as bounced:
+            raise _RungFailedError(str(bounced)) from None
+
     def _asleep(self) -> Generator[None, Picture, float]:
         """Wish it asleep and wait until it is; return how many seconds that took."""
         began, wish = self._means.doors.mono(), self._new_wish(sleep=True)
+        ordered = False
         while True:
             picture = yield
             row, now = picture.known.hosts[self._host], self._means.doors.mono()
@@ -119,11 +153,12 @@ class _Script:
                 return now - began
             if row.mode is Mode.FAILED or row.quarantined:
                 raise _EndError(f"{self._host} failed: {row.quarantined or row.because}")
+            ordered = ordered or row.mode is Mode.SUSPENDING
             if row.mode is Mode.READY and row.since > wish.at:
-                raise _RungFailedError(row.because)
+                raise _RungFailedError(row.because) if ordered else _BouncedError(row.because)
             if row.mode is Mode.READY:
                 verdict = statuses.judged(self._means.policy, picture, self._host, wish)
-                if not verdict:
+                if not verdict and (self._cycle == 1 or now - began > SETTLES_S):
                     raise _EndError(f"not now: {verdict.because}")
             if now - began > DARK_S:
                 raise _RungFailedError(f"it was not seen dark within {DARK_S:.0f} s")
@@ -146,11 +181,12 @@ class _Script:
     def _new_wish(self, *, sleep: bool) -> Wish:
         self._end_wish()
         now = self._means.doors.wall()
-        why = f"sleep test, cycle {self._cycle} of {self._cycles}"
+        why = f"sleep test, cycle {self._cycle} of {self._cycles}" if self._cycle else "sleep test"
         lasts = DARK_S if sleep else READY_S
         wish = Wish(0, self._host, self._by, why, now, now + lasts, sleep=sleep)
-        self._wish = self._means.doors.store.wish(wish, now=now)
-        return self._wish
+        self._wish = kept = self._means.doors.store.wish(wish, now=now)
+        self._nudge()
+        return kept
 
     def _end_wish(self) -> None:
         wish, self._wish = self._wish, None
@@ -160,7 +196,8 @@ class _Script:
     def _keep(self, proof: Proof | None, because: str, *, ok: bool) -> None:
         self._end_wish()
         self._means.doors.store.note_proof(self._host, proof, because, now=self._means.doors.wall())
-        self._say(because, ok=ok)
+        self._nudge()
+        self._tell(TestStep(self._host, self._cycle, self._cycles, because, ok))  # the store has kept it
 
     def _say(self, text: str, *, ok: bool | None = None) -> None:
         self._tell(TestStep(self._host, self._cycle, self._cycles, text, ok))
@@ -170,13 +207,13 @@ class _Script:
 class SleepTest:
     """A test that runs, or ran; who wants to know its steps asks as often as they like."""
 
-    def __init__(self, means: Means, board: Board, host: str, cycles: int, by: str) -> None:
-        self._board, self._host, self._cycles = board, host, cycles
-        self._script = _Script(means, host, cycles, by, self._say).run()
+    def __init__(self, means: Means, board: Board, asked: _Asked, nudge: Callable[[], None]) -> None:
+        self._board, self._host, self._cycles = board, asked.host, asked.cycles
+        self._script = _Script(means, asked, self._say, nudge).run()
         self._bell = threading.Condition()
         self._steps: list[TestStep] = []
         self._over = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True, name=f"sleep-test {host}")
+        self.thread = threading.Thread(target=self._run, daemon=True, name=f"sleep-test {asked.host}")
 
     def doing(self) -> str:
         """Return what it does, empty once it ended."""
@@ -214,7 +251,11 @@ class SleepTest:
                 picture = self._board.newer(number, _LOOK_S)
                 if picture is not None:
                     number = picture.number
-                    if picture.leading and not picture.store:
+                    if not picture.leading:
+                        self._script.close()
+                        self._finish(f"{picture.leader or 'nobody'} leads now: ask there, once more")
+                        return
+                    if not picture.store:
                         self._script.send(picture)
             self._script.close()
             self._finish("the test was stopped")
@@ -259,7 +300,8 @@ class SleepTests:
             running = self._tests.get(host)
             if running is not None and running.doing():
                 raise LabctlError("a sleep test of it runs already", host=host, hint="wait for it, or end it")
-            self._tests[host] = test = SleepTest(self._means, self._board, host, cycles, by)
+            asked, nudge = _Asked(host, cycles, by), partial(self._nudge, host)
+            self._tests[host] = test = SleepTest(self._means, self._board, asked, nudge)
         test.thread.start()
         self._nudge(host)
         return test

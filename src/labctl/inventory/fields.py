@@ -165,6 +165,17 @@ def _base(text: str) -> str:
     return text
 
 
+def _secret_file(path: Path) -> Path:
+    """Refuse an address or several lines: somebody wrote the secret itself, which is then not shown."""
+    text = str(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text) or not text.isprintable():
+        raise MendableError(
+            "must name a file that holds the password or address, and never be it",
+            'write it into a file with mode 0600, and name that, such as "keys/NAME"',
+        )
+    return path
+
+
 def source_or_path(text: str) -> str:
     """Return an address as it is, and an absolute path on a host too; raise ``ValueError`` for others."""
     return _remote_path(text) if text.startswith("/") else _source(text)
@@ -250,6 +261,7 @@ Mac = Annotated[str, Field(strict=True), AfterValidator(_mac)]
 PciAddress = Annotated[str, Field(strict=True), AfterValidator(_pci)]
 GpuRef = Annotated[str, Field(strict=True), AfterValidator(_gpu_ref)]
 Source = Annotated[Text, AfterValidator(_source)]
+SecretFile = Annotated[Path, AfterValidator(_secret_file)]
 BaseAddress = Annotated[Text, AfterValidator(_base)]
 TimeZone = Annotated[Text, AfterValidator(_timezone)]
 Argument = Annotated[str, Field(strict=True, max_length=4096), AfterValidator(_one_line)]

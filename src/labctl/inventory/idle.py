@@ -16,6 +16,7 @@ from labctl.inventory.fields import (
     Duration,
     Flag,
     RemotePath,
+    SecretFile,
     Text,
     Whole,
     duration,
@@ -188,7 +189,7 @@ class Controller(Spec):
 
     host: Text = Field(description="Name of the host that it runs on.")
     tick: Duration = Field(default=duration("10s"), description="How often it looks at every host.")
-    store_url_file: Text | None = Field(
+    store_url_file: SecretFile | None = Field(
         default=None,
         description="File with the address of a database, postgresql+psycopg://USER:PASSWORD@HOST/NAME; "
         "default: an SQLite file on the controller's host.",

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from labctl.inventory.fields import Address, Flag, Interface, Ip, Label, Mac, Port, Text
+from labctl.inventory.fields import Address, Flag, Interface, Ip, Label, Mac, Port, SecretFile, Text
 from labctl.inventory.spec import Spec
 
 
@@ -38,7 +38,7 @@ class WakeOnLan(Spec):
         description="Whether to send to the host's own address too; routers need a static ARP entry for it.",
     )
     port: Port = Field(default=9, description="UDP port; cards look only at the payload.")
-    secureon_file: Path | None = Field(
+    secureon_file: SecretFile | None = Field(
         default=None, description="File with the SecureOn password (six bytes written like a MAC)."
     )
     relay: Label | None = Field(
@@ -53,7 +53,7 @@ class Ipmi(Spec):
     address: Address = Field(description="Address of the BMC, not of the host.")
     port: Port = Field(default=623, description="UDP port of the BMC.")
     user: Text = Field(description="User on the BMC.")
-    password_file: Path = Field(description="File with the password.")
+    password_file: SecretFile = Field(description="File with the password.")
 
 
 class Redfish(Spec):
@@ -63,7 +63,7 @@ class Redfish(Spec):
     address: Address = Field(description="Address of the BMC, not of the host.")
     port: Port = Field(default=443, description="HTTPS port of the BMC.")
     user: Text = Field(description="User on the BMC.")
-    password_file: Path = Field(description="File with the password.")
+    password_file: SecretFile = Field(description="File with the password.")
     system: Text = Field(default="/redfish/v1/Systems/1", description="Path of the system resource.")
     ca_file: Path | None = Field(
         default=None, description="Certificate that signs the BMC's; default: the machine's own trust store."
@@ -82,7 +82,7 @@ class SmartPlug(Spec):
     port: Port = Field(default=80, description="HTTP port of the plug.")
     outlet: int = Field(default=0, strict=True, ge=0, le=63, description="Number of the outlet, from 0.")
     user: Text | None = Field(default=None, description="User on the plug, where it asks for one.")
-    password_file: Path | None = Field(default=None, description="File with the password.")
+    password_file: SecretFile | None = Field(default=None, description="File with the password.")
     may_cut: Flag = Field(
         default=False,
         description="Whether labctl may also cut the power of a host that hangs; loses unsaved data.",
@@ -96,10 +96,10 @@ class Webhook(Spec):
     """
 
     kind: Literal["webhook"] = Field(default="webhook", description="Always ``webhook``.")
-    on_file: Path = Field(
+    on_file: SecretFile = Field(
         description="File with the address that switches on, such as http://HOST:8123/api/webhook/ID."
     )
-    off_file: Path | None = Field(default=None, description="File with the address that switches off.")
+    off_file: SecretFile | None = Field(default=None, description="File with the address that switches off.")
     ca_file: Path | None = Field(
         default=None,
         description="Certificate that signs the server's; default: the machine's own trust store.",

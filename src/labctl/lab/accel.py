@@ -13,7 +13,8 @@ from pathlib import Path
 
 from labctl.lab.guest import Guest
 
-_TCG = ("-M", "pc", "-accel", "tcg", "-cpu", "qemu64")
+# Without a limit the translated code alone may take a gigabyte.
+_TCG = ("-M", "pc", "-accel", "tcg,tb-size=256", "-cpu", "qemu64")
 _KVM = ("-M", "pc", "-accel", "kvm", "-cpu", "host")
 _DEVICE = Path("/dev/kvm")
 _PATIENCE_S = 10

@@ -8,7 +8,6 @@ network are broken.
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -188,19 +187,11 @@ class Lab:
                 it failed.
         """
         if self.spec.host(name).machine == "qemu":
-            return self._run_in_machine(name, argv, timeout, stdin, check=check)
+            asked = {"host": name, "argv": list(argv), "stdin": stdin, "timeout": timeout}
+            done = order(self.spec.home, "execute", patience=timeout + 30, **asked)
+            return inside.ended(argv, **done, host=name if check else None)
         leader = self._record().groups.leader(self.spec.host(name).name)
         return inside.run(leader, argv, timeout=timeout, stdin=stdin, host=name if check else None)
-
-    def _run_in_machine(
-        self, name: str, argv: Sequence[str], timeout: float, stdin: str, *, check: bool
-    ) -> subprocess.CompletedProcess[str]:
-        order_of = {"host": name, "argv": list(argv), "stdin": stdin, "timeout": timeout}
-        done: dict[str, Any] = order(self.spec.home, "execute", patience=timeout + 30, **order_of)
-        if check and done["status"]:
-            said = f"`{shlex.join(argv)}` ended with status {done['status']}: {done['err'].strip()}"
-            raise LabctlError(said, host=name)
-        return subprocess.CompletedProcess(list(argv), done["status"], done["out"], done["err"])
 
     def root(self, name: str) -> Path:
         """Return the path of a host's file tree, readable and writable from here, also while the host is off.

@@ -58,11 +58,20 @@ def run(
             raise LabctlError(
                 f"`{shlex.join(argv)}` did not end within {timeout:g} s", host=host or ""
             ) from None
-    if host is not None and child.returncode:
-        raise LabctlError(
-            f"`{shlex.join(argv)}` ended with status {child.returncode}: {err.strip()}", host=host
-        )
-    return subprocess.CompletedProcess(list(argv), child.returncode, out, err)
+    return ended(argv, child.returncode, out, err, host=host)
+
+
+def ended(
+    argv: Sequence[str], status: int, out: str, err: str, *, host: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Return what came of a command.
+
+    Raises:
+        LabctlError: it failed and ``host`` is given to name in the error.
+    """
+    if host is not None and status:
+        raise LabctlError(f"`{shlex.join(argv)}` ended with status {status}: {err.strip()}", host=host)
+    return subprocess.CompletedProcess(list(argv), status, out, err)
 
 
 @contextmanager

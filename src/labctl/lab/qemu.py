@@ -338,7 +338,7 @@ class QemuHost:
             furnish(self.place.spec, self.host, parts["root"])
             spec = self.place.spec
             (parts["root"] / "etc/lab-network").write_text(
-                f"address={self.host.address}/{spec.network.prefixlen}\ngateway={spec.gateway}\n"
+                f"{self.host.address}/{spec.network.prefixlen}\n{spec.gateway}\n"
             )
         finally:
             attempt("umount", str(parts["root"]))

@@ -7,6 +7,7 @@ operator's. Its user owns its store and nothing else; what it may read lies in o
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -39,6 +40,7 @@ REQUIREMENTS = "requirements.txt"
 _SECRETS = ("password_file", "secureon_file", "on_file", "off_file")
 _PUBLIC = ("ca_file",)
 _SKIPPED = {"__pycache__"}
+_OTHERS = 0o077
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,16 @@ class Copied:
     def dest(self) -> str:
         """Return where it lies on the controller's host."""
         return f"{FOLDER}/{self.name}"
+
+    @property
+    def owner(self) -> str:
+        """Return whose it is: a secret that anybody but its owner may read is used by nobody."""
+        return USER if self.secret else "root"
+
+    @property
+    def mode(self) -> str:
+        """Return who may read it."""
+        return "400" if self.secret else "640"
 
 
 def runs_on(rack: Rack, host: Host) -> bool:
@@ -76,6 +88,52 @@ def copied(rack: Rack) -> tuple[Copied, ...]:
     url = rack.controller.store_url_file
     store = () if url is None else (Copied(Path(url), STORE_URL, secret=True),)
     return (key, *store, *(one for host in rack.hosts for one in _of(host)))
+
+
+def content_of(one: Copied, folder: Path) -> bytes:
+    """Return what a file holds that goes to the controller's host; ``folder`` is the rack file's.
+
+    Raises:
+        LabctlError: it cannot be read, others may read the secret in it, or it is a key that nobody there
+            could use.
+    """
+    path = folder / one.source.expanduser()
+    key = one.name == KEY
+    try:
+        mode, data = path.stat().st_mode, path.read_bytes()
+    except OSError as error:
+        how = f'ssh-keygen -t ed25519 -N "" -f {path}' if key else "write it, or take it out of the rack file"
+        raise LabctlError(f"{path}: the controller needs it: {error.strerror}", hint=how) from None
+    if one.secret and mode & _OTHERS:
+        raise LabctlError(
+            f"others may read the secret in {path} (mode {mode & 0o777:o})", hint=f"chmod 600 {path}"
+        )
+    if key and b"PRIVATE KEY-----" not in data:
+        raise LabctlError(f"{path}: is no private key", hint="it lies beside the public one, without .pub")
+    if key and _wants_passphrase(data):
+        raise LabctlError(
+            f"{path}: wants a passphrase, which nobody can type for the controller",
+            hint=f'ssh-keygen -p -N "" -f {path}',
+        )
+    return data
+
+
+def _wants_passphrase(key: bytes) -> bool:
+    """Return whether a private key is encrypted (OpenSSH's PROTOCOL.key, or PEM)."""
+    if b"ENCRYPTED" in key:
+        return True
+    body = b"".join(line for line in key.splitlines() if not line.startswith(b"-"))
+    try:
+        inside = base64.b64decode(body)
+    except ValueError:
+        return False
+    magic = b"openssh-key-v1\0"
+    return inside.startswith(magic) and not inside[len(magic) :].startswith(b"\0\0\0\x04none")
+
+
+def read(rack: Rack) -> tuple[str, ...]:
+    """Return every file that the controller reads, as its host has it."""
+    return (RACK, f"{FOLDER}/{KNOWN_HOSTS}", *(one.dest for one in copied(rack)))
 
 
 def _of(host: Host) -> Iterator[Copied]:

@@ -77,6 +77,12 @@ def test_a_host_without_an_order_and_a_fingerprint_says_null() -> None:
     assert (found.order, found.fingerprint, found.wol_armed) == (None, None, True)
 
 
+def test_a_letter_that_only_the_hosts_newer_python_knows_is_no_reason_to_refuse_the_line() -> None:
+    unassigned = "\U0003fffd"  # as any emoji once was
+    found = report_of(changed("readings.0.because", f"bob's check says {unassigned}"), 0.0)
+    assert found.readings[0].because == "bob's check says ?"
+
+
 @pytest.mark.parametrize("more", [{}, {"mem_sleeps": None}])
 def test_an_older_agent_does_not_tell_what_its_kernel_offers(more: dict[str, Any]) -> None:
     assert report_of({**LINE, **more}, 0.0).mem_sleeps == ()

@@ -34,6 +34,7 @@ from labctl.domain.budget import BOARD, Card, Circuit, Supply
 from labctl.domain.budget import Host as WattHost
 from labctl.domain.budget import Rack as WattRack
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Move, SendWake, StepCaps, Suspend, Wait
 from labctl.domain.sleep.lifecycle import NEXT, Claims, Mode
 from labctl.domain.sleep.terms import (
     Attempt,
@@ -41,18 +42,13 @@ from labctl.domain.sleep.terms import (
     How,
     KnownHost,
     Moment,
-    Move,
     Order,
     Policy,
     Reading,
     Repair,
     Said,
     SeenHost,
-    SendWake,
     Sign,
-    StepCaps,
-    Suspend,
-    Wait,
     Window,
 )
 
@@ -130,7 +126,9 @@ TABLE: dict[str, tuple[KnownHost, SeenHost | None, Policy | None, list[str]]] = 
     "suspending, it refused": (_in(Mode.SUSPENDING, order=ORDER), _said(Said.REFUSED), None, ["Move refused"]),
     "suspending, it failed": (_in(Mode.SUSPENDING, order=ORDER), _said(Said.FAILED), None, ["Move refused"]),
     "suspending, it refused another order": (_in(Mode.SUSPENDING, order=ORDER), _said(Said.REFUSED, "older"), None, []),
-    "suspending, it slept": (_in(Mode.SUSPENDING, order=ORDER), SLEPT, None, ["Move came-back"]),
+    "suspending, it slept": (_in(Mode.SUSPENDING, order=ORDER), talks(said=report(resumes=2, up_s=5.0)), None, ["Move came-back"]),
+    "suspending, it slept before the order": (_in(Mode.SUSPENDING, order=ORDER), SLEPT, None, []),
+    "suspending, it slept before an order that died": (_in(Mode.SUSPENDING, order=OLD), SLEPT, None, ["Move came-back"]),
     "suspending, it refused and booted": (_in(Mode.SUSPENDING, order=ORDER), talks(said=report(boot_id="new", order=word("nonce", Said.REFUSED))), None, ["Move came-back"]),
     "suspending, it talks after the order died": (_in(Mode.SUSPENDING, order=OLD), talks(), None, ["Move refused"]),
     "suspending, it goes and does not": (_in(Mode.SUSPENDING, order=OLD), _said(Said.GOING), None, ["Move refused"]),
@@ -480,6 +478,17 @@ def test_a_window_wakes_its_host_from_its_first_second_on() -> None:
     (action,) = decide(sleeper, is_dark(), want, Moment(begins, MONO))
     assert isinstance(action, SendWake)
     assert action.because == "gpu1 is to be awake 20-22, which began mon 20:00"
+
+
+def test_an_order_to_sleep_goes_before_a_window_and_never_before_whoever_needs_the_host() -> None:
+    """nas has been up since before its window began; gpu1 is on its way up, and nas sends its packets."""
+    afternoon = Window(frozenset(range(7)), 12 * 60, 20 * 60)
+    want = policy(host(relay="nas"), host("nas", awake=(afternoon,)))
+    nas = row("nas", since=WALL - 86400, wishes=(wish("nas", sleep=True),))
+    for mode, decided in ((Mode.WAKING, []), (Mode.ASLEEP, ["Move went-quiet"])):
+        rows = known(row(mode=mode), nas)
+        found = decide(rows, seen(is_dark(), talks("nas")), want)
+        assert kinds(action for action in found if action.host == "nas") == decided
 
 
 def test_only_time_that_surely_passed_counts() -> None:

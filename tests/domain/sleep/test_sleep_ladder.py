@@ -22,20 +22,9 @@ from sleep_cases import (
 )
 
 from labctl.domain.sleep import ladder
+from labctl.domain.sleep.actions import GateResult, Mend, Move, Wait
 from labctl.domain.sleep.lifecycle import Claims, Mode
-from labctl.domain.sleep.terms import (
-    Attempt,
-    GateResult,
-    KnownHost,
-    Mend,
-    Moment,
-    Move,
-    Reading,
-    Repair,
-    SeenHost,
-    Sign,
-    Wait,
-)
+from labctl.domain.sleep.terms import Attempt, KnownHost, Moment, Reading, Repair, SeenHost, Sign
 
 ALL = host(can_cut=True)
 BROKEN = ("no GPU-1",)
@@ -122,6 +111,7 @@ def test_nothing_is_mended_under_somebodys_hands(
 
 
 REBOOTED = Repair(("restart-engines", "reboot"), (), WALL - 400)
+LAST_LINE = report(at=NOW.mono - 390)
 ASLEEP_BEFORE = Attempt(WALL - 900, 30, WALL - 400, asleep=True)
 HUNG: dict[str, tuple[KnownHost, SeenHost, bool]] = {
     "a host that slept and did not come": (row(mode=Mode.WAKING, attempt=ASLEEP_BEFORE), is_dark(), True),
@@ -140,9 +130,28 @@ HUNG: dict[str, tuple[KnownHost, SeenHost, bool]] = {
         is_dark(),
         False,
     ),
-    "a host that was drained and rebooted": (row(mode=Mode.UNKNOWN, repair=REBOOTED), is_dark(), True),
+    "a host that was drained and rebooted": (
+        row(mode=Mode.UNKNOWN, repair=REBOOTED),
+        is_dark(report=LAST_LINE),
+        True,
+    ),
     "the same, a moment ago": (
         row(mode=Mode.UNKNOWN, repair=replace(REBOOTED, at=WALL - 100)),
+        is_dark(report=LAST_LINE),
+        False,
+    ),
+    "the same, and it spoke since": (
+        row(mode=Mode.UNKNOWN, repair=REBOOTED),
+        is_dark(report=report(at=NOW.mono - 200)),
+        False,
+    ),
+    "the same, and the gate looked at it since": (
+        row(mode=Mode.UNKNOWN, repair=replace(REBOOTED, broken=BROKEN)),
+        is_dark(report=LAST_LINE),
+        False,
+    ),
+    "the same, and this process never heard it": (
+        row(mode=Mode.UNKNOWN, repair=REBOOTED),
         is_dark(),
         False,
     ),
@@ -163,8 +172,8 @@ def test_power_is_cut_only_when_nobody_can_be_working_there(
 
 def test_a_clock_that_jumped_proves_no_hang() -> None:
     known = row(mode=Mode.UNKNOWN, repair=REBOOTED)
-    assert not ladder.may_cut(ALL, known, is_dark(), Moment(WALL, NOW.mono, steady_s=100.0))
-    assert not ladder.may_cut(ALL, known, is_dark(), replace(NOW, jumped=True))
+    assert not ladder.may_cut(ALL, known, is_dark(report=LAST_LINE), Moment(WALL, NOW.mono, steady_s=100.0))
+    assert not ladder.may_cut(ALL, known, is_dark(report=LAST_LINE), replace(NOW, jumped=True))
 
 
 def test_a_host_that_was_asleep_and_does_not_come_is_cut_once_before_it_is_given_up() -> None:
@@ -179,5 +188,5 @@ def test_a_host_that_was_asleep_and_does_not_come_is_cut_once_before_it_is_given
 
 def test_a_host_that_hangs_after_our_reboot_is_cut() -> None:
     known = row(mode=Mode.UNKNOWN, repair=REBOOTED)
-    assert kinds(decide(known, is_dark(), policy(ALL))) == ["Mend cold-cycle"]
-    assert kinds(decide(known, is_dark(), policy(host()))) == []
+    assert kinds(decide(known, is_dark(report=LAST_LINE), policy(ALL))) == ["Mend cold-cycle"]
+    assert kinds(decide(known, is_dark(report=LAST_LINE), policy(host()))) == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from labctl.domain.sleep.lifecycle import Verdict
@@ -20,6 +21,8 @@ from labctl.ports.power import Power, PowerError, Switch
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How long the steps take, in seconds; ``wait`` pauses and ``now`` is a monotonic clock.
+
+    A ``wait`` that raises ends the cycle early; power is given again at once then.
 
     ``off_s``: how long power stays away. ``patience_s``: until the host must be seen off. ``ask_s``: between
     two looks. ``tries``: how often power is given again before that fails.
@@ -117,4 +120,5 @@ def _on_again(switch: Switch, pace: Pace) -> None:
                     error.hint or "switch it on by hand",
                     transient=error.transient,
                 ) from None
-            pace.wait(pace.ask_s)
+            with suppress(Exception):  # told to hurry: then the next try is made at once
+                pace.wait(pace.ask_s)

@@ -5,17 +5,22 @@ half of one is none; a redirect is not followed, since it could lead a password 
 proxies are not asked, since what is switched is near; and no error repeats an address or a header, where
 secrets may be.
 
-httpx limits each step of a request, not the whole. The stream below gives each step what is left of the
-deadline, which is why a transport of our own stands between httpx and httpcore.
+httpx limits each step of a request, not the whole, and the look-up of a name not at all. The network below
+gives each step what is left of the deadline, which is why a transport of our own stands between httpx and
+httpcore. Of several addresses each gets an equal part of it.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import queue
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,8 +87,40 @@ class _Network(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        left = self._left.of(timeout)
-        return _Stream(self._inner.connect_tcp(host, port, left, local_address, socket_options), self._left)
+        addresses = _addresses(host, self._left.of(timeout))
+        failure: Exception = httpcore.ConnectError("it has no address")
+        for at, address in enumerate(addresses):
+            part = self._left.of(timeout) / (len(addresses) - at)
+            try:
+                inner = self._inner.connect_tcp(address, port, part, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _Stream(inner, self._left)
+        raise failure
+
+
+def _addresses(name: str, deadline_s: float) -> list[str]:
+    """Return the addresses of a name; the system's own look-up knows no deadline, so it may go on alone."""
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(name))]
+    found: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def look() -> None:
+        try:
+            known = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found.put(list(dict.fromkeys(str(entry[4][0]) for entry in known)))
+        except OSError as error:
+            found.put(error)
+
+    threading.Thread(target=look, name="resolve", daemon=True).start()
+    try:
+        answer = found.get(timeout=deadline_s)
+    except queue.Empty:
+        raise httpcore.ConnectTimeout from None
+    if isinstance(answer, OSError):
+        raise httpcore.ConnectError(str(answer)) from answer
+    return answer
 
 
 class _Body(httpx.SyncByteStream):

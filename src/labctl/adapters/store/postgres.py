@@ -184,4 +184,8 @@ def _parsed(address: str) -> URL:
     if url.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
         text = "the address of the store is not of PostgreSQL"
         raise StoreError(text, hint=f"its form is {FORM}, or name a file")
+    if "@" in (url.host or ""):
+        # Else what stands behind the first @ of a password would be shown as the name of a server.
+        text = "the address of the store has an @ too many"
+        raise StoreError(text, hint=f"in a password it is written %40; its form is {FORM}")
     return url.set(drivername="postgresql+psycopg")

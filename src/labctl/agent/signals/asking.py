@@ -29,6 +29,7 @@ _IN_FLIGHT = re.compile(rb'^data: ?(\{"type": ?"inflight".*\})$', re.MULTILINE)
 _LLAMA = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
 _VLLM = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _SGLANG = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+_REQUESTS_MAX = 1e9  # more is no count of requests
 _PROGRAMS = {"llama-server": "llama-server", "vllm": "vllm", "sglang.launch_server": "sglang"}
 
 
@@ -134,9 +135,12 @@ def _requests(metrics: bytes, names: tuple[str, str]) -> str:
         name = match[1].decode()
         if name in names:
             try:
-                found[name] = found.get(name, 0.0) + float(match[2])
+                value = float(match[2])
             except ValueError:
-                raise Unreadable("its metrics are not understood") from None
+                value = -1.0
+            if not 0 <= value < _REQUESTS_MAX:
+                raise Unreadable("its metrics are not understood")
+            found[name] = found.get(name, 0.0) + value
     if set(found) != set(names):
         raise Unreadable("its metrics do not say what runs and waits")
     running, waiting = (int(found[name]) for name in names)

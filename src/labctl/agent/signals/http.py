@@ -15,6 +15,7 @@ from typing import NamedTuple
 from .terms import Unreadable
 
 _URL = re.compile(r"http://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 _PIECE = 1 << 16
 ANSWER_MAX = 4 << 20
 
@@ -89,4 +90,7 @@ def _answer(connection: socket.socket, until: float, enough: Callable[[bytes], b
     words = bytes(data[:head]).split(None, 2) if head >= 0 else []
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         raise Unreadable("it does not speak HTTP")
+    length = _LENGTH.search(data, 0, head + 2)
+    if enough is None and length is not None and len(data) - head - 4 < int(length[1]):
+        raise Unreadable("it ended in the middle of its answer")
     return Answer(int(words[1]), bytes(data[head + 4 :]))

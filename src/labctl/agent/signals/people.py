@@ -6,10 +6,12 @@ it, and one that has none is somebody.
 
 Not counted is labctl itself: the sessions of the agent's own user (its key can do nothing else than ask), and
 sessions of the operator in which nothing runs but the agent, which is how questions are asked. A session that
-is closed but left processes behind counts: somebody left something to be done.
+is closed but left processes behind counts: somebody left something to be done. So does what somebody who is
+not logged in any more had their own service manager run, where it outlives the session.
 
 Somebody who is logged in at the screen counts however long nothing was typed; the reason says how long. So
-does typing where nobody is logged in yet.
+does typing where nobody is logged in yet, but for the first minute and a half after a boot: that a terminal
+was touched then is what the program that asks for a name does to it.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from . import logind, processes
 from .logind import Session
 from .processes import Processes
 from .sockets import Sockets, address
-from .terms import AGENT_PATH, Host, Signal, Unreadable, Verdict, lasting, plain, times
+from .terms import AGENT_PATH, Host, Signal, Unreadable, Verdict, lasting, plain, read, times
 
 _SSHD = ("sshd", "sshd-session", "sshd-auth")
 _TYPED_WITHIN_S = 120.0
+_BOOTS_S = 90.0
 _CONSOLES = (*(f"tty{number}" for number in range(1, 7)), "ttyS0", "ttyS1", "ttyAMA0", "hvc0")
 
 
@@ -44,7 +47,8 @@ class Sessions(Signal):
         """Return busy where a session or a connection is not labctl's own."""
         ours: Counter[str] = Counter()
         questions: Counter[str] = Counter()
-        for session in logind.sessions(self._host.root):
+        sessions = logind.sessions(self._host.root)
+        for session in sessions:
             if session.uid == self._host.agent_uid:
                 ours[session.remote_host] += 1
             elif not session.is_persons or (not session.by_ssh and (session.seat or session.tty)):
@@ -53,6 +57,11 @@ class Sessions(Signal):
                 questions[session.remote_host] += 1
             else:
                 return Verdict(True, self._who(session))
+        here = {self._host.agent_uid, *(one.uid for one in sessions if one.is_persons)}
+        for uid, pid in processes.left_with_managers(self._host.root):
+            if uid not in here:
+                name = processes.name_of(self._host.root, pid) or "something"
+                return Verdict(True, plain(f"{self._user(uid)} is not logged in and left {name} running"))
         return self._unexplained(ours, questions)
 
     def _who(self, session: Session) -> str:
@@ -62,6 +71,13 @@ class Sessions(Signal):
         left = [processes.name_of(self._host.root, pid) for pid in self._members(session)]
         names = ", ".join(sorted({name for name in left if name})) or "something"
         return plain(f"{session.user} logged out{place} and left {names} running")
+
+    def _user(self, uid: int) -> str:
+        for line in (read(self._host.root / "etc/passwd") or "").splitlines():
+            fields = line.split(":")
+            if len(fields) > 2 and fields[2] == str(uid):
+                return fields[0]
+        return f"user {uid}"
 
     def _members(self, session: Session) -> list[int]:
         group = f"user.slice/user-{session.uid}.slice/{session.scope}"
@@ -122,9 +138,17 @@ class Console(Signal):
                 return Verdict(True, plain(f"{session.user} is logged in at {place}{since}"))
         for tty in _CONSOLES:
             idle = self._idle_s(tty)
-            if idle is not None and 0 <= idle < _TYPED_WITHIN_S:
+            if idle is not None and 0 <= idle < min(_TYPED_WITHIN_S, self._up_s() - _BOOTS_S):
                 return Verdict(True, f"somebody typed at {tty} {lasting(idle)} ago")
         return Verdict(False, "nobody is at the console")
+
+    def _up_s(self) -> float:
+        """Return how long the host is up; where nobody knows, for ever."""
+        up = (read(self._host.root / "proc/uptime") or "").partition(" ")[0]
+        try:
+            return float(up)
+        except ValueError:
+            return float("inf")
 
     def _idle_s(self, tty: str) -> float | None:
         """Return how long ago something was typed at a terminal, or None where that is not known."""

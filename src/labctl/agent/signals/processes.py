@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,10 @@ from .terms import Unreadable, listed, read
 
 # Where systemd's own tree of groups is: alone, beside version 1, or as version 1.
 _GROUPS = ("sys/fs/cgroup", "sys/fs/cgroup/unified", "sys/fs/cgroup/systemd")
+
+_JOB = re.compile(
+    r"/user@([0-9]+)\.service/(?:[^/]+/)*(?:(?!init\.scope|libpod-|podman-|docker-|nerdctl-)[^/]+\.scope|run-[^/]+\.service)$"
+)
 
 
 class Process(NamedTuple):
@@ -108,6 +113,20 @@ def members(root: Path, group: str) -> list[int] | None:
         if (base / group).is_dir():
             return _below(base / group)
     return None
+
+
+def left_with_managers(root: Path) -> list[tuple[int, int]]:
+    """Return what people had their own service manager run: the owner's number, and a process of it.
+
+    These are scopes (``systemd-run --user --scope tmux``) and transient services. What a manager starts by
+    itself is none, nor are containers: they are services, as those of the system are.
+    """
+    found = []
+    for base in _GROUPS:
+        for path, _, _ in os.walk(root / base / "user.slice"):
+            match = _JOB.search(path)
+            found += [(int(match[1]), pid) for pid in _below(Path(path))[:1]] if match else []
+    return found
 
 
 def _below(folder: Path) -> list[int]:

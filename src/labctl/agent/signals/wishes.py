@@ -6,7 +6,8 @@ ends it by itself; one that is not understood ends nothing.
 
 A check is an executable in a folder of the administrator's. Ending with 0 it says quiet, with anything else
 busy, and its first line of output is the reason. It runs as the agent's unprivileged user. Who may write the
-file or its folder decides what runs here, so both must be root's, and nobody else's to write.
+file or its folder decides what runs here, so both must be root's, and nobody else's to write. One that would
+become somebody else (setuid) is not run: it could not be ended when its time is over.
 """
 
 from __future__ import annotations
@@ -123,3 +124,5 @@ def _require_roots(path: Path) -> None:
     status = path.stat()
     if status.st_uid != 0 or status.st_mode & 0o022:
         raise Unreadable(f"{shown(path)} is not run: it must be root's, and no group's or other's to write")
+    if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        raise Unreadable(f"{shown(path)} is not run: it would run as another user (chmod ug-s)")

@@ -7,7 +7,7 @@ From the decision on until that is known, the loop has the higher of old and new
 from __future__ import annotations
 
 from labctl.controller.means import Means
-from labctl.domain.sleep.terms import StepCaps
+from labctl.domain.sleep.actions import StepCaps
 
 DEADLINE_S = 100.0
 _MOST = 400

@@ -24,17 +24,28 @@ def connect(sock: socket.socket, reader: int, writer: int) -> None:
             if found == writer:
                 return
             if found == reader:
-                data = os.read(reader, _CHUNK)
-                if data:
-                    sock.sendall(data)
-                else:
+                if not _forward(os.read(reader, _CHUNK), sock):
                     poll.unregister(reader)
-                    sock.shutdown(socket.SHUT_WR)
             elif found == sock.fileno() and event:
-                data = sock.recv(_CHUNK)
+                try:
+                    data = sock.recv(_CHUNK)
+                except ConnectionResetError:  # it closed without reading all
+                    return
                 if not data:
                     return
                 _write(writer, data)
+
+
+def _forward(data: bytes, sock: socket.socket) -> bool:
+    """Hand on what was said; return False when no more can be, though the other side is still heard."""
+    try:
+        if data:
+            sock.sendall(data)
+            return True
+        sock.shutdown(socket.SHUT_WR)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    return False
 
 
 def _write(writer: int, data: bytes) -> None:

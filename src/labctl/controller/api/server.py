@@ -169,7 +169,11 @@ class Server:
             if self._stopping.is_set():
                 sock.close()
                 return
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads are to be had: this one goes, the door stays open
+                sock.close()
+                return
             self._clients[sock] = peer
             self._threads = {one for one in self._threads if one.is_alive()} | {thread}
 

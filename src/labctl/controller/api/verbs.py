@@ -15,7 +15,7 @@ from labctl.controller.answers import Change, HostStatus, TestStep, Ticket
 from labctl.controller.api import ALIVE_S, shown
 from labctl.controller.api.peers import Peer
 from labctl.controller.api.server import Gone
-from labctl.controller.api.words import VERBS, Request, SaidError
+from labctl.controller.api.words import MOST_EVENTS, VERBS, Request, SaidError
 from labctl.controller.service import WAKE_LASTS_S, Asked
 
 News = Mapping[str, Any]
@@ -197,9 +197,10 @@ class Verbs:
     def _events(self, request: Request, by: str, gone: Gone) -> Iterator[News]:
         asked = request.fields
         host = None if asked["host"] is None else self._known([asked["host"]])[0]
-        last, said = asked["after"], self._monotonic()
+        last, most, said = asked["after"], asked["most"], self._monotonic()
         while True:
-            found = self._service.events(host=host, after=last, most=asked["most"])
+            found = self._service.events(host=host, after=last, most=most)
+            most = MOST_EVENTS  # bounds how it begins; of what comes nothing is left out
             for one in found:
                 last = max(last, one.id)
                 yield shown.event(one)
@@ -223,8 +224,9 @@ class Verbs:
         for name in names:
             if name not in hosts:
                 close = get_close_matches(name, hosts, n=3)
-                hint = f"did you mean {' or '.join(close)}?" if close else f"hosts: {', '.join(hosts[:20])}"
-                raise SaidError("unknown-host", f"there is no host {name}", hint)
+                known = f"did you mean {' or '.join(close)}?" if close else f"hosts: {', '.join(hosts[:20])}."
+                hint = f"{known} One that is new comes with: labctl apply --only controller"
+                raise SaidError("unknown-host", f"the controller's rack has no host {name}", hint)
         return list(dict.fromkeys(names))
 
 

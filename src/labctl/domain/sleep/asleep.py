@@ -6,9 +6,9 @@ A host in one of these modes is left alone until it speaks, is seen dark, or is 
 from __future__ import annotations
 
 from labctl.domain.sleep import evidence, ladder
+from labctl.domain.sleep.actions import Action
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.lifecycle import Event
-from labctl.domain.sleep.terms import Action
 from labctl.domain.sleep.watts import Ledger
 from labctl.domain.sleep.wording import lasting
 
@@ -35,13 +35,14 @@ def unknown(case: Case, ledger: Ledger) -> Action | None:
 
 def suspending(case: Case, ledger: Ledger) -> Action | None:
     """Decide about a SUSPENDING host: only its own word opens admission again, and only darkness is sleep."""
-    if came_back := case.came_back:
+    order, came_back = evidence.order_of(case.row), case.came_back
+    if came_back and not evidence.up_since_before(order, case.look, case.now):
         return case.move(Event.CAME_BACK, came_back)
-    order = evidence.order_of(case.row)
     stays = evidence.word_against(order, case.look) or evidence.dead_because(order, case.look, case.now)
     if stays:
         # Without a boot to compare with nobody knows whether it slept meanwhile, so it goes through the gate.
-        return case.move(Event.REFUSED if case.row.boot_id else Event.CAME_BACK, stays)
+        known = case.row.boot_id and not came_back
+        return case.move(Event.REFUSED if known else Event.CAME_BACK, stays)
     if dark := evidence.dark_because(case.look, case.now, case.tick_s):
         return case.move(Event.DARK, dark)
     if not case.hands_off and (mute := evidence.speechless_because(order, case.look, case.now)):

@@ -7,10 +7,11 @@ Whatever comes in between wins.
 from __future__ import annotations
 
 from labctl.domain.sleep import idle, proofs, windows
+from labctl.domain.sleep.actions import Action
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.evidence import APART
 from labctl.domain.sleep.lifecycle import Event
-from labctl.domain.sleep.terms import Action, How
+from labctl.domain.sleep.terms import How, Wish
 from labctl.domain.sleep.wanting import sleep_wish
 from labctl.domain.sleep.watts import Ledger
 
@@ -22,9 +23,9 @@ def ready(case: Case, ledger: Ledger) -> Action | None:
     """Decide about a READY host: does it still answer, and may it sleep?"""
     if unreliable := _unreliable(case):
         return unreliable
-    if case.hands_off or case.want is not None:
-        return None
     wish = sleep_wish(case.row, case.now.wall)
+    if case.hands_off or _needed(case, wish):
+        return None
     reasons = idle.reasons(case.sight, case.name, wish=wish)
     way = proofs.way(case.row.proof, case.policy.how)
     if reasons and all(reason.kind in idle.NO_WAY_BACK for reason in reasons):
@@ -43,9 +44,9 @@ def draining(case: Case, ledger: Ledger) -> Action | None:
         return unreliable
     if case.hands_off:
         return case.move(Event.NEEDED, case.hands_off)
-    if case.want is not None:
-        return case.move(Event.NEEDED, case.want.because)
     wish = sleep_wish(case.row, case.now.wall)
+    if needed := _needed(case, wish):
+        return case.move(Event.NEEDED, needed)
     verdict = idle.verdict(case.sight, case.name, wish=wish)
     if not verdict:
         return case.move(Event.NEEDED, verdict.because)
@@ -58,6 +59,14 @@ def draining(case: Case, ledger: Ledger) -> Action | None:
         return None
     force = wish is not None and wish.force
     return case.suspend(way, verdict.because, rtc_at=_rtc_at(case, ledger), force=force)
+
+
+def _needed(case: Case, wish: Wish | None) -> str:
+    """Return who wants it awake, or nothing; whoever orders it to sleep goes before its own windows."""
+    want = case.want
+    if want is None or (wish is not None and want.window):
+        return ""
+    return want.because
 
 
 def _unreliable(case: Case) -> Action | None:

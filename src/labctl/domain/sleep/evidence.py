@@ -3,7 +3,8 @@
 - A host is *silent* when its channel has no fresh line; that proves nothing.
 - It is *lost* when it has been silent for 2.5 ticks, or is dark. Then nobody may rely on it.
 - It is *dark* when two independent signs or more said so in two ticks, and none said that it is on.
-- It *came back* when it says itself that it booted or slept since it was last READY.
+- It *came back* when it says itself that it booted or slept since it was last READY; from an order, only when
+  that was after it.
 - An order is *dead* when the host says so, or when it speaks so long after the order that by its own clock
   the order cannot be alive any more.
 """
@@ -11,7 +12,7 @@
 from __future__ import annotations
 
 from labctl.domain.sleep.terms import How, KnownHost, Moment, Order, Policy, Said, Seen, SeenHost, Sign
-from labctl.domain.sleep.wording import counted, lasting, listed
+from labctl.domain.sleep.wording import lasting, listed
 
 GAP_TICKS = 2.5
 """A line that comes later than this many ticks after the one before it makes a gap."""
@@ -24,6 +25,9 @@ APART = 0.8
 
 MARGIN_S = 30.0
 """How much longer than it lasts an order counts as alive: for the way of a line and the drift of clocks."""
+
+UP_MARGIN_S = 5.0
+"""By how much the clocks of a host and of this machine may differ in how long ago an order was."""
 
 SPEECHLESS_S = 300.0
 """How much longer we wait for a sign of a host that got an order, before it counts as failed."""
@@ -85,8 +89,9 @@ def silence_s(seen: SeenHost, now: Moment) -> float:
     """Return for how many seconds at least a host has said nothing; 0 while it talks."""
     if seen.talking:
         return 0.0
-    # One that said nothing yet has been silent for as long as this process has listened.
-    return now.mono - seen.report.at if seen.report is not None else min(now.steady_s, now.mono)
+    # One that said nothing yet has been silent for as long as somebody has listened.
+    listened_s = min(now.steady_s, now.mono - seen.watched)
+    return now.mono - seen.report.at if seen.report is not None else listened_s
 
 
 def came_back(known: KnownHost, seen: SeenHost) -> str:
@@ -97,10 +102,20 @@ def came_back(known: KnownHost, seen: SeenHost) -> str:
     if report.boot_id != known.boot_id:
         return f"{seen.name} booted {lasting(report.up_s)} ago"
     if report.resumes != known.resumes:
-        return (
-            f"{seen.name} woke up {lasting(report.up_s)} ago: it has slept {counted(report.resumes, 'time')}"
-        )
+        return f"{seen.name} woke up {lasting(report.up_s)} ago"
     return ""
+
+
+def up_since_before(order: Order, seen: SeenHost, now: Moment) -> bool:
+    """Return whether a host says that it has been up since before its order: that may still be obeyed.
+
+    Whatever it slept or booted then, it did before, and only the order's own end opens admission.
+    """
+    report = seen.report
+    if report is None or not seen.talking:
+        return False
+    made = max(0.0, now.wall - order.at) - max(0.0, now.mono - report.at)
+    return report.up_s > made + UP_MARGIN_S
 
 
 def word_against(order: Order, seen: SeenHost) -> str:

@@ -93,6 +93,7 @@ def fold(before: SeenHost | None, fresh: SeenHost, now: Moment, *, tick_s: float
         dark_since=_dark_since(before, fresh, now, gap_s) if fresh.signs else None,
         caps_w=fresh.caps_w or (before.caps_w if before is not None and _same_wake(before, fresh) else {}),
         unloaded=fresh.unloaded or (before is not None and still and before.unloaded),
+        watched=fresh.watched,
     )
 
 

@@ -20,11 +20,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from labctl.domain.sleep import waking
+from labctl.domain.sleep.actions import GateResult
 from labctl.domain.sleep.lifecycle import Mode, Verdict
-from labctl.domain.sleep.terms import GateResult, HostPolicy, KnownHost, Moment, Repair, SeenHost, Sign
+from labctl.domain.sleep.terms import HostPolicy, KnownHost, Moment, Repair, SeenHost, Sign
 from labctl.domain.sleep.wording import counted, lasting
 
 RESTART, RELOAD, REBOOT, CUT = STEPS = ("restart-engines", "reload-driver", "reboot", "cold-cycle")
+
+GOING_DOWN_S = 120.0
+"""How long a host may go on talking after it was told to reboot."""
 
 _BROKEN_ITSELF = frozenset({"gpu", "engines", "load"})
 """Signals that a broken host cannot be asked for, and must not be for want of them."""
@@ -70,7 +74,7 @@ def may_cut(policy: HostPolicy, known: KnownHost, seen: SeenHost, now: Moment) -
 
     Proven to hang is one that does not talk, at whose sshd nobody answers, and that nobody can have worked on
     since: it was seen dark after an order to sleep and did not come up in its time, or it was rebooted when
-    it was drained and did not come up in its time, or no power flows into it anyway.
+    it was drained and was not heard since, in its time and by this process, or no power flows into it anyway.
     """
     name = policy.name
     if not policy.can_cut:
@@ -91,12 +95,26 @@ def may_cut(policy: HostPolicy, known: KnownHost, seen: SeenHost, now: Moment) -
         return Verdict(True, f"{name} was asleep, and did not come up within {lasting(time_s)} of {rounds}")
     if known.repair.taken[-1:] == (REBOOT,):
         passed = now.sure_s(known.repair.at)
+        if came_up := _came_up(known, seen, now, passed):
+            return Verdict(False, came_up)
         if passed > time_s and not now.jumped:
             return Verdict(
                 True, f"{name} was drained and rebooted {lasting(passed)} ago, and did not come up"
             )
         return Verdict(False, f"{name} was rebooted {lasting(passed)} ago, and has {lasting(time_s)}")
     return Verdict(False, f"{name} does not talk, and nothing proves that it hangs")
+
+
+def _came_up(known: KnownHost, seen: SeenHost, now: Moment, passed: float) -> str:
+    """Return that a host was heard after its reboot, or may have been: who came then may still be there."""
+    name = known.name
+    if known.repair.broken:
+        return f"{name} came up from its reboot, and fell silent later, so somebody may be working on it"
+    if seen.report is None:
+        return f"{name} was rebooted, and nobody knows whether it came up since"
+    if now.mono - seen.report.at < passed - GOING_DOWN_S:
+        return f"{name} spoke after its reboot, so somebody may be working on it"
+    return ""
 
 
 def after_gate(repair: Repair, result: GateResult, now: Moment) -> Repair:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from math import inf
 
 from ..budget import Rack as WattRack
-from .lifecycle import Claims, Event, Mode
+from .lifecycle import Claims, Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,8 @@ class Attempt:
     """A wake under way: when it began and when a round was sent last (wall), and how many rounds.
 
     ``asleep``: it was ASLEEP before, so it had been seen dark after an order: what does not come back then
-    hangs, and nobody can have worked on it since.
+    hangs, and nobody can have worked on it since. ``failed``: why the last round could not be sent; empty: it
+    was.
     """
 
     began: float
@@ -158,6 +159,7 @@ class Attempt:
     last: float = 0.0
     why: str = ""
     asleep: bool = False
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +306,8 @@ class SeenHost:
     ``old_agent``: it speaks, but does not know what we ask: it is never put to sleep. ``dark_since`` (mono):
     since when each tick saw two or more dark signs and none of life; None when the last did not. ``caps_w``:
     by card name, the caps in force as it told them last while it talked; one that is missing counts as
-    declared. ``unloaded``: its cards were freed since ``quiet_since``.
+    declared. ``unloaded``: its cards were freed since ``quiet_since``. ``watched`` (mono): since when this
+    process has listened to it; before that, it was not silent.
     """
 
     name: str
@@ -318,6 +321,7 @@ class SeenHost:
     dark_since: float | None = None
     caps_w: Mapping[str, int] = field(default_factory=dict)
     unloaded: bool = False
+    watched: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,76 +329,3 @@ class Seen:
     """All of this tick's observations."""
 
     hosts: Mapping[str, SeenHost]
-
-
-@dataclass(frozen=True, slots=True)
-class GateResult:
-    """What the resume gate found: each broken thing in words, and what was seen in passing."""
-
-    broken: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
-# --- what should happen next ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """Something to do for a host, and why; it rests on ``version`` of its row and ``seen_at`` (mono)."""
-
-    host: str
-    because: str
-    version: int
-    seen_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Move(Action):
-    """Change the mode, and nothing else."""
-
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
-class Suspend(Action):
-    """Talk the host into sleep: last look, commit, go; it is DRAINING."""
-
-    how: How
-    rtc_at: float | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unload(Action):
-    """Free its cards and leave it on."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendWake(Action):
-    """Send one round of the host's wake back-end; ``round`` counts from 1, which also moves it to WAKING."""
-
-    round: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verify(Action):
-    """Run the gate; it is VERIFYING."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mend(Action):
-    """Take one step of the ladder: restart-engines, reload-driver, reboot, cold-cycle."""
-
-    step: str
-
-
-@dataclass(frozen=True, slots=True)
-class StepCaps(Action):
-    """Set a host's caps so that the rack stays within its budget; watts by card name."""
-
-    caps_w: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Wait(Action):
-    """Do nothing yet for somebody who wants it, and say why (budget, a host that it depends on)."""

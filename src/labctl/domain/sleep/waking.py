@@ -100,6 +100,8 @@ def due(policy: HostPolicy, known: KnownHost, now: Moment) -> Due:
     if left > 0:
         return Due("wait", attempt.sent, left, _waiting(policy, known, now))
     text = f"{name} did not come up after {attempt.sent} rounds, the last {lasting(since)} ago"
+    if attempt.failed:
+        text = f"{text}, which could not be sent: {attempt.failed}"
     return Due("give-up", attempt.sent, 0.0, text)
 
 
@@ -111,6 +113,8 @@ def next_at(policy: HostPolicy, known: KnownHost, now: Moment) -> float:
 def _waiting(policy: HostPolicy, known: KnownHost, now: Moment) -> str:
     """Return what is to be said while a host wakes; it changes only when there is something new to say."""
     attempt, usual, most = known.attempt, usual_s(known), lasting(time_s(policy, known))
+    if attempt is not None and attempt.failed:
+        return f"the last round to {policy.name} could not be sent: {attempt.failed}"
     if usual is None:
         return f"{policy.name} is waking, which may take up to {most}"
     text = f"{policy.name} is waking, which usually takes {lasting(usual)}"

@@ -26,11 +26,11 @@ _DOWN = frozenset({Mode.ASLEEP, Mode.WAKING, Mode.FAILED, Mode.UNKNOWN})
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Why a host is wanted, as a clause, and since when (wall); ``wish``: somebody asked, no clock did."""
+    """Why a host is wanted, as a clause, and since when (wall); ``window``: only by a window of its own."""
 
     because: str
     since: float
-    wish: bool = True
+    window: bool = False
 
 
 def awake_wishes(known: KnownHost, wall: float) -> tuple[Wish, ...]:
@@ -71,7 +71,7 @@ def wants(policy: Policy, known: Known, now: Moment) -> Mapping[str, Want]:
         name = ahead.pop()
         row = known.hosts.get(name)
         for needed in needs(policy.hosts[name], row.mode if row is not None else Mode.UNKNOWN):
-            if needed in policy.hosts and needed not in found:
+            if needed in policy.hosts and (needed not in found or found[needed].window):
                 found[needed] = _passed_on(name, found.get(name), row, needed)
             if needed in policy.hosts and needed not in visited:
                 visited.add(needed)
@@ -86,13 +86,13 @@ def _own(policy: Policy, host: HostPolicy, row: KnownHost, now: Moment) -> Want 
     span = windows.current(host.awake, policy.zone, now.wall)
     if span is not None and row.since < span.start:
         began = windows.local_text(span.start, policy.zone)
-        return Want(f"{host.name} is to be awake {span.text}, which began {began}", span.start, wish=False)
+        return Want(f"{host.name} is to be awake {span.text}, which began {began}", span.start, window=True)
     return None
 
 
 def _passed_on(name: str, want: Want | None, row: KnownHost | None, needed: str) -> Want:
     if want is not None:
-        return Want(f"{name} needs {needed}, and {want.because}", want.since, want.wish)
+        return Want(f"{name} needs {needed}, and {want.because}", want.since)
     mode = row.mode if row is not None else Mode.UNKNOWN
     return Want(f"{name} needs {needed}, and is {mode}", row.since if row is not None else 0.0)
 

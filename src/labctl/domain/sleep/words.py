@@ -166,6 +166,13 @@ def _at(name: str, place: str) -> str:
 
 def _text(found: Mapping[str, object], name: str, place: str) -> str:
     value = _field(found, name, place)
+    if isinstance(value, str):
+        # Letters that Unicode got after this Python was made are printable to a host with a newer one; and
+        # anybody there may have one in a file's or a program's name.
+        shown = (
+            letter if letter.isascii() or letter.isprintable() else "?" for letter in value[: TEXT_MAX + 1]
+        )
+        value = "".join(shown)
     if not isinstance(value, str) or len(value) > TEXT_MAX or not value.isprintable():
         raise NotAReport(f"{_at(name, place)} is not one line of at most {TEXT_MAX} characters")
     return value

@@ -13,6 +13,8 @@ from labctl.inventory.wake import NoWake, SmartPlug, WakeOnLan, cuts
 
 _DAY = 1440
 _WEEK = frozenset(range(7 * _DAY))
+_LONGEST_TICK_S = 30
+"""Half of how long a host may say nothing before its conversation counts as broken off."""
 
 
 def references(rack: Rack) -> Iterator[Finding]:
@@ -24,6 +26,8 @@ def references(rack: Rack) -> Iterator[Finding]:
                 yield Finding((*at, "depends_on", place), "a host cannot depend on itself", "remove it")
             elif wanted not in names:
                 yield missing((*at, "depends_on", place), "host", wanted, names)
+        if isinstance(host.wake, WakeOnLan) and ":" in (host.wake.broadcast or ""):
+            yield Finding((*at, "wake", "broadcast"), "IPv6 knows no broadcast", "give an IPv4 address")
         if isinstance(host.wake, WakeOnLan) and host.wake.relay is not None:
             if host.wake.relay == host.name:
                 yield Finding(
@@ -125,6 +129,12 @@ def controller(rack: Rack) -> Iterator[Finding]:
                 f"{wanted} has not the role always-on, and who wakes others must not sleep",
                 'add roles=["always-on"] to it, or name another host',
             )
+    if rack.controller.tick.total_seconds() > _LONGEST_TICK_S:
+        yield Finding(
+            ("controller", "tick"),
+            f"a host that says nothing for longer than {_LONGEST_TICK_S} s is soon taken for gone",
+            f'set "{_LONGEST_TICK_S}s" or less',
+        )
     if rack.controller_key is None:
         yield Finding(
             ("controller",),

@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # The first process of a virtual machine of the lab: finds the disk, and on its first boot makes it this host's own.
 # It says on the console what goes wrong, since there is nobody else yet who could.
 b=/bin/busybox

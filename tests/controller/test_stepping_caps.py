@@ -200,7 +200,7 @@ class Told:
     """A host that talks; each line comes ten seconds after the last."""
 
     def __init__(self) -> None:
-        self.fold, self.mono = Fold("gpu1", 10.0, 10.0), 1000.0
+        self.fold, self.mono = Fold("gpu1", 10.0, 10.0, watched=1000.0), 1000.0
 
     @property
     def now(self) -> Moment:
