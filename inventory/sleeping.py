@@ -40,7 +40,7 @@ rack = Rack(
     timezone="Etc/UTC",
     # It has a key of its own, which opens a door on the other hosts behind which it can only ask, and say
     # "sleep": ssh-keygen -t ed25519 -N "" -f inventory/keys/controller
-    controller=Controller(host="hub", tick="5s", wheels="file:///opt/lab/mirror/wheels"),
+    controller=Controller(host="hub", tick="2s", wheels="file:///opt/lab/mirror/wheels"),
     controller_key="keys/controller.pub",
     hosts=[_hub, _mini],
 )

@@ -10,6 +10,8 @@ from host_tree import Tree
 from serving_engine import ServingEngine
 from sleeping_host import SleepingHost
 
+from capped_host import MakeBox, make_box
+from fake_gpus import MakeNvml
 from labctl.agent.build import zipapp_bytes
 
 
@@ -40,3 +42,10 @@ def engine() -> Iterator[ServingEngine]:
 def tree(tmp_path: Path) -> Tree:
     """Return a quiet host as a tree of files."""
     return Tree(tmp_path)
+
+
+@pytest.fixture
+def box(loaded_nvml: MakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeBox:
+    """Make a host with these NVIDIA cards, which its PCI bus shows too."""
+
+    return make_box(loaded_nvml, tmp_path, monkeypatch)

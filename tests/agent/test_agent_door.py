@@ -17,7 +17,16 @@ from hostile_commands import HOSTILE
 from labctl.agent import main as door
 from labctl.render import access
 
-ROOT = {"caps", "caps --show", "suspend", "gate", "mend --engines", "mend --driver", "mend --reboot"}
+ROOT = {
+    "caps",
+    "caps --show",
+    "caps --step",
+    "suspend",
+    "gate",
+    "mend --engines",
+    "mend --driver",
+    "mend --reboot",
+}
 HARMLESS = {"report", "report --pretty", "version", "caps --show"}
 ALLOWED = ROOT | HARMLESS | {"report --watch", "relay"}
 KNOWN = b"labctl-agent: refused: this key may ask for: report, caps, relay, suspend, gate, mend, version\n"
@@ -91,7 +100,7 @@ def test_any_other_text_is_no_order(text: str) -> None:
 _WORDS = [
     *("report", "version", "caps", "suspend", "gate", "mend", "sleep", "signals", "", " ", "\n"),
     *("--pretty", "--show", "--order", "--forced", "--engines", "--driver", "--reboot", "--over"),
-    *("--watch", "--crontabs", "--unload"),
+    *("--watch", "--crontabs", "--unload", "--step"),
 ]
 
 

@@ -155,7 +155,7 @@ def test_a_cap_that_cannot_be_set_is_broken(gated: GatedHost, monkeypatch: pytes
     wrong = {"status": "failed", "slot": "slot0", "pci": None, "uuid": None, "name": "RTX 3090"}
     rows = [{**wrong, "why": "it forgot", "hint": "look at dmesg"}]
     monkeypatch.setattr(
-        caps, "apply", lambda root: {"verb": "caps", "ok": False, "cards": rows, "findings": []}
+        caps, "apply", lambda root, **steps: {"verb": "caps", "ok": False, "cards": rows, "findings": []}
     )
     assert gated.broken() == ["slot0 (RTX 3090): it forgot; look at dmesg"]
 
@@ -321,7 +321,7 @@ def test_no_model_is_loaded_by_the_gate(gated: GatedHost) -> None:
 
 
 def test_a_step_that_breaks_spoils_no_other(gated: GatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caps, "apply", lambda root: 1 / 0)
+    monkeypatch.setattr(caps, "apply", lambda root, **steps: 1 / 0)
     answer = gated.passed()
     assert answer["broken"] == [
         "caps: ZeroDivisionError: division by zero; this may be a bug in labctl-agent"

@@ -54,7 +54,7 @@ def test_it_holds_the_agent_and_the_nvml_binding_and_nothing_else() -> None:
     assert "labctl/agent/main.py" in names and "pynvml.py" in names
     assert not {"labctl/agent/build.py", "labctl/agent/access.py"} & set(names)
     outside = {name for name in names if not name.startswith("labctl/agent/")}
-    domain = {f"labctl/domain/{name}.py" for name in ("__init__", "capping", "cap_json", "pci")}
+    domain = {f"labctl/domain/{name}.py" for name in ("__init__", "capping", "capstep", "cap_json", "pci")}
     assert outside == {"__main__.py", "labctl/__init__.py", "pynvml.py"} | domain
     assert "labctl/agent/prune.py" not in names
     assert zipapp_bytes().startswith(SHEBANG)

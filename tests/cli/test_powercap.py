@@ -430,12 +430,15 @@ def test_who_set_a_cap_by_hand_until_when_and_in_which_words_is_shown(bench: Ben
 def test_only_the_named_card_is_shown_and_what_lasts_about_it(bench: Bench) -> None:
     cards = [card(f"slot{n}", "unchanged", 245, 245, uuid=UUIDS[n]) for n in range(2)]
     orders = [{"uuid": UUIDS[n], "pci": None, "watts": 245} for n in range(2)]
-    document = {"format": 1, "cards": cards, "overrides": orders}
+    steps = [{**order, "watts": 150, "because": f"gpu{n} wakes"} for n, order in enumerate(orders)]
+    document = {"format": 1, "cards": cards, "overrides": orders, "steps": steps}
     bench.hosts.plays = {"rig": lambda asked: Said(0, json.dumps(document).encode(), "")}
     out = bench.powercap("rig/slot1").out
     assert "slot1" in out
     assert "slot0" not in out
-    assert json.loads(bench.powercap("rig/slot1", "--json").out)["hosts"][0]["overrides"] == orders[1:]
+    assert "stepped down to 150 W (gpu1 wakes)" in out and "gpu0" not in out
+    (host,) = json.loads(bench.powercap("rig/slot1", "--json").out)["hosts"]
+    assert (host["overrides"], host["steps"]) == (orders[1:], steps[1:])
 
 
 def test_a_rack_without_cards_says_so_instead_of_nothing(bench: Bench) -> None:

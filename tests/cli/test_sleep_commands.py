@@ -450,7 +450,8 @@ def test_a_controller_that_is_not_set_up_yet_is_said_with_what_to_do(
             return self
 
         def lines(self) -> Iterator[bytes]:
-            raise HostError(Failure("op-failed", "sudo: /opt/labctl/...: command not found"))
+            said = "sudo: /opt/labctl/labctl/current/bin/python: command not found"
+            raise HostError(Failure("op-failed", said))
             yield b""
 
         def close(self) -> None:
@@ -459,6 +460,7 @@ def test_a_controller_that_is_not_set_up_yet_is_said_with_what_to_do(
     monkeypatch.setattr(wiring, "talker", Missing)
     done = closed.call("explain")
     assert (done.code, closed.asked) == (3, [("closed", (), False)])
+    assert "there is no controller on nas yet" in done.err
     assert "hint: is it set up there? labctl apply --limit nas --only controller" in done.err
 
 

@@ -95,7 +95,9 @@ class Machine:
     ready: tuple[str, float] | None = None  # nonce and when it was said
     going: float | None = None  # when it goes dark
     gated: bool = False  # passed the gate since it came up
-    caps_w: dict[str, int] = field(default_factory=dict)
+    caps_w: dict[str, int] = field(default_factory=dict)  # of cards that stepped down
+    caps_n: int = 0
+    drops_steps: str = ""  # "before" or "after" a step is made the connection ends
     packets: int = 0
     gates: int = 0
     steps: list[str] = field(default_factory=list)
@@ -106,6 +108,10 @@ class Machine:
     def on(self) -> bool:
         """Whether it runs."""
         return self.power == "on"
+
+    def step(self, caps_w: dict[str, int]) -> None:
+        """Have other cards stepped down."""
+        self.caps_n, self.caps_w = self.caps_n + (caps_w != self.caps_w), caps_w
 
     @property
     def boot_id(self) -> str:
@@ -163,6 +169,7 @@ class World:
         if machine.busy and not machine.forced:
             self.wrongs.append(f"{machine.name} went {power} while {machine.busy}")
         machine.power, machine.darks, machine.gated = power, machine.darks + 1, False
+        machine.step({})
 
     def comes(self, machine: Machine) -> None:
         """Have it wake or boot, unless it runs already."""
@@ -315,6 +322,7 @@ class FakeRemote:
             if nature.gates and not nature.mends:
                 nature.gates.pop(0)
             machine.gated = not broken
+            machine.step({})
             return {"broken": broken, "notes": [], "caps": None}
         if verb[0] == "mend":
             step = {"--engines": "restart-engines", "--driver": "reload-driver", "--reboot": "reboot"}[
@@ -323,8 +331,12 @@ class FakeRemote:
             self.step(machine, step)
             return {"done": step}
         assert verb == ["caps", "--step"], verb
-        machine.caps_w.update(order["caps_w"])
-        return {"caps_w": machine.caps_w}
+        if machine.drops_steps == "before":
+            raise _silent(machine.name)
+        machine.step({**machine.caps_w, **order["caps_w"]})
+        if machine.drops_steps == "after":
+            raise _silent(machine.name)
+        return {"caps_w": machine.caps_w, "caps_n": machine.caps_n}
 
     def step(self, machine: Machine, step: str) -> None:
         """Take a step of the ladder on a host."""
@@ -411,6 +423,7 @@ class FakeObserver:
         self.blind: set[str] = set()
         self.fresh: tuple[float, Seen] | None = None
         self.times = Timekeeper(FakeClock(world), 0.0)
+        self.ended: set[str] = set()
 
     def start(self) -> None:
         now = self.world.mono
@@ -430,7 +443,9 @@ class FakeObserver:
     def _look(self, fold: Fold, machine: Machine, now: Moment) -> None:
         nature = machine.nature
         if not machine.on or nature.hangs:
-            fold.ended("it does not answer", now)
+            if fold.opened or fold.name not in self.ended:  # a channel ends once
+                fold.ended("it does not answer", now)
+                self.ended.add(fold.name)
             signs = FakeLooks(self.world).signs(machine.name)
             fold.looked({**signs, "ssh": Sign.UNCLEAR} if nature.hangs and machine.on else signs, now)
         elif nature.other_key:
@@ -455,8 +470,11 @@ class FakeObserver:
 
     def pace(self, quick: Collection[str]) -> None: ...
 
-    def capped(self, host: str, caps_w: Mapping[str, int]) -> None:
-        self.folds[host].capped(caps_w)
+    def ordered(self, host: str, caps_w: Mapping[str, int]) -> None:
+        self.folds[host].ordered(caps_w, self.times.moment())
+
+    def capped(self, host: str, caps_w: Mapping[str, int], n: int = 0) -> None:
+        self.folds[host].capped(caps_w, n)
 
     def unloaded(self, host: str) -> None:
         self.folds[host].unloaded()
@@ -476,6 +494,8 @@ def report_of(machine: Machine, at: float) -> Report:
         wol_armed=True,
         watch=f"{machine.boot}-{machine.resumes}",
         mem_sleeps=("s2idle", "deep"),
+        caps_w=dict(machine.caps_w),
+        caps_n=machine.caps_n,
     )
 
 

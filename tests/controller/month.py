@@ -26,7 +26,9 @@ TICK_S = 240.0
 FLUX_S = 40.0
 TRUE_WITHIN_S = 4 * TICK_S
 READY_WITHIN_S = 3600.0
-_NO_CHANGE = frozenset({"leading", "unfinished", "happenings", "close", "intend", "outcome", "happen"})
+_NO_CHANGE = frozenset(
+    {"known_host", "leading", "unfinished", "happenings", "close", "intend", "outcome", "happen"}
+)
 
 
 class Kept:

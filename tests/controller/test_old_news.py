@@ -16,8 +16,9 @@ from labctl.adapters.store.sqlite import SqliteFile
 from labctl.controller.beats import Beats
 from labctl.controller.leader import NotLeadingError
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Action, SendWake, Suspend
 from labctl.domain.sleep.lifecycle import Mode
-from labctl.domain.sleep.terms import Action, SendWake, Suspend, Wish
+from labctl.domain.sleep.terms import Wish
 from labctl.ports.store import StoreError
 
 Rack = Callable[..., Sim]

@@ -35,6 +35,7 @@ DRIVER = choose(Needs("debian", "12", "amd64", "6.1.0-40-amd64", ("Ampere",)))
 GOES_TO_SLEEP, WAKES_UP = nvidia.sleep_units()
 SLEEPING = RACK.model_copy(update={"controller": Controller(host="hub")})
 TEXTS = {
+    "ping.conf.j2": controller.ping(),
     "controller.service.j2": controller.unit(SLEEPING, "0" * 64),
     "sshd.conf.j2": access.sshd("admin"),
     "sudoers-operator.j2": access.operator_sudoers(),
@@ -101,7 +102,7 @@ def test_the_agents_rules_are_whole_command_lines() -> None:
     rules = [line for line in TEXTS["sudoers-agent.j2"].splitlines() if not line.startswith("#")]
     agent = "labctl-agent ALL=(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz"
     gate = ("suspend", "gate", "mend --driver", "mend --engines", "mend --reboot")
-    assert rules == [f"{agent} {verb}" for verb in ("caps", "caps --show", *gate)]
+    assert rules == [f"{agent} {verb}" for verb in ("caps", "caps --show", "caps --step", *gate)]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from labctl.domain.budget import Rack as WattRack
 from labctl.domain.sleep import evidence, lifecycle, reconcile, waking
+from labctl.domain.sleep.actions import Action, Move, SendWake, Suspend, Verify
 from labctl.domain.sleep.lifecycle import Claims, Event, Mode
 from labctl.domain.sleep.terms import (
-    Action,
     Attempt,
     Fingerprint,
     HostPolicy,
@@ -26,7 +26,6 @@ from labctl.domain.sleep.terms import (
     Known,
     KnownHost,
     Moment,
-    Move,
     Order,
     OrderWord,
     Policy,
@@ -36,10 +35,7 @@ from labctl.domain.sleep.terms import (
     Said,
     Seen,
     SeenHost,
-    SendWake,
     Sign,
-    Suspend,
-    Verify,
     Wish,
 )
 

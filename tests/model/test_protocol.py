@@ -25,9 +25,10 @@ from protocol import (
 )
 
 from labctl.domain.sleep import evidence, idle, lifecycle, waking, wanting
+from labctl.domain.sleep.actions import Action
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.lifecycle import Event, Mode, Verdict
-from labctl.domain.sleep.terms import Action, KnownHost, Order, SeenHost
+from labctl.domain.sleep.terms import KnownHost, Order, SeenHost
 from labctl.domain.sleep.waking import Due
 
 _WRONG = {SERVES: sleeps_under_a_lease, UNTRIED: serves_untried}

@@ -73,6 +73,9 @@ class Watching:
 
     def close(self) -> None:
         self.client.close()
+        # In a cycle of garbage paramiko's file finds its buffer gone, and fails the run after its last test.
+        for name in ("stdin", "stdout"):
+            vars(self).pop(name, None)
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ class Site:
 
     def awake(self) -> None:
         """See that the box serves."""
-        self.say("wake", self.box.name)
+        self.say("wake", self.box.name, "--timeout", "90s")
 
     def do(self, host: LabHost, *argv: str, stdin: str = "") -> str:
         """Have root do something on a host."""

@@ -25,7 +25,7 @@ from labctl.domain.problem import LabctlError
 
 SHEBANG = b"#!/usr/bin/python3 -IS\n"
 STAYS_HERE = frozenset({"build.py", "prune.py", "access.py"})
-DOMAIN = ("__init__.py", "capping.py", "cap_json.py", "pci.py")
+DOMAIN = ("__init__.py", "capping.py", "capstep.py", "cap_json.py", "pci.py")
 _MAIN = """\
 import sys
 

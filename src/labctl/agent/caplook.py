@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..domain import capstep
 from ..domain.capping import (
     RESET,
     Card,
@@ -44,6 +45,7 @@ class Host(NamedTuple):
     survey: cards.Survey
     matched: Matched
     notes: Notes
+    steps: tuple[capstep.Step, ...] = ()
 
     def declared_for(self, card: Card) -> Declared | None:
         """Return what the inventory says about a card."""
@@ -52,6 +54,10 @@ class Host(NamedTuple):
     def kept_for(self, card: Card) -> Kept:
         """Return what labctl set last on a card."""
         return self.kept.get(card.key, Kept())
+
+    def stepped(self, wish: Wish, card: Card) -> Wish:
+        """Return what a card should have as long as it has stepped down for other hosts."""
+        return capstep.under(wish, capstep.of_card(self.steps, card), card)
 
 
 class Plan(NamedTuple):
@@ -91,6 +97,11 @@ def look(root: Path, notes: Notes, *, wake: bool) -> Host:
         overrides = state.overrides()
     except Finding as finding:
         notes.append(note(finding))
+    steps: tuple[capstep.Step, ...] = ()
+    try:
+        steps = state.steps().steps
+    except Finding as finding:
+        notes.append(note(finding))
     survey = cards.survey(root, wake=wake)
     matched = match(declared, (seen.card for seen in survey.seen))
     notes += map(note, survey.blind.values())
@@ -109,7 +120,7 @@ def look(root: Path, notes: Notes, *, wake: bool) -> Host:
             named = wanted.slot or wanted.uuid or wanted.pci
             which = f"{wanted.model} {named}" if named else f"one {wanted.model}"
             notes.append(note(Finding(f"{which} is not on this host", _GONE[2], "missing-card"), named))
-    return Host(state, declared, overrides, state.kept(), survey, matched, notes)
+    return Host(state, declared, overrides, state.kept(), survey, matched, notes, steps)
 
 
 def settle(seen: cards.Seen, wish: Wish, before: Kept, *, reset: bool = False) -> Plan:
@@ -159,6 +170,11 @@ def absence(declared: Declared, survey: cards.Survey) -> tuple[str, str, str]:
     if any(same_address(pci, declared.pci) for pci in survey.bus):
         return "failed", "it is on the bus, but its driver does not show it", "look at dmesg"
     return _GONE
+
+
+def is_gone(declared: Declared, survey: cards.Survey) -> bool:
+    """Return whether a declared card is surely not there, and not only silent."""
+    return absence(declared, survey) == _GONE
 
 
 def _silence(one: cards.Silent) -> tuple[str, str, str]:

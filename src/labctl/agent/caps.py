@@ -1,7 +1,8 @@
 """``caps``: give each card the cap that it should have, and take a person's order about caps.
 
 - ``apply`` (at boot, after a resume, when a driver was loaded, by ``labctl apply``): what the inventory
-  declares, and the overrides that still hold. An order that does not last ends here.
+  declares, and the overrides that still hold. An order that does not last ends here. A card that stepped down
+  for other hosts (see ``capsteps``) stays down, unless this is another boot or wake, or the gate.
 - ``show``: the same decisions, and nothing is changed or woken.
 - ``order``: what somebody wants now. Each card is done or refused on its own; others are left as they are.
 
@@ -19,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..domain import cap_json
+from ..domain import cap_json, capstep
 from ..domain.capping import (
     FORMAT,
     WRONG,
@@ -34,6 +35,7 @@ from ..domain.capping import (
     select,
     with_order,
 )
+from ..domain.capstep import Step
 from . import captimer, cards
 from .caplook import Host, Plan, absent_row, look, refused, row, settle, silent_row, unknown_row
 from .capstate import NOT_RECORDED, Kept, Notes, Refused, State, note, writing
@@ -41,14 +43,17 @@ from .host import ROOT
 from .sections import Finding
 
 
-def apply(root: Path = ROOT) -> dict[str, Any]:
-    """Give each card what the inventory and the overrides that hold want, and return the answer."""
-    return _answered(lambda: _apply(root))
+def apply(root: Path = ROOT, *, steps_end: bool = False) -> dict[str, Any]:
+    """Give each card what the inventory and the overrides that hold want, and return the answer.
+
+    With ``steps_end`` cards that stepped down are put up again first.
+    """
+    return answered(lambda: _apply(root, steps_end=steps_end))
 
 
 def show(root: Path = ROOT) -> dict[str, Any]:
     """Return what ``apply`` would do; change nothing, and wake no card."""
-    return _answered(lambda: _show(root))
+    return answered(lambda: _show(root))
 
 
 def order(document: Any, root: Path = ROOT) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def order(document: Any, root: Path = ROOT) -> dict[str, Any]:
         document: the order as JSON gives it; ``cap_json.order`` says what it may hold.
         root: where the host's file system begins.
     """
-    return _answered(lambda: _order(document, root))
+    return answered(lambda: _order(document, root))
 
 
 def exit_code(answer: dict[str, Any]) -> int:
@@ -80,7 +85,8 @@ def complaints(answer: dict[str, Any]) -> list[str]:
     return [f"{head}: {what}" + (f"; {hint}" if hint else "") for head, what, hint in found]
 
 
-def _answered(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def answered(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the answer of a run; where nothing is done, the one that says why."""
     try:
         return run()
     except Refused as refusal:
@@ -96,20 +102,23 @@ def _now() -> int:
 # --- what should be ---
 
 
-def _apply(root: Path) -> dict[str, Any]:
+def _apply(root: Path, *, steps_end: bool) -> dict[str, Any]:
     notes: Notes = []
     with State(root).locked(notes):
         host = look(root, notes, wake=True)
+        if steps_end:
+            host.state.save_steps((), host.steps, notes)
+            host = host._replace(steps=())
         now = _now()
         sorted_out = by_time(host.overrides, now)
         plans = _plans(host, sorted_out.live, now)
-        rows = _done(plans, host, root) + [absent_row(one, host.survey) for one in host.matched.missing]
+        rows = done(plans, host, root) + [absent_row(one, host.survey) for one in host.matched.missing]
         # What holds is seen alive: a clock that stands before this moment later on is wrong.
         alive = tuple(replace(one, seen=max(one.seen, now)) for one in sorted_out.live)
         overrides = (*alive, *sorted_out.doubtful)
-        _record(host, overrides, plans, rows)
+        record(host, overrides, plans, rows)
         _set_timer(host, overrides, root)
-        answer = _answer("caps", now, rows, host.notes, overrides)
+        answer = answer_of("caps", now, rows, host.notes, overrides, host.steps)
         answer["ok"] = not any(one["status"] in WRONG for one in rows)
         with writing(notes):
             host.state.save_outcome({**answer, "order": host.state.outcome().get("order")})
@@ -122,7 +131,8 @@ def _show(root: Path) -> dict[str, Any]:
     sorted_out = by_time(host.overrides, now)
     rows = [_planned_row(plan, host) for plan in _plans(host, sorted_out.live, now)]
     rows += [absent_row(one, host.survey) for one in host.matched.missing]
-    answer = _answer("show", now, rows, host.notes, (*sorted_out.live, *sorted_out.doubtful))
+    overrides = (*sorted_out.live, *sorted_out.doubtful)
+    answer = answer_of("show", now, rows, host.notes, overrides, host.steps)
     answer["ok"] = not any(one["status"] in (*WRONG, "would-change") for one in rows)
     return answer
 
@@ -132,7 +142,7 @@ def _plans(host: Host, live: Sequence[Override], now: int) -> list[Plan]:
     plans = []
     for seen in host.survey.seen:
         wish, ignored = effective(seen.card, host.declared_for(seen.card), live)
-        plans.append(settle(seen, wish, host.kept_for(seen.card)))
+        plans.append(settle(seen, host.stepped(wish, seen.card), host.kept_for(seen.card)))
         for one in ignored:
             what = (
                 f"{one.watts} W, ordered by {one.by or 'somebody'}, are above what protects a circuit or PSU"
@@ -163,9 +173,10 @@ def _order(document: Any, root: Path) -> dict[str, Any]:
         return _order_answer(wanted, now, rows, host, host.overrides)
     with State(root).locked(notes):
         host, plans, absent = _wanted(wanted, root, notes)
-        rows = _done(plans, host, root)
+        host = _stepped_up(wanted, host, plans)
+        rows = done(plans, host, root)
         overrides = _overrides_after(wanted, now, host, plans, rows)
-        _record(host, overrides, plans, rows)
+        record(host, overrides, plans, rows)
         if overrides != host.overrides:
             _set_timer(host, overrides, root)
         answer = _order_answer(wanted, now, rows + absent, host, overrides)
@@ -191,8 +202,9 @@ def _wanted_of(wanted: Order, seen: cards.Seen, host: Host) -> Plan:
     card, before = seen.card, host.kept_for(seen.card)
     declared = host.declared_for(card)
     if wanted.reset:
-        return settle(seen, effective(card, declared, ())[0], before, reset=True)
-    verdict = judge(wanted, card, declared)
+        wish = host.stepped(effective(card, declared, ())[0], card)
+        return settle(seen, wish, before, reset=wish.source != capstep.STEP)
+    verdict = capstep.over_step(wanted, capstep.of_card(host.steps, card)) or judge(wanted, card, declared)
     if isinstance(verdict, Refusal):
         return refused(seen, verdict, before, "order")
     watts, clocks = verdict.watts, verdict.clocks_mhz
@@ -200,6 +212,17 @@ def _wanted_of(wanted: Order, seen: cards.Seen, host: Host) -> Plan:
     after = Kept(before.watts if watts is None else watts, locked)
     needed = None if watts is None or reached(card.limit_w, watts) else watts
     return Plan(seen, Change(needed, clocks), watts, before, after, "order")
+
+
+def _stepped_up(wanted: Order, host: Host, plans: Sequence[Plan]) -> Host:
+    """Return the host without the steps that an order goes above, which takes a person's words."""
+    steps = host.steps
+    for plan in plans:
+        step = capstep.of_card(steps, plan.seen.card)
+        if step is not None and plan.watts is not None and plan.watts > step.watts:
+            steps = capstep.without(steps, plan.seen.card)
+    host.state.save_steps(steps, host.steps, host.notes)
+    return host._replace(steps=steps)
 
 
 def _overrides_after(
@@ -231,7 +254,7 @@ def _overrides_after(
 # --- doing ---
 
 
-def _done(plans: Sequence[Plan], host: Host, root: Path) -> list[dict[str, Any]]:
+def done(plans: Sequence[Plan], host: Host, root: Path) -> list[dict[str, Any]]:
     """Set what is to be set, look again, and return a row for each plan."""
     changes = {
         str(at): (plan.seen, plan.target)
@@ -291,9 +314,10 @@ def _done_row(
     return row(card, host.declared_for(card), status, **more, **clocks)
 
 
-def _record(
+def record(
     host: Host, overrides: tuple[Override, ...], plans: Sequence[Plan], rows: Sequence[dict[str, Any]]
 ) -> None:
+    """Keep which overrides hold, and what labctl has set on the cards."""
     kept = dict(host.kept)
     for plan, shown in zip(plans, rows):  # noqa: B905
         if shown["status"] != "failed":
@@ -319,9 +343,15 @@ def _set_timer(host: Host, overrides: Iterable[Override], root: Path) -> None:
 # --- what is said ---
 
 
-def _answer(
-    verb: str, now: int, rows: list[dict[str, Any]], notes: Notes, overrides: Iterable[Override]
+def answer_of(
+    verb: str,
+    now: int,
+    rows: list[dict[str, Any]],
+    notes: Notes,
+    overrides: Iterable[Override],
+    steps: Iterable[Step],
 ) -> dict[str, Any]:
+    """Return an answer that says that all is as it should be."""
     return {
         "format": FORMAT,
         "verb": verb,
@@ -330,6 +360,7 @@ def _answer(
         "cards": rows,
         "findings": notes,
         "overrides": cap_json.overrides_document(overrides)["overrides"],
+        "steps": cap_json.steps_document(steps),
         "until": None,
     }
 
@@ -340,7 +371,7 @@ def _order_answer(
     bad = WRONG if wanted.cards is None else (*WRONG, "missing", "no-cap")
     lost = wanted.lasts and any(one["code"] == NOT_RECORDED for one in host.notes)
     ok = not lost and not host.survey.blind and not any(one["status"] in bad for one in rows)
-    answer = _answer("order", now, rows, host.notes, overrides)
+    answer = answer_of("order", now, rows, host.notes, overrides, host.steps)
     return {**answer, "ok": ok, "until": wanted.until}
 
 

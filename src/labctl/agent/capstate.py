@@ -1,9 +1,11 @@
-"""What a host keeps about caps, in three files below ``/var/lib/labctl/caps`` that only root writes.
+"""What a host keeps about caps, in four files below ``/var/lib/labctl/caps`` that only root writes.
 
 - ``overrides.json`` (600): what persons ordered and what lasts, by time or for good; it survives a reboot.
 - ``set.json`` (600): what labctl itself set last on each card. So it can undo what it did when nobody wants
   it any more, and leaves alone what another tool set. Clocks count only for the boot in which they were
   locked, since no driver tells whether they are.
+- ``steps.json`` (644): which cards stepped down for other hosts; it counts for the boot and the wake in which
+  it was written. Its number rises with each change, so that who hears of two knows which one is newer.
 - ``outcome.json`` (644): how the last run ended, for the report.
 
 What the inventory declares lies in ``/etc/labctl/caps.json``. Files are replaced whole, so that a power cut
@@ -25,6 +27,8 @@ from typing import Any, NamedTuple
 
 from ..domain import cap_json
 from ..domain.capping import FORMAT, Declared, Override
+from ..domain.capstep import Step
+from . import vitals
 from .host import CAPS_OUTCOME, document, text
 from .sections import Finding
 
@@ -64,6 +68,13 @@ class Kept(NamedTuple):
     clocks_mhz: tuple[int, int] | None = None
 
 
+class Steps(NamedTuple):
+    """The steps in force, and the number of the last change."""
+
+    number: int
+    steps: tuple[Step, ...]
+
+
 class State:
     """The files of one host; ``root`` is where its file system begins."""
 
@@ -73,6 +84,8 @@ class State:
         self.folder = self.outcome_at.parent
         self.overrides_at = self.folder / "overrides.json"
         self.set_at = self.folder / "set.json"
+        self.steps_at = root / vitals.STEPS
+        self._root = root
         self.boot_id = text(root / "proc/sys/kernel/random/boot_id") or ""
 
     @contextlib.contextmanager
@@ -125,6 +138,41 @@ class State:
             raise Finding("overrides are for root to see", "ask again by sudo", "no-permission") from None
         except (OSError, ValueError) as error:
             raise Finding(f"overrides are lost: {error}", "give the orders again", "bad-file") from None
+
+    def steps(self) -> Steps:
+        """Return the steps of this boot and wake; none where a sleep came after them.
+
+        Raises:
+            Finding: the file is there and cannot be believed.
+        """
+        try:
+            found = document(self.steps_at)
+            number, wake = found["n"], (found["boot_id"], found["resumes"])
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                raise ValueError("n is no number")
+            steps = cap_json.steps(found["steps"])
+        except FileNotFoundError:
+            return Steps(0, ())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Finding(f"steps are lost: {error!r}"[:200], "", "bad-file") from None
+        return Steps(number, steps if self.boot_id and wake == (self.boot_id, self._resumes()) else ())
+
+    def save_steps(self, steps: tuple[Step, ...], before: tuple[Step, ...], notes: Notes) -> int:
+        """Replace the steps where they differ from those before; return the number of the last change."""
+        try:
+            number = self.steps().number
+        except Finding:
+            number = 0
+        if steps == before:
+            return number
+        shown = {"format": FORMAT, "n": number + 1, "boot_id": self.boot_id, "resumes": self._resumes()}
+        with writing(notes):
+            _write(self.steps_at, {**shown, "steps": cap_json.steps_document(steps)}, 0o644)
+            number += 1
+        return number
+
+    def _resumes(self) -> int:
+        return vitals.resumes(self._root, vitals.clocks())
 
     def kept(self) -> dict[str, Kept]:
         """Return what labctl set last, by card; a file that cannot be believed is none."""

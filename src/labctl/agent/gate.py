@@ -96,7 +96,7 @@ class _Gate:
 
     def _caps(self) -> tuple[list[str], list[str]]:
         """Give each card its cap again; what has none and needs none is fine."""
-        answer = caps.apply(self.root)
+        answer = caps.apply(self.root, steps_end=True)
         self.caps = answer
         said = caps.complaints(answer)
         return ([], said) if caps.exit_code(answer) == 0 else (said or ["caps could not be set"], [])

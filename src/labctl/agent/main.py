@@ -7,9 +7,10 @@ with 126 and one line, which does not repeat what was asked: who reads logs shou
 
 The controller's key may ask for a part of the table only. What changes a host's caps by somebody's numbers
 (``caps --order``, JSON on standard input) is the operator's, by sudo: a stolen controller's key can at most
-put the caps back to what the inventory wants. Verbs for root, asked for at the door, the agent asks of itself
-by ``sudo -n`` with exactly the command line that sudoers names. ``sleep``, which does what ``suspend`` agreed
-on, is systemd's alone to start: no key opens it, and by hand it only obeys an order that root wrote down.
+lower caps for a while (``caps --step``) and put them back to what the inventory wants. Verbs for root, asked
+for at the door, the agent asks of itself by ``sudo -n`` with exactly the command line that sudoers names.
+``sleep``, which does what ``suspend`` agreed on, is systemd's alone to start: no key opens it, and by hand it
+only obeys an order that root wrote down.
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ def _caps(flags: frozenset[str]) -> tuple[str, int]:
 
     if "--order" in flags:
         answer = orders.answered(sys.stdin.buffer)
+    elif "--step" in flags:
+        from . import capsteps
+
+        answer = orders.answered(sys.stdin.buffer, capsteps.step)
     elif "--show" in flags:
         answer = caps.show()
     else:
@@ -135,9 +140,9 @@ ORDERS: dict[str, Order] = {
         inner=True,
     ),
     "caps": Order(
-        frozenset({"--show", "--order"}),
+        frozenset({"--show", "--order", "--step"}),
         _caps,
-        "give each card its cap; or show what that would be; or do an order (JSON on stdin)",
+        "give each card its cap; or show what that would be; or do an order, or step down (JSON on stdin)",
         inside=frozenset({"--order"}),
         exclusive=True,
         as_root=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from . import caps
@@ -11,7 +12,7 @@ from .capstate import Refused
 _AT_MOST = 1 << 16
 
 
-def answered(stream: BinaryIO) -> dict[str, Any]:
+def answered(stream: BinaryIO, do: Callable[[Any], dict[str, Any]] = caps.order) -> dict[str, Any]:
     """Read one order, do it, and return the answer; what is no order changes nothing and is said so."""
     text = stream.read(_AT_MOST + 1)
     if len(text) > _AT_MOST:
@@ -24,7 +25,7 @@ def answered(stream: BinaryIO) -> dict[str, Any]:
         return _no_order("the order is nested too deeply")
     except ValueError as error:
         return _no_order(f"the order is not JSON: {error}")
-    return caps.order(document)
+    return do(document)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from .host import document, number, text
 from .signals.terms import plain
 
 ORDER = "run/labctl/order.json"
+STEPS = "var/lib/labctl/caps/steps.json"
 _SUCCESS = "sys/power/suspend_stats/success"
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GDRVINFO = 0x00000003
@@ -125,6 +126,22 @@ def fingerprint(root: Path, sleep: dict[str, Any]) -> dict[str, str]:
 def mem_sleeps(root: Path) -> list[str]:
     """Return the ways to sleep to memory that the kernel offers, whichever of them is chosen."""
     return [word.strip("[]") for word in (text(root / "sys/power/mem_sleep") or "").split()]
+
+
+def caps(root: Path) -> dict[str, Any] | None:
+    """Return which cards stepped down for other hosts since the last boot or sleep, None where nobody knows.
+
+    ``n`` is the number of the last change, ``caps_w`` the watts by the names that the controller uses.
+    """
+    try:
+        found = document(root / STEPS)
+        wake = (text(root / "proc/sys/kernel/random/boot_id"), resumes(root, clocks()))
+        steps = found["steps"] if (found["boot_id"], found["resumes"]) == wake else []
+        return {"n": found["n"], "caps_w": {one["name"]: one["watts"] for one in steps}}
+    except FileNotFoundError:
+        return {"n": 0, "caps_w": {}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def wol_armed(root: Path, sleep: dict[str, Any]) -> bool | None:

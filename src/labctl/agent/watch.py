@@ -135,7 +135,7 @@ class Watch:
                 "vitals",
                 self._vitals,
                 _VITALS_FOR_S,
-                {"fingerprint": None, "wol_armed": None, "mem_sleeps": None},
+                {"fingerprint": None, "wol_armed": None, "mem_sleeps": None, "caps": None},
             ),
         }
 
@@ -150,6 +150,7 @@ class Watch:
             "fingerprint": vitals.fingerprint(self._root, sleep),
             "wol_armed": vitals.wol_armed(self._root, sleep),
             "mem_sleeps": vitals.mem_sleeps(self._root),
+            "caps": vitals.caps(self._root),
         }
 
 

@@ -137,6 +137,10 @@ def _there(loaded: LoadedRack, host: str) -> Controller:
         raise silent(f"{host}: {error.failure.reason}", error.failure.hint or _set_up(host)) from None
     except ControllerError as error:
         first = error.problems[0]
+        if f"{PROGRAM[0]}: command not found" in first.reason:
+            raise ControllerError(
+                error.said, f"there is no controller on {host} yet", _set_up(host)
+            ) from None
         raise ControllerError(error.said, first.reason, first.hint or _set_up(host)) from None
 
 

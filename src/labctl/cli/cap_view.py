@@ -82,9 +82,7 @@ def show_caps(hosts: Sequence[HostCaps]) -> None:
             rows.append((host.host, "", "", "", "", f"{host.status}: {_said(host.failure)}"))
         for card in host.cards:
             allowed = _range(card)
-            rows.append(
-                (host.host, card_name(card), _model(card), _now(card), allowed, _wish(card, host.overrides))
-            )
+            rows.append((host.host, card_name(card), _model(card), _now(card), allowed, _wish(card, host)))
     if rows:
         printer.table(("host", "card", "model", "cap", "range", "set by"), rows)
     else:
@@ -169,13 +167,14 @@ def moment(seconds: object) -> str:
         return "an unknown time"
 
 
-def _wish(card: Mapping[str, Any], overrides: Iterable[Mapping[str, Any]]) -> str:
+def _wish(card: Mapping[str, Any], host: HostCaps) -> str:
     """Return who wants what of a card, and what is not as wanted."""
     declared = card.get("declared_w")
     said = (
         [f"inventory: {_number(declared)} W ({card.get('declared_reason')})"] if declared is not None else []
     )
-    said += [_order(one) for one in overrides if _is_about(one, card)]
+    said += [_order(one) for one in host.overrides if _is_about(one, card)]
+    said += [_step(one) for one in host.steps if _is_about(one, card)]
     if clocks := _clocks(card.get("clocks_before")):
         said.append(f"clocks {clocks}")
     if card.get("status") == "would-change":
@@ -195,6 +194,11 @@ def _order(override: Mapping[str, Any]) -> str:
     who = str(override.get("by") or "somebody").partition(" pid ")[0]
     why = ", ".join(str(override[key]) for key in ("reason", "words") if override.get(key))
     return f"{who}: {what} {f'until {until}' if until else 'for good'}{f' ({why})' if why else ''}"
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    """Return that a card stepped down for other hosts, how far and why."""
+    return f"stepped down to {_number(step.get('watts'))} W ({step.get('because')})"
 
 
 def say_left_out(left_out: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from labctl.controller.service import Service
     from labctl.inventory import LoadedRack
     from labctl.ports import Said
+    from labctl.ports.power import Switch
 
 _LOG = "labctl.controller"
 
@@ -97,7 +98,6 @@ def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str],
     """
     from labctl.adapters.clock import SleeplessClock
     from labctl.adapters.power.cycle import Pace, cycle
-    from labctl.adapters.power.pair import Pair
     from labctl.adapters.ssh import SshRemote
     from labctl.controller.doors import AGENT, Doors
     from labctl.inventory.controlling import agent_data
@@ -119,24 +119,31 @@ def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str],
             )
 
     pace = Pace(wait=rest, now=clock.monotonic)
-    switches = {}
-    for host in loaded.rack.hosts:
-        note = partial(logging.getLogger(_LOG).info, "host=%s note=%s", host.name)
-        wakes = wiring.switch_for(loaded, host.name, ask=ask, note=note)
-        powers = None if host.power is None else wiring.power_of(loaded, host.name)
-        switches[host.name] = wakes if powers is None else Pair(wakes, powers, note=note)
     return Doors(
         store=wiring.store(_store_place(loaded), create=True),
         talker=ssh,
         remote=ssh,
         looks=wiring.looks(loaded),
-        switches=switches,
+        switches=_switches(loaded, ask),
         clock=clock,
         data=data,
         rest=rest,
         cycle=lambda switch, verdict: cycle(switch, verdict, pace).because,
         gone=gone,
     )
+
+
+def _switches(loaded: LoadedRack, ask: Callable[[str, str, bytes, float], Said]) -> dict[str, Switch]:
+    """Return what switches the power of each host; ``ask`` has another host's agent do something."""
+    from labctl.adapters.power.pair import Pair
+
+    found: dict[str, Switch] = {}
+    for host in loaded.rack.hosts:
+        note = partial(logging.getLogger(_LOG).info, "host=%s note=%s", host.name)
+        wakes = wiring.switch_for(loaded, host.name, ask=ask, note=note)
+        powers = None if host.power is None else wiring.power_of(loaded, host.name)
+        found[host.name] = wakes if powers is None else Pair(wakes, powers, note=note)
+    return found
 
 
 def _home(loaded: LoadedRack) -> Path:

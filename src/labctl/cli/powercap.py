@@ -254,12 +254,11 @@ def _only(host: HostCaps, target: Target) -> HostCaps:
             for gpu in target.gpus
         )
     )
-    lasting = tuple(
-        one
-        for one in host.overrides
-        if any(is_about(one, card.get("uuid"), card.get("pci")) for card in wanted)
+    lasting, steps = (
+        tuple(one for one in all_ if any(is_about(one, card.get("uuid"), card.get("pci")) for card in wanted))
+        for all_ in (host.overrides, host.steps)
     )
-    return replace(host, cards=wanted, overrides=lasting)
+    return replace(host, cards=wanted, overrides=lasting, steps=steps)
 
 
 def _confirm(order: Order, targets: Sequence[Target], excess: Excess | None, options: Options) -> None:

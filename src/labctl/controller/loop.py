@@ -28,8 +28,9 @@ from labctl.controller.recovery import Recovery
 from labctl.controller.tell import Teller
 from labctl.domain.failures import HostError
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Action, Move, StepCaps, Wait
 from labctl.domain.sleep.lifecycle import Event, Mode
-from labctl.domain.sleep.terms import Action, Known, KnownHost, Moment, Move, Seen, Wait
+from labctl.domain.sleep.terms import Known, KnownHost, Moment, Seen
 from labctl.ports.power import PowerError
 from labctl.ports.store import StaleError, StoreError
 
@@ -215,6 +216,8 @@ class Loop:
         if isinstance(action, Move):
             self._move(action, known, moment)
             return
+        if isinstance(action, StepCaps):  # before the next tick gives the watts to somebody else
+            means.observer.ordered(action.host, action.caps_w)
         self._hands.start(action.host, acts.names(action), lambda: self._act(action, known, moment))
 
     def _act(self, action: Action, known: Known, moment: Moment) -> None:

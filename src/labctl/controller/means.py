@@ -33,8 +33,12 @@ class Observer(Protocol):
         """Look at these hosts every second or so, and at the others once in a tick."""
         ...
 
-    def capped(self, host: str, caps_w: Mapping[str, int]) -> None:
-        """Take in the caps that a host read back, by card name."""
+    def ordered(self, host: str, caps_w: Mapping[str, int]) -> None:
+        """Take in that a host is about to be told these caps: the higher of old and new counts."""
+        ...
+
+    def capped(self, host: str, caps_w: Mapping[str, int], n: int = 0) -> None:
+        """Take in the caps that a host read back after its change ``n``, by card name."""
         ...
 
     def unloaded(self, host: str) -> None:
@@ -79,7 +83,7 @@ class Means:
             StaleError: it has none any more.
             StoreError: the store cannot be used.
         """
-        found = self.doors.store.known(now=self.doors.wall()).hosts.get(name)
+        found = self.doors.store.known_host(name, now=self.doors.wall())
         if found is None:
             raise StaleError(f"{name} has no row")
         return found

@@ -20,7 +20,7 @@ from labctl.controller.doors import AGENT, Doors, Timekeeper
 from labctl.controller.fold import Fold
 from labctl.controller.means import line
 from labctl.domain.failures import Failure, HostError
-from labctl.domain.sleep.terms import Seen, SeenHost, Sign
+from labctl.domain.sleep.terms import Moment, Seen, SeenHost, Sign
 from labctl.domain.sleep.words import NotAReport, report_of
 from labctl.ports import Conversation
 
@@ -64,13 +64,10 @@ class Watch(threading.Thread):
         with self._guard:
             return self._fold.seen(self._times.moment())
 
-    def note(self, *, caps_w: Mapping[str, int] | None = None, unloaded: bool = False) -> None:
-        """Take in what an act brought about."""
+    def note(self, take_in: Callable[[Fold, Moment], None]) -> None:
+        """Take in what an act brings about."""
         with self._guard:
-            if caps_w is not None:
-                self._fold.capped(caps_w)
-            if unloaded:
-                self._fold.unloaded()
+            take_in(self._fold, self._times.moment())
 
     def pace(self, *, quick: bool) -> None:
         """Look every second or so, or as usual; the host is told to report as often."""
@@ -245,15 +242,21 @@ class Watches:
         for name, watch in self._watches.items():
             watch.pace(quick=name in quick)
 
-    def capped(self, host: str, caps_w: Mapping[str, int]) -> None:
-        """Take in the caps that a host read back."""
-        if (watch := self._watches.get(host)) is not None:
-            watch.note(caps_w=caps_w)
+    def ordered(self, host: str, caps_w: Mapping[str, int]) -> None:
+        """Take in that a host is about to be told these caps."""
+        self._note(host, lambda fold, now: fold.ordered(caps_w, now))
+
+    def capped(self, host: str, caps_w: Mapping[str, int], n: int = 0) -> None:
+        """Take in the caps that a host read back after its change ``n``."""
+        self._note(host, lambda fold, now: fold.capped(caps_w, n))
 
     def unloaded(self, host: str) -> None:
         """Take in that a host's cards were freed."""
-        if (watch := self._watches.get(host)) is not None:
-            watch.note(unloaded=True)
+        self._note(host, lambda fold, now: fold.unloaded())
+
+    def _note(self, host: str, take_in: Callable[[Fold, Moment], None]) -> None:
+        if (watch := self._watches.get(host)) is not None:  # nobody is looked at after the end
+            watch.note(take_in)
 
     def stop(self, seconds: float = 5.0) -> None:
         """End all of it, and wait so long for all of its threads: hosts that hang must not hold up a tick."""

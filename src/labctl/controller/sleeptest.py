@@ -197,7 +197,7 @@ class _Script:
         self._end_wish()
         self._means.doors.store.note_proof(self._host, proof, because, now=self._means.doors.wall())
         self._nudge()
-        self._say(because, ok=ok)
+        self._tell(TestStep(self._host, self._cycle, self._cycles, because, ok))  # the store has kept it
 
     def _say(self, text: str, *, ok: bool | None = None) -> None:
         self._tell(TestStep(self._host, self._cycle, self._cycles, text, ok))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,22 +18,28 @@ from labctl.domain.sleep.terms import Known
 log = logging.getLogger("labctl.controller")
 
 
+_IN_TURNS = 8
+
+
 class Teller:
     """Remembers what was said last; may be used by any thread."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._said: dict[str, str] = {}
-        self._hosts: dict[str, tuple[str, str]] = {}
+        self._hosts: dict[str, tuple[object, deque[str]]] = {}
 
     def hosts(self, known: Known, waits: Mapping[str, str]) -> None:
-        """Say each host whose mode or reason is not as it was."""
+        """Say each host whose mode or reason is not as it was; what is said in turns is said once."""
         self.store("")
         for name, row in known.hosts.items():
-            now = (str(row.mode), waits.get(name, row.because))
-            if self._hosts.get(name) != now:
-                self._hosts[name] = now
-                log.info("host=%s mode=%s because=%s", name, now[0], json.dumps(now[1]))
+            stay, because = (row.mode, row.since), waits.get(name, row.because)
+            before = self._hosts.get(name)
+            if before is None or before[0] != stay:
+                before = self._hosts[name] = (stay, deque(maxlen=_IN_TURNS))
+            if because not in before[1]:
+                before[1].append(because)
+                log.info("host=%s mode=%s because=%s", name, row.mode, json.dumps(because))
 
     def act(self, host: str, text: str) -> None:
         """Say how an act failed, or what was done besides."""

@@ -1,4 +1,4 @@
-"""Read and write orders, declared cards and overrides about caps as JSON, believing nothing.
+"""Read and write orders, declared cards, overrides and steps about caps as JSON, believing nothing.
 
 These documents come from standard input as root and from files that an older or newer labctl wrote. What is
 not exactly as expected is refused whole, with the place and in words: a number in quotes, a true that stands
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .capping import FORMAT, REASONS, RESET, Declared, Order, Override, address
+from .capstep import Step, StepOrder
 
 WATTS_MAX = 100_000
 MHZ = (100, 10_000)
@@ -86,6 +87,8 @@ def declared_document(cards: Iterable[Declared]) -> dict[str, Any]:
                 "cap_w": card.cap_w,
                 "reason": card.reason,
                 "clocks_mhz": _pair(card.clocks_mhz),
+                # An older agent knows no such field, and most cards need none.
+                **({"name": card.name} if card.name else {}),
             }
             for card in cards
         ],
@@ -124,6 +127,43 @@ def overrides_document(given: Iterable[Override]) -> dict[str, Any]:
             for one in given
         ],
     }
+
+
+def step_order(document: Any) -> StepOrder:
+    """Return the order to step that a document is.
+
+    Raises:
+        Malformed: it is none, or about no card.
+    """
+    found = StepOrder(**_fields(document, "the order", _STEP_ORDER, headed=False))
+    if not found.caps_w:
+        raise Malformed("the order.caps_w names no card")
+    return found
+
+
+def steps(document: Any) -> tuple[Step, ...]:
+    """Return the steps of a document, as ``steps.json`` holds it below ``steps``.
+
+    Raises:
+        Malformed: it holds none.
+    """
+    listed = _list(document, "steps")
+    return tuple(Step(**_fields(one, f"steps[{at}]", _STEP, headed=False)) for at, one in enumerate(listed))
+
+
+def steps_document(given: Iterable[Step]) -> list[dict[str, Any]]:
+    """Return the JSON that ``steps`` reads."""
+    return [
+        {
+            "name": one.name,
+            "uuid": one.uuid,
+            "pci": one.pci,
+            "watts": one.watts,
+            "because": one.because,
+            "at": one.at,
+        }
+        for one in given
+    ]
 
 
 def _pair(clocks: Any) -> Any:
@@ -233,6 +273,15 @@ def _clocks_or_reset(value: Any, name: str) -> tuple[int, int] | str:
     return RESET if value == RESET else _clocks(value, name)
 
 
+def _caps(value: Any, name: str) -> dict[str, int]:
+    if not isinstance(value, dict) or len(value) > CARDS_MAX:
+        raise Malformed(f"{name} must be an object of at most {CARDS_MAX} cards")
+    return {
+        _words(card, f"a name in {name}"): _watts(watts, f"a number in {name}")
+        for card, watts in value.items()
+    }
+
+
 def _patterns(value: Any, name: str) -> tuple[str, ...]:
     for at, pattern in enumerate(_list(value, name)):
         try:
@@ -265,6 +314,16 @@ _DECLARED: dict[str, tuple[_Check, bool]] = {
     "cap_w": (_watts, False),
     "reason": (_reason, False),
     "clocks_mhz": (_clocks, False),
+    "name": (_words, False),
+}
+_STEP_ORDER: dict[str, tuple[_Check, bool]] = {"caps_w": (_caps, True), "because": (_words, True)}
+_STEP: dict[str, tuple[_Check, bool]] = {
+    "name": (_words, True),
+    "uuid": (_words, False),
+    "pci": (_pci, False),
+    "watts": (_watts, True),
+    "because": (_words, True),
+    "at": (_seconds, True),
 }
 _OVERRIDE: dict[str, tuple[_Check, bool]] = {
     "uuid": (_words, False),

@@ -40,7 +40,10 @@ RESET = "reset"
 
 @dataclass(frozen=True)
 class Declared:
-    """A card as the inventory states it; ``patterns`` match the driver's name of it."""
+    """A card as the inventory states it; ``patterns`` match the driver's name of it.
+
+    ``name`` is what the budget calls a card that has no slot here, since nothing tells it from those alike.
+    """
 
     model: str
     slot: str | None = None
@@ -50,6 +53,7 @@ class Declared:
     cap_w: int | None = None
     reason: str | None = None
     clocks_mhz: tuple[int, int] | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,16 @@ _NAMES = ("uuid", "pci", "slot", "name")
 class HostCaps:
     """What a host said of its cards, or in ``failure`` why it said nothing.
 
-    ``overrides`` are the orders that last there. ``ok`` is the host's own judgement, which also covers what
-    is not about a card: a driver that does not work, an order that could not be recorded.
+    ``overrides`` are the orders that last there, ``steps`` the cards that stepped down for others. ``ok`` is
+    its own judgement, which also covers what is not about a card: a driver that does not work, an order
+    that could not be recorded.
     """
 
     host: str
     cards: tuple[Mapping[str, Any], ...] = ()
     findings: tuple[Mapping[str, Any], ...] = ()
     overrides: tuple[Mapping[str, Any], ...] = ()
+    steps: tuple[Mapping[str, Any], ...] = ()
     ok: bool = True
     failure: Failure | None = None
     seconds: float | None = None
@@ -75,6 +77,7 @@ class HostCaps:
             "cards": [dict(card) for card in self.cards],
             "findings": [dict(finding) for finding in self.findings],
             "overrides": [dict(override) for override in self.overrides],
+            "steps": [dict(step) for step in self.steps],
         }
 
 
@@ -102,7 +105,8 @@ def of_document(host: str, document: Mapping[str, Any]) -> HostCaps:
         worst = findings[0] if findings else {}
         what = str(worst.get("what") or "no card of it answers")
         return HostCaps(host, failure=Failure("driver", what, str(worst.get("hint") or "")))
-    return HostCaps(host, cards, findings, _objects(document.get("overrides")) or (), ok)
+    overrides, steps = (_objects(document.get(name)) or () for name in ("overrides", "steps"))
+    return HostCaps(host, cards, findings, overrides, steps, ok)
 
 
 def with_missing(found: HostCaps, declared: Sequence[Declared]) -> HostCaps:

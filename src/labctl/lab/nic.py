@@ -102,7 +102,10 @@ class Ear(threading.Thread):
             frame, address = self._socket.recvfrom(2048)
             magic = magic_of(frame) if address[2] != _OUTGOING else None
             if magic:
-                host, outcome = self._heard(magic)
+                try:
+                    host, outcome = self._heard(magic)
+                except Exception as error:  # whatever befell one host, the others are to be woken
+                    host, outcome = None, f"failed: {error}"
                 self._notes.append(
                     {
                         "host": host,

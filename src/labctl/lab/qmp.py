@@ -22,6 +22,7 @@ from labctl.lab.nic import MAGIC
 from labctl.lab.processes import wait_until
 
 _BAR = re.compile(r"BAR0: I/O at (0x[0-9a-f]+)")
+_VALUE = re.compile(r"= *(?:0x)?([0-9a-f]+)")
 _CONFIG3 = 0x59  # RTL8139: bit 0x20 of Config3 is "MagicPacket"
 _CONFIG3_MAGIC = 0x20
 
@@ -129,7 +130,10 @@ class Monitor:
         if bar is None:
             return 0  # No firmware or driver has placed it yet, so nobody can have armed it.
         said = self.line(f"i /1xb {int(bar[1], 16) + _CONFIG3:#x}")
-        return MAGIC if int(said.split("=")[1], 16) & _CONFIG3_MAGIC else 0
+        value = _VALUE.search(said)
+        if value is None:
+            raise LabctlError(f"the virtual machine does not show its card: {said.strip()!r}")
+        return MAGIC if int(value[1], 16) & _CONFIG3_MAGIC else 0
 
     def close(self) -> None:
         """End the connection."""

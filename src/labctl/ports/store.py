@@ -23,7 +23,7 @@ from typing import Protocol
 
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Event, Mode, Verdict
-from labctl.domain.sleep.terms import Attempt, Hold, Known, Order, Proof, Repair, Wish
+from labctl.domain.sleep.terms import Attempt, Hold, Known, KnownHost, Order, Proof, Repair, Wish
 
 
 class StoreError(LabctlError):
@@ -93,6 +93,10 @@ class Store(Protocol):
 
     def known(self, *, now: float) -> Known:
         """Return one consistent look at all that decisions need, without holds and wishes past ``now``."""
+        ...
+
+    def known_host(self, host: str, *, now: float) -> KnownHost | None:
+        """Return what ``known`` has of one host, without reading of the others; None where there is none."""
         ...
 
     # -- the life of a host (the controller's; each names the term in which it leads)

@@ -21,9 +21,19 @@ OPERATOR = "labctl"
 AGENT_USER = "labctl-agent"
 AGENT_HOME = "/var/lib/labctl-agent"
 # The agent's verbs that need root and that the controller may ask for, each a whole command line.
-# `caps --order`, which sets somebody's numbers, is not among them: it is for the operator, who is root.
+# `caps --order`, which sets somebody's numbers, is not among them: it is for the operator, who is root. The
+# numbers of `caps --step` can only lower a cap for a while, and end by themselves at the next boot or wake.
 # Nor is `sleep`, which systemd starts.
-ROOT_VERBS = ("caps", "caps --show", "suspend", "gate", "mend --driver", "mend --engines", "mend --reboot")
+ROOT_VERBS = (
+    "caps",
+    "caps --show",
+    "caps --step",
+    "suspend",
+    "gate",
+    "mend --driver",
+    "mend --engines",
+    "mend --reboot",
+)
 # What its watch asks of root by itself, and no key opens at the door: when users' crontabs run, and not what.
 INNER_VERBS = ("signals --crontabs",)
 _VERB = re.compile(r"[a-z]+(?: --[a-z]+)*", re.ASCII)

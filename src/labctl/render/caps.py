@@ -37,21 +37,23 @@ def cards(host: Host) -> list[Declared]:
     """Return the cards of a host that a driver can be asked about, as they are declared there.
 
     A card that nothing tells from another one goes without its slot: on the host it would name any of them.
+    The budget counts all of those alike and steps them together, so for that it keeps the name.
     """
     return [_card(host, gpu) for gpu in host.gpus if profiles.of(gpu).vendor in _VENDORS]
 
 
 def _card(host: Host, gpu: Gpu) -> Declared:
-    cap = profiles.cap_of(host, gpu)
+    cap, told_apart = profiles.cap_of(host, gpu), profiles.is_told_apart(host, gpu)
     return Declared(
         model=gpu.model,
-        slot=gpu.slot if profiles.is_told_apart(host, gpu) else None,
+        slot=gpu.slot if told_apart else None,
         uuid=gpu.uuid,
         pci=gpu.pci,
         patterns=profiles.of(gpu).patterns,
         cap_w=cap.watts if cap else None,
         reason=cap.reason if cap else None,
         clocks_mhz=gpu.clocks_mhz,
+        name=None if told_apart else gpu.slot,
     )
 
 

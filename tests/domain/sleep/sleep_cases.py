@@ -8,9 +8,9 @@ from typing import Any
 
 from labctl.domain.budget import Rack as WattRack
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Action
 from labctl.domain.sleep.lifecycle import Claims, Mode
 from labctl.domain.sleep.terms import (
-    Action,
     Fingerprint,
     HostPolicy,
     How,

@@ -16,17 +16,14 @@ from sleep_cases import RUNS, TICK, WALL, names_something
 from labctl.domain.budget import Rack as WattRack
 from labctl.domain.budget_states import Phase
 from labctl.domain.sleep import idle, ladder, reconcile
+from labctl.domain.sleep.actions import Action, GateResult, Mend, Move, SendWake, StepCaps, Suspend, Verify
 from labctl.domain.sleep.lifecycle import NEXT, Claims, Event, Mode, may_drain, may_lease, may_order
 from labctl.domain.sleep.terms import (
-    Action,
     Attempt,
-    GateResult,
     HostPolicy,
     Known,
     KnownHost,
-    Mend,
     Moment,
-    Move,
     Order,
     Policy,
     Proof,
@@ -35,11 +32,7 @@ from labctl.domain.sleep.terms import (
     Report,
     Seen,
     SeenHost,
-    SendWake,
     Sign,
-    StepCaps,
-    Suspend,
-    Verify,
     Wish,
 )
 

@@ -34,6 +34,7 @@ from labctl.domain.budget import BOARD, Card, Circuit, Supply
 from labctl.domain.budget import Host as WattHost
 from labctl.domain.budget import Rack as WattRack
 from labctl.domain.sleep import reconcile
+from labctl.domain.sleep.actions import Move, SendWake, StepCaps, Suspend, Wait
 from labctl.domain.sleep.lifecycle import NEXT, Claims, Mode
 from labctl.domain.sleep.terms import (
     Attempt,
@@ -41,18 +42,13 @@ from labctl.domain.sleep.terms import (
     How,
     KnownHost,
     Moment,
-    Move,
     Order,
     Policy,
     Reading,
     Repair,
     Said,
     SeenHost,
-    SendWake,
     Sign,
-    StepCaps,
-    Suspend,
-    Wait,
     Window,
     Wish,
 )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -263,3 +263,11 @@ def test_a_report_of_nothing_but_quiet_readings_is_the_only_quiet_one() -> None:
             line: Report = report((Reading("a", one, ""), Reading("b", other, "")))
             quiet = one is False and other is False
             assert (_against(look=talks(said=line)) == []) is quiet
+
+
+def test_a_fold_loses_nothing_of_what_was_observed() -> None:
+    others = {"quiet_since", "dark_since", "caps_w", "unloaded"}
+    marks = {one.name: object() for one in fields(SeenHost) if one.name not in others}
+    fresh = SeenHost(**{**marks, "talking": False, "old_agent": False, "signs": {}, "report": None})  # type: ignore[arg-type]
+    folded = idle.fold(None, fresh, Moment(wall=1000.0, mono=10.0), tick_s=10.0)
+    assert [name for name in marks if getattr(folded, name) is not getattr(fresh, name)] == []

@@ -22,20 +22,9 @@ from sleep_cases import (
 )
 
 from labctl.domain.sleep import ladder
+from labctl.domain.sleep.actions import GateResult, Mend, Move, Wait
 from labctl.domain.sleep.lifecycle import Claims, Mode
-from labctl.domain.sleep.terms import (
-    Attempt,
-    GateResult,
-    KnownHost,
-    Mend,
-    Moment,
-    Move,
-    Reading,
-    Repair,
-    SeenHost,
-    Sign,
-    Wait,
-)
+from labctl.domain.sleep.terms import Attempt, KnownHost, Moment, Reading, Repair, SeenHost, Sign
 
 ALL = host(can_cut=True)
 BROKEN = ("no GPU-1",)

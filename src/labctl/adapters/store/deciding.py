@@ -6,9 +6,10 @@ then instances, then the rack. SQLite has one lock for all; there ``FOR UPDATE``
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, bindparam, false, func, insert, select, update
+from sqlalchemy import BindParameter, Row, Select, Update, bindparam, false, func, insert, select, update
 
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Claims, Event, Mode, after
@@ -21,6 +22,25 @@ from .rows import mode_of
 # Made once: what a gateway waits for is mostly the making of statements.
 _TERM = select(tables.leader.c.holder, tables.leader.c.term).with_for_update(read=True)
 _HOST = select(tables.host).where(tables.host.c.name == bindparam("host")).with_for_update()
+_HAPPEN = insert(tables.happening)
+
+
+def _counted() -> Select[Any]:
+    lease, hold, wish, rack = tables.lease, tables.hold, tables.wish, tables.rack
+    host: BindParameter[str] = bindparam("host")
+    now: BindParameter[float] = bindparam("now")
+    leases = select(func.count()).where(lease.c.host == host)
+    holds = select(func.count()).where(hold.c.host == host, hold.c.until > now)
+    wishes = select(func.count()).where(wish.c.host == host, wish.c.until > now, wish.c.sleep == false())
+    return select(
+        leases.scalar_subquery().label("leases"),
+        holds.scalar_subquery().label("holds"),
+        wishes.scalar_subquery().label("wishes"),
+        select(rack.c.paused).scalar_subquery().label("paused"),
+    )
+
+
+_CLAIMS = _counted()
 
 
 def require_term(transaction: Transaction, term: int) -> None:
@@ -69,21 +89,7 @@ def locked_by_anyone(transaction: Transaction, name: str) -> Row[Any]:
 
 def claims_of(transaction: Transaction, row: Row[Any], *, now: float) -> Claims:
     """Count what claims a host whose row is locked."""
-    lease, hold, wish, rack = tables.lease, tables.hold, tables.wish, tables.rack
-    counted = transaction.run(
-        select(
-            select(func.count()).where(lease.c.host == row.name).scalar_subquery().label("leases"),
-            select(func.count())
-            .where(hold.c.host == row.name, hold.c.until > now)
-            .scalar_subquery()
-            .label("holds"),
-            select(func.count())
-            .where(wish.c.host == row.name, wish.c.until > now, wish.c.sleep == false())
-            .scalar_subquery()
-            .label("wishes"),
-            select(rack.c.paused).scalar_subquery().label("paused"),
-        )
-    ).one()
+    counted = transaction.run(_CLAIMS, {"host": row.name, "now": now}).one()
     return Claims(counted.leases, counted.holds, counted.wishes, bool(row.paused or counted.paused))
 
 
@@ -91,8 +97,15 @@ def change(transaction: Transaction, row: Row[Any], **values: Any) -> None:
     """Change a locked row, and raise its version by one; no version where nothing differs."""
     differs = {name: value for name, value in values.items() if getattr(row, name) != value}
     if differs:
-        statement = update(tables.host).where(tables.host.c.name == row.name)
-        transaction.run(statement.values(version=row.version + 1, **differs))
+        differs["version"] = row.version + 1
+        transaction.run(_changing(frozenset(differs)), {**differs, "row": row.name})
+
+
+@cache
+def _changing(columns: frozenset[str]) -> Update:
+    """Return the statement that changes these columns of a host; there are few such sets."""
+    values: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in sorted(columns)}
+    return update(tables.host).where(tables.host.c.name == bindparam("row")).values(values)
 
 
 def move(
@@ -118,4 +131,4 @@ def readmit(transaction: Transaction, row: Row[Any], because: str, *, now: float
 
 def happen(transaction: Transaction, host: str, kind: str, text: str, *, now: float) -> None:
     """Write a line of the log that is kept."""
-    transaction.run(insert(tables.happening).values(at=now, host=host, kind=kind, text=text))
+    transaction.run(_HAPPEN, {"at": now, "host": host, "kind": kind, "text": text})

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from labctl.ports.store import Happening, Intent
 
 from . import tables
 from .database import Database, Transaction
 from .deciding import happen, require_term
+
+# Made once: each effect writes both.
+_INTEND = insert(tables.intent).returning(tables.intent.c.id)
+_OUTCOME = (
+    update(tables.intent)
+    .where(tables.intent.c.id == bindparam("intent"))
+    .values(outcome=bindparam("outcome"), ended=bindparam("ended"))
+)
 
 
 class Journal:
@@ -22,18 +30,17 @@ class Journal:
     def intend(self, host: str, action: str, because: str, *, term: int, now: float) -> int:
         """Write down an effect before it is carried out."""
         values = {"host": host, "action": action, "because": because, "term": term, "at": now}
-        statement = insert(tables.intent).values(values).returning(tables.intent.c.id)
 
         def work(transaction: Transaction) -> int:
             require_term(transaction, term)
-            return int(transaction.run(statement).scalar_one())
+            return int(transaction.run(_INTEND, values).scalar_one())
 
         return self._database.write(work)
 
     def outcome(self, intent: int, outcome: str, *, now: float) -> None:
         """Write down how it went."""
-        statement = update(tables.intent).where(tables.intent.c.id == intent)
-        self._database.write(lambda work: work.run(statement.values(outcome=outcome, ended=now)))
+        values = {"intent": intent, "outcome": outcome, "ended": now}
+        self._database.write(lambda work: work.run(_OUTCOME, values))
 
     def unfinished(self) -> Sequence[Intent]:
         """Return the intents without an outcome, oldest first."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import insert, select
 
-from labctl.domain.sleep.lifecycle import Claims, Event, Mode, Verdict, after, may_drain, may_order
+from labctl.domain.sleep.lifecycle import Event, Mode, Verdict, after, may_drain, may_order
 from labctl.domain.sleep.terms import Attempt, Known, KnownHost, Order, Proof, Repair
 from labctl.ports.store import StaleError
 
 from . import tables
 from .database import Database, Transaction
 from .deciding import change, claims_of, happen, locked_by_anyone, locked_for, move
-from .rows import encoded, hold_of, host_of, mode_of, wish_of
+from .looking import Looking
+from .rows import encoded, mode_of
 
 _WAKES_REMEMBERED = 20
 
@@ -24,6 +25,7 @@ class Lives:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._looking = Looking()
 
     def enlist(self, hosts: Collection[str], *, now: float) -> None:
         """Have a row for each host."""
@@ -37,7 +39,11 @@ class Lives:
 
     def known(self, *, now: float) -> Known:
         """Return one consistent look at all that decisions need."""
-        return self._database.read(lambda transaction: _known(transaction, now))
+        return self._database.read(lambda transaction: self._looking.known(transaction, now))
+
+    def known_host(self, host: str, *, now: float) -> KnownHost | None:
+        """Return what ``known`` has of one host."""
+        return self._database.read(lambda transaction: self._looking.host(transaction, host, now))
 
     def move(self, host: str, event: Event, because: str, *, version: int, term: int, now: float) -> Mode:
         """Move a host by the table."""
@@ -143,32 +149,3 @@ def _new(name: str, now: float) -> dict[str, Any]:
         "quarantined": new.quarantined,
         "came_up_s": list(new.came_up_s),
     }
-
-
-def _known(transaction: Transaction, now: float) -> Known:
-    hold, wish, lease = tables.hold, tables.wish, tables.lease
-    holds = [
-        hold_of(row) for row in transaction.run(select(hold).where(hold.c.until > now).order_by(hold.c.id))
-    ]
-    wishes = [
-        wish_of(row) for row in transaction.run(select(wish).where(wish.c.until > now).order_by(wish.c.id))
-    ]
-    leases = {
-        row.host: row.taken
-        for row in transaction.run(select(lease.c.host, func.count().label("taken")).group_by(lease.c.host))
-    }
-    paused = transaction.run(select(tables.rack.c.paused)).scalar_one()
-
-    def host(row: Row[Any]) -> KnownHost:
-        held = [one for one in holds if one.host == row.name]
-        wished = [one for one in wishes if one.host == row.name]
-        claims = Claims(
-            leases=leases.get(row.name, 0),
-            holds=len(held),
-            wishes=sum(not one.sleep for one in wished),
-            paused=bool(row.paused or paused),
-        )
-        return host_of(row, claims, held, wished)
-
-    rows = transaction.run(select(tables.host).order_by(tables.host.c.name))
-    return Known(hosts={row.name: host(row) for row in rows}, paused=paused)

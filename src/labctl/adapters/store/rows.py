@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -38,8 +39,8 @@ def _repair(kept: Mapping[str, Any]) -> Repair:
     return Repair(taken=tuple(kept["taken"]), broken=tuple(kept["broken"]), at=kept["at"])
 
 
-def _read(kept: Mapping[str, Any] | None, make: Callable[[Mapping[str, Any]], T]) -> T | None:
-    return None if kept is None else make(kept)
+def _read(kept: str | None, make: Callable[[Mapping[str, Any]], T]) -> T | None:
+    return None if kept is None else make(json.loads(kept))
 
 
 def _wake(kept: Any) -> tuple[float, float]:
@@ -56,8 +57,9 @@ def mode_of(row: Row[Any]) -> Mode:
 
 
 def host_of(row: Row[Any], claims: Claims, holds: Sequence[Hold], wishes: Sequence[Wish]) -> KnownHost:
-    """Return a host from its row and what belongs to it."""
+    """Return a host from its row, whose JSON is still text, and what belongs to it."""
     try:
+        wakes = [_wake(kept) for kept in json.loads(row.came_up_s)]
         return KnownHost(
             name=row.name,
             mode=mode_of(row),
@@ -75,8 +77,8 @@ def host_of(row: Row[Any], claims: Claims, holds: Sequence[Hold], wishes: Sequen
             attempt=_read(row.attempt, lambda kept: Attempt(**kept)),
             proof=_read(row.proof, _proof),
             repair=_read(row.repair, _repair) or Repair(),
-            came_up_s=tuple(_wake(kept)[0] for kept in row.came_up_s),
-            woke_at=tuple(_wake(kept)[1] for kept in row.came_up_s),
+            came_up_s=tuple(took for took, _ in wakes),
+            woke_at=tuple(ended for _, ended in wakes),
         )
     except (TypeError, ValueError, KeyError) as error:
         raise UnreadableError(f"host {row.name}: its row cannot be read: {error}") from error

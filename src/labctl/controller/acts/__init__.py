@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from labctl.controller.acts import caps, gate, mend, sleep, wake
 from labctl.controller.means import Means
-from labctl.domain.sleep.terms import Action, KnownHost, Mend, SendWake, StepCaps, Suspend, Unload, Verify
+from labctl.domain.sleep.actions import Action, Mend, SendWake, StepCaps, Suspend, Unload, Verify
+from labctl.domain.sleep.terms import KnownHost
 
 HARMLESS = (SendWake,)
 """These may rest on old news: a host that is awake does not notice them."""

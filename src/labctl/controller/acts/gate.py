@@ -9,8 +9,9 @@ from __future__ import annotations
 from labctl.controller.means import Means
 from labctl.domain.failures import HostError
 from labctl.domain.sleep import ladder
+from labctl.domain.sleep.actions import GateResult, Verify
 from labctl.domain.sleep.lifecycle import Event, Mode
-from labctl.domain.sleep.terms import GateResult, KnownHost, Repair, Report, Verify
+from labctl.domain.sleep.terms import KnownHost, Repair, Report
 
 DEADLINE_S = 900.0
 _MOST = 40

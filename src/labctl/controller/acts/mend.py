@@ -14,8 +14,9 @@ from labctl.controller.ledger import Note
 from labctl.controller.means import Means
 from labctl.domain.failures import HostError
 from labctl.domain.sleep import ladder
+from labctl.domain.sleep.actions import Mend
 from labctl.domain.sleep.lifecycle import Verdict
-from labctl.domain.sleep.terms import KnownHost, Mend
+from labctl.domain.sleep.terms import KnownHost
 from labctl.ports.power import PowerError
 from labctl.ports.store import StaleError
 

@@ -19,8 +19,9 @@ from dataclasses import replace
 from labctl.controller.doors import AGENT
 from labctl.controller.means import Means, document, line
 from labctl.domain.failures import Failure, HostError
+from labctl.domain.sleep.actions import Suspend, Unload
 from labctl.domain.sleep.lifecycle import Event, Mode
-from labctl.domain.sleep.terms import How, Order, Suspend, Unload
+from labctl.domain.sleep.terms import How, Order
 from labctl.ports import Conversation
 from labctl.ports.store import StaleError
 

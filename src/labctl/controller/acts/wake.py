@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from labctl.controller.leader import NotLeadingError
 from labctl.controller.means import Means
+from labctl.domain.sleep.actions import SendWake
 from labctl.domain.sleep.lifecycle import Event, Mode
-from labctl.domain.sleep.terms import Attempt, KnownHost, SendWake
+from labctl.domain.sleep.terms import Attempt, KnownHost
 from labctl.ports.power import PowerError
 
 

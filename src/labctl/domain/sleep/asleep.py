@@ -6,9 +6,9 @@ A host in one of these modes is left alone until it speaks, is seen dark, or is 
 from __future__ import annotations
 
 from labctl.domain.sleep import evidence, ladder
+from labctl.domain.sleep.actions import Action
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.lifecycle import Event
-from labctl.domain.sleep.terms import Action
 from labctl.domain.sleep.watts import Ledger
 from labctl.domain.sleep.wording import lasting
 

@@ -7,10 +7,11 @@ Whatever comes in between wins.
 from __future__ import annotations
 
 from labctl.domain.sleep import idle, proofs, windows
+from labctl.domain.sleep.actions import Action
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.evidence import APART
 from labctl.domain.sleep.lifecycle import Event
-from labctl.domain.sleep.terms import Action, How, Wish
+from labctl.domain.sleep.terms import How, Wish
 from labctl.domain.sleep.wanting import sleep_wish
 from labctl.domain.sleep.watts import Ledger
 

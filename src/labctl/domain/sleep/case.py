@@ -5,22 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labctl.domain.sleep import evidence, wanting
+from labctl.domain.sleep.actions import Mend, Move, SendWake, Suspend, Unload, Verify, Wait
 from labctl.domain.sleep.lifecycle import Event
 from labctl.domain.sleep.sight import Sight
-from labctl.domain.sleep.terms import (
-    HostPolicy,
-    How,
-    KnownHost,
-    Mend,
-    Moment,
-    Move,
-    SeenHost,
-    SendWake,
-    Suspend,
-    Unload,
-    Verify,
-    Wait,
-)
+from labctl.domain.sleep.terms import HostPolicy, How, KnownHost, Moment, SeenHost
 from labctl.domain.sleep.wanting import Want
 
 

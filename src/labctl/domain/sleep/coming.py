@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from labctl.domain.sleep import ladder, waking
+from labctl.domain.sleep.actions import Action
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.lifecycle import Event
-from labctl.domain.sleep.terms import Action
 from labctl.domain.sleep.watts import Ledger
 
 

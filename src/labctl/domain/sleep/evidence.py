@@ -49,6 +49,14 @@ def dark_signs(seen: SeenHost) -> tuple[str, ...]:
     return tuple(sorted(name for name, sign in seen.signs.items() if sign is Sign.DARK))
 
 
+def looks_dark(seen: SeenHost) -> bool:
+    """Return whether enough signs say that a host is off, and none that it is on."""
+    if seen.talking or seen.old_agent:
+        return False
+    signs = list(seen.signs.values())
+    return signs.count(Sign.DARK) >= DARK_SIGNS and Sign.ON not in signs
+
+
 def dark_because(seen: SeenHost, now: Moment, tick_s: float) -> str:
     """Return which signs say that a host is dark, and for how long; empty when it is not known to be."""
     signs = dark_signs(seen)

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from labctl.domain.sleep import evidence, idle, proofs, waking, wanting, windows
+from labctl.domain.sleep.actions import Action, Mend, Move, SendWake, StepCaps, Suspend, Unload, Verify
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.domain.sleep.sight import Sight
-from labctl.domain.sleep.terms import (
-    Action,
-    How,
-    Mend,
-    Move,
-    SendWake,
-    StepCaps,
-    Suspend,
-    Unload,
-    Verify,
-)
+from labctl.domain.sleep.terms import How
 from labctl.domain.sleep.wording import counted, lasting
 
 

@@ -20,8 +20,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from labctl.domain.sleep import waking
+from labctl.domain.sleep.actions import GateResult
 from labctl.domain.sleep.lifecycle import Mode, Verdict
-from labctl.domain.sleep.terms import GateResult, HostPolicy, KnownHost, Moment, Repair, SeenHost, Sign
+from labctl.domain.sleep.terms import HostPolicy, KnownHost, Moment, Repair, SeenHost, Sign
 from labctl.domain.sleep.wording import counted, lasting
 
 RESTART, RELOAD, REBOOT, CUT = STEPS = ("restart-engines", "reload-driver", "reboot", "cold-cycle")

@@ -29,10 +29,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from labctl.domain.sleep import asleep, awake, coming, explaining
+from labctl.domain.sleep.actions import Action, StepCaps
 from labctl.domain.sleep.case import Case
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.domain.sleep.sight import Sight, sight_of
-from labctl.domain.sleep.terms import Action, Known, Moment, Policy, Seen, StepCaps, Wish
+from labctl.domain.sleep.terms import Known, Moment, Policy, Seen, Wish
 from labctl.domain.sleep.watts import Ledger, came_up_now
 
 _BY_MODE: dict[Mode, Callable[[Case, Ledger], Action | None]] = {

@@ -14,7 +14,7 @@ from enum import StrEnum
 from math import inf
 
 from ..budget import Rack as WattRack
-from .lifecycle import Claims, Event, Mode
+from .lifecycle import Claims, Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,6 @@ class Report:
     """A line of ``labctl-agent report --watch``: what a host said of itself, and when we got it (mono).
 
     ``resumes`` counts completed sleeps since its boot; ``up_s`` is since boot or resume, by the host's clock.
-    ``mem_sleeps`` are the ways to sleep to memory that its kernel offers; empty where it does not tell.
     """
 
     at: float
@@ -284,7 +283,9 @@ class Report:
     fingerprint: Fingerprint | None = None
     wol_armed: bool | None = None
     watch: str = ""  # random, one for each start of the watch
-    mem_sleeps: tuple[str, ...] = ()
+    mem_sleeps: tuple[str, ...] = ()  # its kernel's ways to sleep to memory; empty: it does not tell
+    caps_w: Mapping[str, int] | None = None  # by card that stepped down; None: it does not tell
+    caps_n: int = 0  # the number of its last change of those
 
 
 class Sign(StrEnum):
@@ -328,79 +329,3 @@ class Seen:
     """All of this tick's observations."""
 
     hosts: Mapping[str, SeenHost]
-
-
-# --- what the gate says -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class GateResult:
-    """What the resume gate found: each broken thing in words, and what was seen in passing."""
-
-    broken: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
-# --- what should happen next ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """Something to do for a host, and why; it rests on ``version`` of its row and ``seen_at`` (mono)."""
-
-    host: str
-    because: str
-    version: int
-    seen_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Move(Action):
-    """Change the mode, and nothing else."""
-
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
-class Suspend(Action):
-    """Talk the host into sleep: last look, commit, go; it is DRAINING."""
-
-    how: How
-    rtc_at: float | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unload(Action):
-    """Free its cards and leave it on."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendWake(Action):
-    """Send one round of the host's wake back-end; ``round`` counts from 1, which also moves it to WAKING."""
-
-    round: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verify(Action):
-    """Run the gate; it is VERIFYING."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mend(Action):
-    """Take one step of the ladder: restart-engines, reload-driver, reboot, cold-cycle."""
-
-    step: str
-
-
-@dataclass(frozen=True, slots=True)
-class StepCaps(Action):
-    """Set a host's caps so that the rack stays within its budget; watts by card name."""
-
-    caps_w: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Wait(Action):
-    """Do nothing yet for somebody who wants it, and say why (budget, a host that it depends on)."""

@@ -14,9 +14,11 @@ The line, as the agent writes it (``null`` where it does not know; strings are o
      "fingerprint": {"kernel": "6.1.0-26-amd64", "driver": "nvidia 580.95.05",
                      "nic": "52:54:00:66:00:11 r8169 rtl8125b-2_0.0.2",
                      "how": "suspend", "mem_sleep": "deep"},
-     "wol_armed": true, "mem_sleeps": ["s2idle", "deep"]}
+     "wol_armed": true, "mem_sleeps": ["s2idle", "deep"],
+     "caps": {"n": 3, "caps_w": {"slot0": 150}}}
 
-``mem_sleeps`` are the ways to sleep to memory that the kernel offers; an older agent does not tell them.
+``mem_sleeps`` are the ways to sleep to memory that the kernel offers, and ``caps`` the cards that stepped
+down for others, as of change ``n``; older agents do not tell them.
 ``n`` counts the lines of one watch from 1; ``busy`` null is "not readable", which counts as busy.
 """
 
@@ -32,6 +34,7 @@ FORMAT = 1
 READINGS_MAX = 64
 TEXT_MAX = 300
 WORDS_MAX = 16
+STEPS_MAX = 256
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _WATCH = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -59,6 +62,7 @@ def report_of(document: object, at_mono: float) -> Report:
     if isinstance(form, bool) or form != FORMAT:
         raise NotAReport(f"the line is not of format {FORMAT}: the agent there is another version's")
     _count(line, "n")
+    caps_w, caps_n = _caps(line.get("caps"))
     return Report(
         at=at_mono,
         boot_id=_matching(line, "boot_id", _BOOT_ID),
@@ -69,6 +73,8 @@ def report_of(document: object, at_mono: float) -> Report:
         fingerprint=_fingerprint(_field(line, "fingerprint", "the line")),
         wol_armed=_maybe(line, "wol_armed", "the line"),
         watch=_matching(line, "watch", _WATCH),
+        caps_w=caps_w,
+        caps_n=caps_n,
         mem_sleeps=_words(line.get("mem_sleeps"), "mem_sleeps"),
     )
 
@@ -120,6 +126,16 @@ def _fingerprint(value: object) -> Fingerprint | None:
         how=How(how),
         mem_sleep=_text(found, "mem_sleep", place),
     )
+
+
+def _caps(value: object) -> tuple[Mapping[str, int] | None, int]:
+    if value is None:
+        return None, 0
+    found = _object(value, "caps")
+    steps = _object(_field(found, "caps_w", "caps"), "caps.caps_w")
+    if len(steps) > STEPS_MAX or any(not name.isprintable() or len(name) > TEXT_MAX for name in steps):
+        raise NotAReport("caps.caps_w does not name cards")
+    return {name: _count(steps, name, "caps.caps_w") for name in steps}, _count(found, "n", "caps")
 
 
 def _words(value: object, name: str) -> tuple[str, ...]:
@@ -176,10 +192,10 @@ def _maybe(found: Mapping[str, object], name: str, place: str) -> bool | None:
     return value
 
 
-def _count(found: Mapping[str, object], name: str) -> int:
-    value = _field(found, name, "the line")
+def _count(found: Mapping[str, object], name: str, place: str = "the line") -> int:
+    value = _field(found, name, place)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _COUNT_MAX:
-        raise NotAReport(f"{name} is not a whole number from 0")
+        raise NotAReport(f"{_at(name, place)} is not a whole number from 0")
     return value
 
 
