@@ -280,6 +280,8 @@ def test_what_was_written_and_cannot_be_read_is_no_step_and_the_line_does_not_gu
     assert host.file("steps.json").stat().st_mode & 0o777 == 0o644
     host.file("steps.json").write_text('{"n": 1')
     assert vitals.caps(host.root) is None
+    host.file("steps.json").write_text('{"n": "many", "boot_id": "first", "resumes": 0, "steps": []}')
+    assert vitals.caps(host.root) is None
     answer = host.apply()
     assert (host.watts(), "bad-file" in codes(answer)) == ([300, 300], True)
 

@@ -59,6 +59,8 @@ def test_a_card_that_nothing_tells_from_another_goes_without_the_name_of_its_slo
     gpus.append(Gpu(model="RTX 3090", slot="slot2", pci="0000:3b:00.0"))
     rig = Host(name="rig", address="10.0.0.1", gpus=gpus)
     assert [card.slot for card in caps.cards(rig)] == [None, None, "slot2"]
+    # The budget calls them so when it has all of them step down.
+    assert [card.name for card in caps.cards(rig)] == ["slot0", "slot1", None]
 
 
 def test_cards_that_no_driver_of_ours_can_cap_are_not_declared() -> None:

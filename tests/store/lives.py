@@ -26,7 +26,10 @@ PATHS: dict[Mode, tuple[Event, ...]] = {
 
 
 def row(store: Store, host: str = "box", *, now: float = NOW) -> KnownHost:
-    return store.known(now=now).hosts[host]
+    """Return a host, by both ways to read it, which must agree."""
+    found = store.known(now=now).hosts[host]
+    assert store.known_host(host, now=now) == found
+    return found
 
 
 def leader(store: Store, name: str = "controller") -> Leadership:

@@ -12,7 +12,7 @@ from lives import ATTEMPT, NOW, ORDER, PATHS, PROOF, bring, leader, lease, row, 
 
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import ADMITS, NEXT, Claims, Event, Mode, Verdict, after
-from labctl.domain.sleep.terms import Attempt, KnownHost, Repair
+from labctl.domain.sleep.terms import Attempt, KnownHost, Repair, Wish
 from labctl.ports.store import Lease, StaleError, Store
 
 Opened = Callable[[], Store]
@@ -508,6 +508,30 @@ def test_of_an_order_and_a_lease_one_wins(opened: Opened) -> None:
             assert isinstance(ordered, StaleError)
             assert isinstance(leased, Lease)
             gateway.release(leased, now=NOW)
+
+
+def test_who_has_looked_before_sees_what_another_has_changed_since(opened: Opened) -> None:
+    one, other = opened(), opened()
+    bring(one, Mode.READY)
+    one.register("gateway", "gateway", now=NOW)
+    changes: list[Callable[[], object]] = [
+        lambda: other.hold("box", "a demo", "ann", until=NOW + 60, now=NOW),
+        lambda: other.wish(Wish(0, "box", "ann", "work", NOW, NOW + 30), now=NOW),
+        lambda: lease(other),
+        lambda: other.note_proof("box", PROOF, "passed", now=NOW),
+        lambda: other.note_came_up("box", 21.0, term=1, now=NOW),
+        lambda: other.pause(None, "moving house", "ann", now=NOW),
+        lambda: other.resume(None, "ann", now=NOW),
+        lambda: other.pause("box", "new fans", "ann", now=NOW),
+        lambda: step(other, Event.LOST),
+    ]
+    seen = [row(one)]
+    for change in changes:
+        change()
+        seen.append(row(one))
+        assert seen[-1] == row(other) != seen[-2]
+    assert (row(one, now=NOW + 31).wishes, len(row(one, now=NOW + 31).holds)) == ((), 1)
+    assert one.known_host("nobody", now=NOW) is None
 
 
 def test_the_same_thing_said_by_many_at_once_is_said_once(opened: Opened) -> None:

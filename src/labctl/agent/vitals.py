@@ -137,7 +137,7 @@ def caps(root: Path) -> dict[str, Any] | None:
         found = document(root / STEPS)
         wake = (text(root / "proc/sys/kernel/random/boot_id"), resumes(root, clocks()))
         steps = found["steps"] if (found["boot_id"], found["resumes"]) == wake else []
-        return {"n": found["n"], "caps_w": {one["name"]: one["watts"] for one in steps}}
+        return {"n": int(found["n"]), "caps_w": {str(one["name"]): int(one["watts"]) for one in steps}}
     except FileNotFoundError:
         return {"n": 0, "caps_w": {}}
     except (OSError, ValueError, KeyError, TypeError):
