@@ -22,7 +22,7 @@ from lying_rack import (
 
 from labctl.adapters.store import open_store
 from labctl.domain.sleep.lifecycle import Mode
-from labctl.domain.sleep.terms import Window, Wish
+from labctl.domain.sleep.terms import How, Window, Wish
 
 Rack = Callable[..., Sim]
 BROKEN = [("card 0 is gone",)]
@@ -244,3 +244,13 @@ def test_a_bug_in_one_act_stops_no_other_host_and_leaves_nothing_open(rack: Rack
     assert sim.doors.store.unfinished() == []
     sim.doors.remote.run = ask  # type: ignore[method-assign]
     sim.until("gpu1", Mode.READY)
+
+
+def test_a_host_that_does_not_free_its_cards_is_not_asked_in_each_tick(rack: Rack) -> None:
+    sim = rack(how=How.UNLOAD, natures={"gpu1": Nature(refuses="a model does not go")})
+    sim.until("gpu1", Mode.READY)
+    sim.run(1800)
+    lines = [line for line in sim.doors.store.happenings(most=1000) if line.kind == "unload"]
+    assert 4 <= len(lines) <= 7 and lines[0].text == "refused: a model does not go"
+    sim.world.machines["gpu1"].nature.refuses = ""
+    assert sim.run(400, lambda: sim.observer.host("gpu1").unloaded)

@@ -108,6 +108,24 @@ def test_a_suspend_that_something_is_against_ends_with_that_reason(rack: Rack, c
     assert sim.world.orders == []
 
 
+def test_whoever_wakes_a_host_that_is_about_to_sleep_has_it_for_a_while_unless_they_send_it_to_sleep(
+    rack: Rack,
+) -> None:
+    sim = rack(quiet_s=60.0, min_up_s=60.0)
+    sim.until("gpu1", Mode.READY)
+    sim.run(50)
+    changes = followed(sim, sim.service.wake(["gpu1"], why="a demo", by="anna"))
+    assert changes[-1].ok is True
+    sim.run(30)
+    assert sim.mode("gpu1") is Mode.READY
+    sim.until("gpu1", Mode.ASLEEP, 300)
+    sim.service.wake(["gpu1"], why="a demo", by="anna")
+    sim.until("gpu1", Mode.READY)
+    followed(sim, sim.service.wake(["gpu1"], why="another", by="bob"))
+    changes = followed(sim, sim.service.suspend(["gpu1"], why="all is said", by="bob"))
+    assert changes[-1].ok is True, changes[-1]
+
+
 def test_a_suspend_when_idle_waits_until_nothing_is_against_it(rack: Rack) -> None:
     sim = rack(quiet_s=36000.0)
     sim.until("gpu1", Mode.READY)

@@ -107,7 +107,8 @@ class Loop:
             self._begin_term(moment)
             known = means.doors.store.known(now=moment.wall)
             means.ledger.pay()
-            self._keep_house(known, moment)
+            if self._keep_house(known, moment):
+                known = means.doors.store.known(now=moment.wall)
         except (StoreError, NotLeadingError) as error:
             self._store_failed(error, moment)
             return
@@ -156,18 +157,22 @@ class Loop:
             self._term = None
             self._means.observer.stop()
 
-    def _keep_house(self, known: Known, moment: Moment) -> None:
-        """Bury instances that are dead, end wishes that came true, forget old lines."""
+    def _keep_house(self, known: Known, moment: Moment) -> bool:
+        """Bury instances that are dead, end wishes that came true, forget old lines; say if claims ended."""
         store, now = self._means.doors.store, moment.wall
         beats = {one.name: one.beat for one in store.instances()}
+        ended = False
         for name in self._beats.dead(beats, moment.mono):
             if store.bury(name, beats[name], now=now):
                 self._teller.act("", f"{name} is dead; its leases ended")
-        for wish in reconcile.overtaken(known):
+                ended = True
+        for wish in reconcile.overtaken(self._means.policy, known, moment):
             store.end_wish(wish.id, now=now)
+            ended = True
         if moment.mono - self._pruned > PRUNE_EVERY_S and not moment.jumped:
             store.prune(before=now - KEEP_S)
             self._pruned = moment.mono
+        return ended
 
     def _carry(self, actions: Sequence[Action], known: Known, moment: Moment) -> None:
         for action in actions:

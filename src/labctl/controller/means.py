@@ -58,7 +58,8 @@ class Observer(Protocol):
 class Means:
     """What every act needs; ``wakes`` is when the wake of a host began (mono), for those under way.
 
-    ``rungs`` is by which way to sleep a host is being tested.
+    ``rungs`` is by which way to sleep a host is being tested, ``unloads`` when (mono) a host that did not
+    free its cards is asked again.
     """
 
     doors: Doors
@@ -69,6 +70,7 @@ class Means:
     times: Timekeeper
     wakes: dict[str, float] = field(default_factory=dict)
     rungs: dict[str, Rung] = field(default_factory=dict)
+    unloads: dict[str, float] = field(default_factory=dict)
 
     def host(self, name: str) -> HostPolicy:
         """Return what the inventory wants of a host."""

@@ -209,7 +209,12 @@ class Service:
             change = replace(
                 change, because=statuses.reason_against(self._means.policy, picture, ticket.host, wish)
             )
-        self.forget([ticket])
+        if change.ok and ticket.wants == "awake":
+            self._asked.pop(
+                ticket.wish, None
+            )  # the loop ends it: whoever asked is to have the host for a while
+        else:
+            self.forget([ticket])
         return change
 
     def forget(self, tickets: Sequence[Ticket]) -> None:

@@ -50,6 +50,7 @@ from labctl.domain.sleep.terms import (
     SeenHost,
     Sign,
     Window,
+    Wish,
 )
 
 BUSY = talks(said=report((*QUIET, Reading("sessions", True, "anna on pts/0"))), quiet_since=None)
@@ -455,16 +456,29 @@ def test_a_host_sleeps_the_way_that_it_has_proven() -> None:
 def test_a_newer_wish_to_be_awake_beats_an_order_to_sleep() -> None:
     both = (wish(sleep=True, at=WALL - 60), wish(number=2, at=WALL - 5))
     assert decide(_in(Mode.READY, wishes=both), talks()) == []
-    assert reconcile.overtaken(known(row(mode=Mode.ASLEEP, wishes=both[1:]))) == ()
-    assert reconcile.overtaken(known(row(mode=Mode.WAKING, wishes=both))) == (both[0],)
+    assert _overtaken(row(mode=Mode.ASLEEP, wishes=both[1:])) == ()
+    assert _overtaken(row(mode=Mode.WAKING, wishes=both)) == (both[0],)
 
 
 def test_wishes_that_came_true_are_ended() -> None:
     awake, sleep = wish(), wish(number=2, sleep=True)
-    assert reconcile.overtaken(known(row(wishes=(awake,)))) == (awake,)
-    assert reconcile.overtaken(known(row(mode=Mode.ASLEEP, wishes=(sleep,)))) == (sleep,)
-    assert reconcile.overtaken(known(row(wishes=(sleep,)))) == ()
-    assert reconcile.overtaken(known(row(mode=Mode.WAKING, wishes=(awake,)))) == ()
+    assert _overtaken(row(since=WALL - 1, wishes=(awake,))) == (awake,)
+    assert _overtaken(row(mode=Mode.ASLEEP, wishes=(sleep,))) == (sleep,)
+    assert _overtaken(row(wishes=(sleep,))) == ()
+    assert _overtaken(row(mode=Mode.WAKING, wishes=(awake,))) == ()
+
+
+def test_whoever_wishes_for_a_host_that_is_ready_has_it_as_long_as_if_they_had_woken_it() -> None:
+    ready, old = row(wishes=(wish(),)), row(wishes=(wish(at=WALL - 601),))
+    assert _overtaken(ready) == () and decide(ready, talks()) == []
+    assert _overtaken(old) == old.wishes
+    newer = wish(number=2, sleep=True, at=WALL - 1)
+    assert _overtaken(row(wishes=(*ready.wishes, newer))) == ready.wishes
+    assert _overtaken(row("gone", wishes=(wish("gone"),))) != ()
+
+
+def _overtaken(one: KnownHost) -> tuple[Wish, ...]:
+    return reconcile.overtaken(policy(), known(one), NOW)
 
 
 def test_a_wish_that_is_over_wakes_nobody() -> None:

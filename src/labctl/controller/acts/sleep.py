@@ -28,6 +28,7 @@ from labctl.ports.store import StaleError
 LASTS_S = 120.0
 """How long an order lives by the host's own clock."""
 
+AGAIN_S = 300.0
 WITHIN_S = 5.0
 MARGIN_S = 0.5
 _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -47,8 +48,14 @@ def suspend(means: Means, action: Suspend) -> None:
 
 
 def unload(means: Means, action: Unload) -> None:
-    """Have a host free its cards; it stays on, and decides by its own last look."""
-    host = action.host
+    """Have a host free its cards; it stays on, and decides by its own last look.
+
+    One that did not is asked again only after ``AGAIN_S``: it is decided anew in each tick.
+    """
+    host, now = action.host, means.doors.mono()
+    if now < means.unloads.get(host, now):
+        return
+    means.unloads[host] = now + AGAIN_S
     with means.ledger.effect(host, "unload", action.because) as note:
         talk = means.doors.talker.talk(host, means.doors.data[host], (AGENT, "suspend"), root=False)
         try:
@@ -61,6 +68,7 @@ def unload(means: Means, action: Unload) -> None:
             note.outcome = f"refused: {refused}" if refused else "done"
             if not refused:
                 means.observer.unloaded(host)
+                means.unloads.pop(host, None)
             means.happen(host, "unload", note.outcome)
         finally:
             talk.close()

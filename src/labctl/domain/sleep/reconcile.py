@@ -92,19 +92,28 @@ def _caps(sight: Sight, ledger: Ledger) -> Iterator[StepCaps]:
             yield StepCaps(host, f"{because}: {ledger.caps_text(own)}", row.version, look.at, cards)
 
 
-def overtaken(known: Known) -> tuple[Wish, ...]:
+def overtaken(policy: Policy, known: Known, now: Moment) -> tuple[Wish, ...]:
     """Return the live wishes to end: they came true, or a newer one wants the contrary.
 
-    A wish to be awake is true as soon as the host is READY, one to sleep when it is ASLEEP.
+    A wish to sleep is true when the host is ASLEEP, one to be awake as soon as it has become READY; whoever
+    wishes for a host that is READY already has it for as long as if they had woken it.
     """
     found = []
     for row in known.hosts.values():
-        awake_wishes = [wish for wish in row.wishes if not wish.sleep]
-        newest = max(((wish.at, wish.id) for wish in awake_wishes), default=None)
+        host = policy.hosts.get(row.name)
+        kept_s = host.min_up_s if host is not None else 0.0
+        newest = {
+            sleep: max(((one.at, one.id) for one in row.wishes if one.sleep is sleep), default=(0.0, 0))
+            for sleep in (False, True)
+        }
         for wish in row.wishes:
-            true = row.mode is Mode.ASLEEP if wish.sleep else row.mode in ADMITS
-            contrary = wish.sleep and newest is not None and newest > (wish.at, wish.id)
-            if true or contrary:
+            contrary = newest[not wish.sleep] > (wish.at, wish.id)
+            if wish.sleep:
+                over = row.mode is Mode.ASLEEP or contrary
+            else:
+                came_up = row.since >= wish.at
+                over = row.mode in ADMITS and (came_up or contrary or now.sure_s(wish.at) >= kept_s)
+            if over:
                 found.append(wish)
     return tuple(found)
 
