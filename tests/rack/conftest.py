@@ -296,7 +296,7 @@ def sleeper(lend_sleeper: Callable[..., LabHost]) -> Sleeper:
     """Lend a clean host that sleeps: ``sleeper("nspawn")``, and another one with each call.
 
     ``sleeper("qemu")`` lends the only virtual machine. Its first boot takes a processor half a minute, so
-    tests that want it belong to one worker: ``pytest.mark.xdist_group("sleepers")``.
+    the files that want it are kept on one worker: see GROUPS in ``tests/conftest.py``.
     """
     return partial(lend_sleeper, set())
 

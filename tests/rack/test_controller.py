@@ -25,7 +25,7 @@ from labctl.lab import Lab, LabHost, wheels
 from labctl.lab.preflight import lacks_for_machines
 from labctl.lab.processes import wait_until
 
-pytestmark = [pytest.mark.rack, pytest.mark.xdist_group("sleepers")]
+pytestmark = pytest.mark.rack
 
 UNIT = "labctl-controller.service"
 RACK = """\

@@ -19,7 +19,7 @@ from labctl.lab import Lab, LabHost
 from labctl.lab.preflight import lacks_for_machines
 from labctl.lab.processes import wait_until
 
-pytestmark = [pytest.mark.rack, pytest.mark.xdist_group("sleepers")]
+pytestmark = pytest.mark.rack
 
 Lend = Callable[..., LabHost]
 NOTHING_COMES_S = 0.5
