@@ -108,7 +108,7 @@ class Site:
         self.run(number, f"cat > /root/question <<'E'\n{json.dumps(CHAT)}\nE")
         ask = f"curl -sS --fail-with-body -d @/root/question http://127.0.0.1:{port}/v1/chat/completions"
         name = self.hosts[number - 1].name
-        assert wait_until(lambda: self.rack.run(name, ["sh", "-c", ask]).returncode == 0, within=60)
+        assert wait_until(lambda: self.rack.run(name, ["sh", "-c", ask]).returncode == 0, within=180)
         answer = json.loads(self.run(number, ask))
         return int(answer["usage"]["completion_tokens"])
 
@@ -188,7 +188,8 @@ def test_vllm_runs_on_a_real_ray_cluster_which_strangers_cannot_reach(
     # Two nodes, two ranks, one on each host, and an answer.
     ray = "RAY_ADDRESS=192.168.100.1:6379 /opt/labctl/vllm/0.33.0/bin/ray status"
     shown = "RAY_AUTH_MODE=token RAY_AUTH_TOKEN="
-    assert site.run(1, f"{shown}a-token-for-ray {ray}").count("node_") == 2
+    # Ray writes down every few seconds who is there.
+    assert wait_until(lambda: site.run(1, f"{shown}a-token-for-ray {ray}").count("node_") == 2, within=60)
     refused = site.rack.run(head, ["sh", "-c", f"{shown}another-token {ray}"], timeout=120)
     assert refused.returncode != 0, "whoever has not the token is refused, on the host itself too"
     assert "node_" not in refused.stdout
