@@ -27,8 +27,6 @@ WHAT_A_BUILD_READS = (
 )
 A_MOMENT = "1767225600"
 
-pytestmark = pytest.mark.xdist_group("package")
-
 
 def _build(place: Path) -> Path:
     """Build the wheel from a copy of the sources in ``place``, and return its path."""

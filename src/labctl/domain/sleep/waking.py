@@ -105,11 +105,6 @@ def due(policy: HostPolicy, known: KnownHost, now: Moment) -> Due:
     return Due("give-up", attempt.sent, 0.0, text)
 
 
-def next_at(policy: HostPolicy, known: KnownHost, now: Moment) -> float:
-    """Return the wall time at which the next round, or the decision to give up, is due."""
-    return now.wall + due(policy, known, now).for_s
-
-
 def _waiting(policy: HostPolicy, known: KnownHost, now: Moment) -> str:
     """Return what is to be said while a host wakes; it changes only when there is something new to say."""
     attempt, usual, most = known.attempt, usual_s(known), lasting(time_s(policy, known))
