@@ -29,13 +29,13 @@ from labctl.inventory import (
     WakeOnLan,
 )
 from labctl.inventory.coldstart import cold_start
-from labctl.inventory.services import Gateway
+from labctl.inventory.services import OthersGateway
 from labctl.inventory.upstreams import reach
 from labctl.render import units
 from labctl.render.gateways import launch
 from labctl.render.gateways.pgvector import access, statements
 
-KINDS: list[Callable[..., Gateway]] = [Bifrost, LiteLlm, Olla]
+KINDS: list[Callable[..., OthersGateway]] = [Bifrost, LiteLlm, Olla]
 SIZE = 40_000_000_000
 
 
@@ -96,7 +96,7 @@ TWO = Host(
 )
 
 
-def rack(make: Callable[..., Gateway], **fields: Any) -> tuple[Rack, Host, Gateway]:
+def rack(make: Callable[..., OthersGateway], **fields: Any) -> tuple[Rack, Host, OthersGateway]:
     gateway = make(name="gate", port=4000, binary="/usr/local/bin/gate", **fields)
     hub = Host(
         name="hub",
@@ -106,7 +106,7 @@ def rack(make: Callable[..., Gateway], **fields: Any) -> tuple[Rack, Host, Gatew
     return Rack(name="r", models=MODELS, hosts=[hub, RIG, TWO]), hub, gateway
 
 
-def config(make: Callable[..., Gateway], **fields: Any) -> Any:
+def config(make: Callable[..., OthersGateway], **fields: Any) -> Any:
     (file,) = launch(*rack(make, **fields)).files
     return json.loads(file.content) if make is Bifrost else yaml.safe_load(file.content)
 
@@ -129,7 +129,7 @@ def test_every_gateway_serves_the_same_models() -> None:
 
 
 @pytest.mark.parametrize("make", [LiteLlm, Olla])
-def test_what_is_left_out_is_said_with_its_reason(make: Callable[..., Gateway]) -> None:
+def test_what_is_left_out_is_said_with_its_reason(make: Callable[..., OthersGateway]) -> None:
     (file,) = launch(*rack(make)).files
     assert (
         "# Left out: lost of two/lost: listens on 127.0.0.1 of two, where hub cannot reach it" in file.content
@@ -137,13 +137,15 @@ def test_what_is_left_out_is_said_with_its_reason(make: Callable[..., Gateway]) 
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_a_gateway_may_be_for_some_hosts_alone(make: Callable[..., Gateway]) -> None:
+def test_a_gateway_may_be_for_some_hosts_alone(make: Callable[..., OthersGateway]) -> None:
     assert "10.0.0.3" not in json.dumps(config(make, hosts=["rig"]))
     assert "10.0.0.2" in json.dumps(config(make, hosts=["rig"]))
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_keys_are_references_and_reach_the_unit_as_files_for_root_alone(make: Callable[..., Gateway]) -> None:
+def test_keys_are_references_and_reach_the_unit_as_files_for_root_alone(
+    make: Callable[..., OthersGateway],
+) -> None:
     held, hub, gateway = rack(make) if make is Olla else rack(make, api_key=Secret(file="keys/gate"))
     start, unit = launch(held, hub, gateway), units.service(held, hub, gateway).content
     own = () if make is Olla else (("own", "keys/gate"),)
@@ -240,7 +242,7 @@ def test_olla_checks_seldom_by_addresses_that_load_and_wake_nothing() -> None:
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_another_list_of_models_means_another_unit(make: Callable[..., Gateway]) -> None:
+def test_another_list_of_models_means_another_unit(make: Callable[..., OthersGateway]) -> None:
     assert units.service(*rack(make)).content != units.service(*rack(make, hosts=["rig"])).content
     assert units.service(*rack(make)).content == units.service(*rack(make)).content
 

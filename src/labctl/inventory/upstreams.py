@@ -15,7 +15,7 @@ from labctl.inventory.coldstart import cold_start
 from labctl.inventory.endpoints import Endpoint, Served, address_from, base_url, endpoints
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
-from labctl.inventory.services import Gateway
+from labctl.inventory.services import OthersGateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Reach:
     left_out: tuple[LeftOut, ...]
 
 
-def reach(rack: Rack, host: Host, gateway: Gateway) -> Reach:
+def reach(rack: Rack, host: Host, gateway: OthersGateway) -> Reach:
     """Return what a gateway on ``host`` serves of the hosts that it is for."""
     wanted = gateway.hosts or [one.name for one in rack.hosts]
     every = endpoints(rack)

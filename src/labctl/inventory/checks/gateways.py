@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from labctl.inventory.checks.finding import Finding, Where, each_host, missing
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
-from labctl.inventory.services import Gateway, PgVector
+from labctl.inventory.services import OthersGateway, PgVector
 from labctl.inventory.upstreams import reach
 
 _RESERVED = ("postgres", "template0", "template1", "public", "none")
@@ -23,12 +23,12 @@ def gateways(rack: Rack) -> Iterator[Finding]:
     for at, host in each_host(rack):
         for place, service in enumerate(host.services):
             here = (*at, "services", place)
-            if isinstance(service, Gateway):
+            if isinstance(service, OthersGateway):
                 yield from _served(here, rack, host, service)
         yield from _stores(at, host)
 
 
-def _served(at: Where, rack: Rack, host: Host, gateway: Gateway) -> Iterator[Finding]:
+def _served(at: Where, rack: Rack, host: Host, gateway: OthersGateway) -> Iterator[Finding]:
     names = [one.name for one in rack.hosts]
     unknown = [name for name in gateway.hosts if name not in names]
     for place, name in enumerate(gateway.hosts):

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from labctl.inventory.services.clusters import RayCluster
 from labctl.inventory.services.command import Command
-from labctl.inventory.services.gateways import Bifrost, Gateway, LiteLlm, Olla, PgVector
+from labctl.inventory.services.gateways import Bifrost, LiteLlm, Olla, OthersGateway, PgVector
 from labctl.inventory.services.llama import LlamaServer, RpcServer
 from labctl.inventory.services.ollama import Ollama
 from labctl.inventory.services.program import Engine, Keyed, Program
@@ -23,13 +23,13 @@ __all__ = [
     "Bifrost",
     "Command",
     "Engine",
-    "Gateway",
     "Keyed",
     "LiteLlm",
     "LlamaServer",
     "LlamaSwap",
     "Olla",
     "Ollama",
+    "OthersGateway",
     "PgVector",
     "Program",
     "RayCluster",

@@ -13,7 +13,7 @@ from labctl.inventory.secrets import Secret
 from labctl.inventory.services.program import Keyed, Program
 
 
-class Gateway(Keyed):
+class OthersGateway(Keyed):
     """A gateway in front of the rack's engines."""
 
     port: Port = Field(description="TCP port that it listens on.")
@@ -24,19 +24,19 @@ class Gateway(Keyed):
     binary: RemotePath | None = Field(default=None, description="A program on the host instead of `version`.")
 
 
-class Bifrost(Gateway):
+class Bifrost(OthersGateway):
     """Bifrost, configured by its config.json alone."""
 
     kind: Literal["bifrost"] = Field(default="bifrost", description="Always ``bifrost``.")
 
 
-class LiteLlm(Gateway):
+class LiteLlm(OthersGateway):
     """LiteLLM's proxy. Versions 1.82.7 and 1.82.8 steal secrets and are refused."""
 
     kind: Literal["litellm"] = Field(default="litellm", description="Always ``litellm``.")
 
 
-class Olla(Gateway):
+class Olla(OthersGateway):
     """Olla, without health checks that would wake or load anything."""
 
     kind: Literal["olla"] = Field(default="olla", description="Always ``olla``.")

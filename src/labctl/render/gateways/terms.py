@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labctl.inventory.services import Gateway
+from labctl.inventory.services import OthersGateway
 from labctl.inventory.upstreams import LeftOut, Upstream
 from labctl.render import HEADER
 from labctl.render.credentials import Credential
@@ -19,7 +19,7 @@ NO_KEY = "none"
 OWN_KEY = "LABCTL_GATEWAY_KEY"
 
 
-def config_path(gateway: Gateway, kind: str, suffix: str) -> str:
+def config_path(gateway: OthersGateway, kind: str, suffix: str) -> str:
     """Return where a gateway's configuration lies on its host."""
     return f"{FOLDER}/{kind}/{gateway.name}.{suffix}"
 
@@ -29,7 +29,9 @@ def variable(upstream: Upstream) -> str:
     return "KEY_" + re.sub(r"[^A-Z0-9]", "_", upstream.name.upper())
 
 
-def upstream_keys(gateway: Gateway, upstreams: Sequence[Upstream], *, environment: bool) -> list[Credential]:
+def upstream_keys(
+    gateway: OthersGateway, upstreams: Sequence[Upstream], *, environment: bool
+) -> list[Credential]:
     """Return the keys of upstreams as variables, or as files below the unit's credentials."""
     return [
         Credential(
@@ -44,7 +46,7 @@ def upstream_keys(gateway: Gateway, upstreams: Sequence[Upstream], *, environmen
     ]
 
 
-def own_key(gateway: Gateway, prefix: str = "") -> list[Credential]:
+def own_key(gateway: OthersGateway, prefix: str = "") -> list[Credential]:
     """Return the key that clients must show, as the variable ``OWN_KEY``."""
     if gateway.api_key is None:
         return []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from labctl.inventory import Host, LiteLlm, PgVector, Rack
-from labctl.inventory.services import Gateway
+from labctl.inventory.services import OthersGateway
 from labctl.render.gateways import launch
 from labctl.render.units import Sandbox, Unit, unit
 
 
-def gateway(rack: Rack, host: Host, wanted: Gateway) -> Unit:
+def gateway(rack: Rack, host: Host, wanted: OthersGateway) -> Unit:
     """Return the unit of a gateway.
 
     Raises:
