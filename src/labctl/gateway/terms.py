@@ -68,8 +68,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer of our own; ``headers`` besides Content-Type and Content-Length. ``close``: hang up
-    then."""
+    """A whole answer of our own.
+
+    ``headers`` come besides Content-Type and Content-Length. ``close``: hang up then.
+    """
 
     status: int
     body: bytes
