@@ -1,4 +1,4 @@
-"""The upstream double is held to what it stands for: the official client reads it, and its faults are faults."""
+"""The upstream double is what it stands for: the official client reads it, and its faults are faults."""
 
 from __future__ import annotations
 

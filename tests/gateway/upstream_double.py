@@ -328,7 +328,7 @@ class Double:
         self._changed.set()
 
     async def until(self, true: Callable[[], bool], within_s: float = 10.0) -> None:
-        """Return as soon as something that is said of the double holds; AssertionError where it never does."""
+        """Return as soon as what is said of the double holds; AssertionError where it never does."""
         try:
             async with asyncio.timeout(within_s):
                 while not true():
@@ -337,7 +337,7 @@ class Double:
         except TimeoutError:
             raise AssertionError(
                 f"not within {within_s} s: {len(self.seen)} seen, {self.cancelled} cancelled"
-            )
+            ) from None
 
     # --- what it answers
 
