@@ -25,7 +25,7 @@ class Around:
     mono: Callable[[], float]
     loaded: Callable[[str], Collection[str]] = lambda upstream: ()
     draining: Callable[[], bool] = lambda: False
-    gauges: Callable[[], Mapping[str, Mapping[str, float]]] = lambda: {}
+    gauges: Callable[[], Mapping[str, Mapping[str, float]]] = dict
 
 
 class OwnPages:
