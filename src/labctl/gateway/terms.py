@@ -46,7 +46,7 @@ class Ask:
     ``headers`` are as they were sent, names in their own spelling, hop-by-hop ones included; ``named`` has
     the first of each by its name in lower case. ``body`` is what was read; ``rest`` says that more of it
     comes and is passed on as it comes. ``model`` and ``stream`` are what the body (for FORM: its field)
-    says; ``model`` is empty where there is none.
+    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head.
     """
 
     id: str
@@ -64,6 +64,7 @@ class Ask:
     rest: bool = False
     model: str = ""
     stream: bool = False
+    known: Any = None
 
 
 @dataclass(frozen=True, slots=True)
