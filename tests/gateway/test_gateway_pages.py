@@ -346,6 +346,7 @@ def test_the_wish_ends_when_the_host_does_not_come(news: list[Mode], after_s: fl
         site = Site()
         site.see(host("rig", Mode.ASLEEP))
         _prewake(site, {"model": "embed"})
+        await asyncio.sleep(0)
         for mode in news:
             assert site.books.waiting == {"rig": 1}
             site.now += after_s
