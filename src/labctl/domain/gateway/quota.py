@@ -8,8 +8,8 @@ full again, which any reading of the clock may be held against: nothing has to t
 Wakes are few and each costs a cycle of a machine, so they are counted exactly: no window of an hour, wherever
 it begins, has more of them than the key may wake.
 
-A refusal spends nothing and says after how many seconds the same would be granted. Times are in seconds of one
-clock that never goes back.
+A refusal spends nothing and says after how many seconds the same would be granted. Times are in seconds of
+one clock that never goes back.
 """
 
 from __future__ import annotations
