@@ -3,7 +3,7 @@
 ``assemble`` builds everything from a table and a store, and touches nothing outside of the process yet. Who
 runs it then does::
 
-    gateway = assemble(table, folder, store, Around(instance, wall, ...))
+    gateway = assemble(table, folder, Around(instance, wall, open_store, ...))
     await gateway.start()                                  # the store's thread, the first look at the world
     server = await loop.create_server(gateway.protocol, sock=..., ssl=gateway.tls)
     ...
@@ -28,12 +28,14 @@ from labctl.ports.store import Store
 class Around:
     """What the gateway takes from outside of it.
 
-    ``instance`` is its name in the store; ``wall`` tells seconds since 1970; ``log`` is the file descriptor
-    that gets a line for each request (-1: nobody wants them).
+    ``instance`` is its name in the store, which no other process has or had; ``wall`` tells seconds since
+    1970; ``open_store`` is called in the store's thread, and again after each ``StoreError``; ``log`` is the
+    file descriptor that gets a line for each request (-1: nobody wants them).
     """
 
     instance: str
     wall: Callable[[], float]
+    open_store: Callable[[], Store]
     log: int = 1
 
 
@@ -66,6 +68,12 @@ class Gateway:
         raise NotImplementedError
 
 
-def assemble(table: Table, folder: Path, store: Store, around: Around) -> Gateway:
-    """Return a gateway that is ready to start; ``folder`` holds the files that the table names."""
+def assemble(table: Table, folder: Path, around: Around) -> Gateway:
+    """Return a gateway that is ready to start; ``folder`` holds the files that the table names.
+
+    It is called in the event loop that will run it.
+
+    Raises:
+        LabctlError: a file that the table names cannot be read, or is not what it should be.
+    """
     raise NotImplementedError
