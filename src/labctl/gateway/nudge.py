@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class Nudger:
-    """Nudges a controller; ``ring`` never waits and never fails. ``trouble`` is why the last did not get there."""
+    """Nudges a controller; ``ring`` never waits or fails; ``trouble`` is why the last did not get there."""
 
     def __init__(self, socket: str) -> None:
         """Contact nobody yet; ``socket`` is the controller's, empty where it is on another machine."""

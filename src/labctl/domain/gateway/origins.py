@@ -32,7 +32,9 @@ def foreign_because(origin: str, host: str) -> str:
     ``origin`` and ``host`` are the headers' values, empty where they were not sent. An origin that is
     "null" (a file, a sandbox) may be anybody's.
     """
-    if origin and not (origin.startswith(("http://", "https://")) and _is_of_this_machine(origin.partition("//")[2])):
+    if origin and not (
+        origin.startswith(("http://", "https://")) and _is_of_this_machine(origin.partition("//")[2])
+    ):
         return f"a web page of {origin} asked"
     if host and not _is_of_this_machine(host):
         return f"it was asked for as {host}, which is no name of this machine's loopback"

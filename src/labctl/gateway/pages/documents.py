@@ -78,7 +78,7 @@ class OtherListing(msgspec.Struct, frozen=True):
 class HostStatus(msgspec.Struct, frozen=True):
     """A host: ``since`` is a wall time, ``expected_s`` how long until it could serve.
 
-    ``refused`` says why it must not be woken now; ``leases`` counts processes that hold it awake for requests.
+    ``refused`` says why it must not be woken now; ``leases`` counts processes that serve by it.
     """
 
     name: str

@@ -92,7 +92,7 @@ class Outlook:
             is_loaded = not served.load_s or served.asked_as in self._loaded(upstream.name)
             if state is State.READY and not is_loaded:
                 state = State.AWAKE
-            if expected_s is not None and not (state is State.READY):
+            if expected_s is not None and state is not State.READY:
                 expected_s += served.load_s
             yield Prospect(state, expected_s, served, upstream)
 
@@ -123,8 +123,8 @@ class Outlook:
             if any(upstream.host == host for _, upstream in served)
         )
 
-    def host_status(self, host: Host) -> HostStatus:
-        """Return the state of a host."""
+    def host_status(self, host: Host, may: Callable[[str], bool]) -> HostStatus:
+        """Return the state of a host, with those of its models that ``may`` be seen."""
         now = self._world().hosts.get(host.name)
         return HostStatus(
             name=host.name,
@@ -136,5 +136,5 @@ class Outlook:
             leases=now.leases if now else 0,
             sleeps=host.sleeps,
             wakeable=host.wakeable,
-            models=self.models_at(host.name),
+            models=tuple(filter(may, self.models_at(host.name))),
         )

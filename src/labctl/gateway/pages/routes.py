@@ -66,9 +66,7 @@ def wrong_method(ask: Ask, page: Page) -> Answer | None:
 
 def with_headers(answer: Answer, *headers: tuple[str, str]) -> Answer:
     """Return an answer with more headers."""
-    return Answer(
-        answer.status, answer.body, answer.content_type, (*answer.headers, *headers), answer.close
-    )
+    return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, *headers), answer.close)
 
 
 def _header(ask: Ask, name: bytes) -> str:
