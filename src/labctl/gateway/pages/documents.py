@@ -131,10 +131,12 @@ class Prewake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prewaken(msgspec.Struct, frozen=True):
-    """What a prewake came to; ``host`` is empty where a service outside of the rack serves the model."""
+    """What a prewake came to; ``host`` is empty where a service outside of the rack serves the model.
+
+    ``expected_s`` is how long until the host serves; for a model, until it is loaded as well.
+    """
 
     host: str
-    model: str
     state: State
     expected_s: Seconds | None
     because: str
