@@ -8,6 +8,7 @@ what is wrong and with which host, ``hint`` what to do. Nothing of a request's b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from math import ceil
 
@@ -53,8 +54,23 @@ def code_of(answer: Answer) -> str:
     """Return the code of a refusal, or nothing for an answer that is none."""
     if answer.content_type != CONTENT_TYPE:
         return ""
-    return msgspec.json.decode(answer.body, type=_Coded).type.rpartition(":")[2]
+    return msgspec.json.decode(answer.body, type=_Told).type.rpartition(":")[2]
 
 
-class _Coded(msgspec.Struct):
+def joined(answers: Sequence[Answer]) -> Answer:
+    """Return one refusal for several reasons: the first, with what all of them say as its detail."""
+    first = answers[0]
+    if len(answers) == 1:
+        return first
+    told = [msgspec.json.decode(answer.body, type=_Told) for answer in answers]
+    detail = "; ".join(dict.fromkeys(one.detail for one in told))
+    code = told[0].type.rpartition(":")[2]
+    made = problem(first.status, code, detail, host=told[0].host, hint=told[0].hint)
+    return Answer(made.status, made.body, made.content_type, first.headers)
+
+
+class _Told(msgspec.Struct):
     type: str
+    detail: str
+    host: str = ""
+    hint: str = ""

@@ -6,7 +6,7 @@ The order, best first:
 2. awake, and a slot free;
 3. awake, but all slots taken, where its line moves on sooner than anybody could be woken;
 4. waking already;
-5. asleep: whoever needs the fewest seconds to wake and load, in steps of ten; of those alike, the fewest watts;
+5. asleep: whoever needs the fewest seconds to wake and load, in steps of ten; then the fewest watts;
 6. awake, with a longer line than 3;
 7. unknown or failed, which may come, or not;
 8. asleep, but with no room in the power budget: it would wait for others to sleep.
@@ -18,7 +18,7 @@ moment ago comes after all others of its kind that did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
@@ -98,7 +98,7 @@ def _rank(option: Option, soonest: float, least: int) -> tuple[float, ...]:
 
 
 def has_room(budget: Budget, modes: Mapping[str, Mode], host: str) -> bool:
-    """Return whether the power budget lets a host wake now, if need be with the caps of others stepped down."""
+    """Return whether the power budget lets a host wake now, be it with the caps of others stepped down."""
     if not budget.meters:
         return True
     phases = {name: _phase(mode) for name, mode in modes.items()}
@@ -121,8 +121,3 @@ def line_s(waiting: int, limit: float, usual_s: float) -> float:
 def averaged(before: float, seconds: float, share: float = 0.2) -> float:
     """Return a running average with one more value."""
     return before + share * (seconds - before)
-
-
-def hosts_of(names: Iterable[str]) -> list[str]:
-    """Return names without the empty ones, each once, in their order."""
-    return [name for name in dict.fromkeys(names) if name]

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Slots(Generic[T]):
-    """The slots of one upstream and who waits for one; ``limit`` 0 is no limit, ``queue`` how many may wait."""
+    """One upstream's slots and who waits for one; ``limit`` 0 is no limit, ``queue`` how many may wait."""
 
     __slots__ = ("_lines", "limit", "queue", "running", "waiting")
 
