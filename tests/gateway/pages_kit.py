@@ -13,7 +13,7 @@ from labctl.gateway.pages import Around, OwnPages
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Answer, Ask, HostNow, Record, Refused, World
 
-PEOPLE = Key("people", "0" * 64)
+PEOPLE = Key("people", "0" * 64, outside=True)
 TABLE = Table(
     rack="home",
     listen="127.0.0.1",
@@ -156,6 +156,7 @@ class Site:
     loaded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     now: float = 60.0
     draining: bool = False
+    wanted: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pages = OwnPages(
@@ -169,6 +170,7 @@ class Site:
                 lambda upstream: self.loaded.get(upstream, ()),
                 lambda: self.draining,
                 lambda: {"waiting": {'host="rig"': 2.0}},
+                lambda: self.wanted,
             ),
         )
 

@@ -325,7 +325,7 @@ def test_a_prewake_is_answered_at_once_and_the_wish_is_held_until_the_host_is_re
             await asyncio.sleep(0)
         assert site.books.waiting == {"rig": 0}
         assert site.meters.woken == [("rig", "people", 30.0, True)]
-        assert site.access.inside == 0 and site.access.entered == ["qwen"]
+        assert site.access.inside == 0 and site.access.entered == ["qwen"] and site.wanted == {}
 
     asyncio.run(run())
 
@@ -365,11 +365,11 @@ def test_a_hundred_prewakes_of_a_host_are_one_wish_and_one_wake_of_the_quota() -
             assert _prewake(site, {"host": "rig"}).status == 202
         for _ in range(4):
             await asyncio.sleep(0)
-        assert site.books.waiting == {"rig": 1}
+        assert site.books.waiting == site.wanted == {"rig": 1}
         site.pages.close()
         for _ in range(4):
             await asyncio.sleep(0)
-        assert site.books.waiting == {"rig": 0}
+        assert site.books.waiting == {"rig": 0} and site.wanted == {}
 
     asyncio.run(run())
 
@@ -384,6 +384,30 @@ def test_who_is_awake_is_not_woken() -> None:
     assert _told(_prewake(site, {"host": "rig"}))["state"] == "ready"
     assert _told(_prewake(site, {"model": "cloudy"}))["state"] == "outside"
     assert site.books.wishes == [] and site.access.wakes_left == 1_000
+
+
+def test_a_host_that_requests_wait_for_is_not_woken_again() -> None:
+    async def run() -> None:
+        site = Site(wanted={"rig": 3})
+        site.access.wakes_left = 0
+        site.see(host("rig", Mode.ASLEEP))
+        assert _prewake(site, {"host": "rig"}).status == 202
+        assert site.wanted == {"rig": 4}
+        site.pages.close()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert site.wanted == {"rig": 3} and site.meters.woken == []
+
+    asyncio.run(run())
+
+
+def test_a_model_outside_of_the_rack_is_there_for_keys_that_may_use_it() -> None:
+    site = Site()
+    assert _model(site, "cloudy")["state"] == "outside"
+    home = replace(PEOPLE, outside=False)
+    told = _told(site.ask("GET", "/v1/models/cloudy", key=home))["labctl"]
+    assert (told["state"], told["expected_s"]) == ("unavailable", None)
+    assert _told(_prewake(site, {"model": "cloudy"}, home))["state"] == "unavailable"
 
 
 def test_somebody_elses_wake_is_waited_for_and_costs_no_wake() -> None:

@@ -96,9 +96,9 @@ class Outlook:
                 expected_s += served.load_s
             yield Prospect(state, expected_s, served, upstream)
 
-    def model_now(self, model: Model) -> ModelNow:
-        """Return the state of a model."""
-        prospects = self.prospects(model)
+    def model_now(self, model: Model, *, outside: bool) -> ModelNow:
+        """Return the state of a model, for somebody who may be served outside of the rack or may not."""
+        prospects = [one for one in self.prospects(model) if outside or one.state is not State.OUTSIDE]
         best = prospects[0] if prospects else None
         hosts = dict.fromkeys(p.upstream.host for p in prospects if p.upstream.host)
         return ModelNow(

@@ -34,6 +34,8 @@ class Around:
     ``wall`` and ``mono`` are clocks. ``loaded`` tells what an upstream (by its name) has loaded as far as is
     known without asking it, in the names that it knows its models by (``Served.asked_as``). ``draining`` says
     that this process takes nothing new. ``gauges`` are the desk's numbers of now, for ``Meters.text``.
+    ``wanted`` is the desk's own count of who waits for each host, where we count ourselves in and out: only
+    the first of all counts as a wake.
     """
 
     books: Books
@@ -44,6 +46,7 @@ class Around:
     loaded: Callable[[str], Collection[str]] = lambda upstream: ()
     draining: Callable[[], bool] = lambda: False
     gauges: Callable[[], Mapping[str, Mapping[str, float]]] = dict
+    wanted: Callable[[], dict[str, int]] = dict
 
 
 class OwnPages:
@@ -58,7 +61,9 @@ class OwnPages:
         self._prewaker = prewake.Prewaker(
             table,
             self._outlook,
-            prewake.Around(around.books, around.access, around.meters, around.wall, around.mono),
+            prewake.Around(
+                around.books, around.access, around.meters, around.wall, around.mono, around.wanted
+            ),
         )
         self._front = _front(Path(__file__).with_name("front.html").read_text())
         self._openapi = b""
@@ -142,7 +147,7 @@ class OwnPages:
             draining=self._around.draining(),
             hosts=tuple(self._outlook.host_status(host, may) for host in self._table.hosts),
             models=tuple(
-                ModelStatus(model.id, self._outlook.model_now(model))
+                ModelStatus(model.id, self._outlook.model_now(model, outside=key.outside))
                 for model in self._table.models
                 if may(model.id)
             ),

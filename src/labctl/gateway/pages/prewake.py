@@ -40,6 +40,7 @@ class Around:
     meters: Meters
     wall: Callable[[], float]
     mono: Callable[[], float]
+    wanted: Callable[[], dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class Prewaker:
         ):
             return refusal
         try:
-            return self._wake(self._for_model(model) if model else self._for_host(asked.host), key)
+            wanted = self._for_model(model, key) if model else self._for_host(asked.host)
+            return wanted if isinstance(wanted, Answer) else self._wake(wanted, key)
         finally:
             access.leave(key)
 
@@ -105,10 +107,12 @@ class Prewaker:
         models = self._outlook.models_at(host) if key.models else ()
         return next((model for model in models if may_ask_for(key, model)), "")
 
-    def _for_model(self, model: Model) -> _Wanted | None:
+    def _for_model(self, model: Model, key: Key) -> _Wanted | Answer:
         best = self._best(model)
         if best is None:
-            return None
+            now = self._outlook.model_now(model, outside=key.outside)
+            because = "no host of this rack has to be awake for it"
+            return _said(Prewaken("", now.state, now.expected_s, because), 200)
         why = f"{model.id} was asked for in advance"
         return _Wanted(self._outlook.hosts[best.upstream.host], model.wait_s, why, model)
 
@@ -143,9 +147,7 @@ class Prewaker:
 
     # --- and how
 
-    def _wake(self, wanted: _Wanted | None, key: Key) -> Answer:
-        if wanted is None:
-            return _said(Prewaken("", State.OUTSIDE, 0.0, "no host of this rack has to be awake"), 200)
+    def _wake(self, wanted: _Wanted, key: Key) -> Answer:
         around, name = self._around, wanted.host.name
         world = around.books.world
         now = world.hosts.get(name)
@@ -159,7 +161,7 @@ class Prewaker:
             hint = f"labctl explain {name}"
             return problem(503, "cannot-wake", f"{name} can't be woken: {refused}", host=name, hint=hint)
         woken_at = None
-        if name not in self._vigils and not (now and now.mode in ON_THE_WAY):
+        if not around.wanted().get(name) and not (now and now.mode in ON_THE_WAY):
             woken_at = around.mono()
             if refusal := around.access.may_wake(key, name, woken_at):
                 return refusal
@@ -185,6 +187,8 @@ class Prewaker:
         around, name = self._around, wanted.host.name
         until = around.wall() + wanted.wait_s
         waiter = around.books.want(name, f"gateway {key.name}", wanted.why, until=until)
+        wanted_by = around.wanted()
+        wanted_by[name] = wanted_by.get(name, 0) + 1
         before = self._vigils.get(name)
         if before is not None:
             woken_at = before.woken_at
@@ -196,6 +200,10 @@ class Prewaker:
 
     def _over(self, name: str, done: asyncio.Task[None], waiter: Waiter) -> None:
         waiter.leave()
+        wanted_by = self._around.wanted()
+        wanted_by[name] -= 1
+        if not wanted_by[name]:
+            del wanted_by[name]
         vigil = self._vigils.get(name)
         if vigil is not None and vigil.task is done:
             del self._vigils[name]
