@@ -152,8 +152,8 @@ def test_a_key_sees_the_models_that_it_may_ask_for_and_no_other_exists() -> None
     few = replace(PEOPLE, models=("embed",))
     assert [m["id"] for m in _told(site.ask("GET", "/v1/models", key=few))["data"]] == ["embed"]
     refused = _told(site.ask("GET", "/v1/models/qwen", key=few), 404)
-    assert refused == _told(site.ask("GET", "/v1/models/nothing", key=few), 404)
-    assert refused["error"]["code"] == "no-such-model" and "GET /v1/models" in refused["hint"]
+    assert refused["detail"] == "no model is called 'qwen' here"
+    assert "GET /v1/models" in refused["hint"] and refused["error"]["code"] == "no-such-model"
     status = _told(site.ask("GET", "/labctl/v1/status", key=few))
     assert [m["id"] for m in status["models"]] == ["embed"]
     assert {model for at in status["hosts"] for model in at["models"]} == {"embed"}
@@ -175,10 +175,13 @@ def test_the_status_tells_each_host_with_its_reason() -> None:
 
 def test_the_status_tells_that_what_it_shows_is_old() -> None:
     site = Site()
-    assert _told(site.ask("GET", "/labctl/v1/status"))["seen_s"] is None
     site.books.trouble, site.books.paused = "database is locked", "a move"
     told = _told(site.ask("GET", "/labctl/v1/status"))
     assert (told["trouble"], told["paused"]) == ("database is locked", "a move")
+    # What never sleeps is served on, and counts so.
+    calm = Site(replace(TABLE, hosts=tuple(replace(one, sleeps=False) for one in TABLE.hosts)))
+    calm.books.trouble = "database is locked"
+    assert _model(calm)["state"] == "ready"
 
 
 def test_health_is_for_all_and_says_no_word_of_the_store() -> None:
@@ -197,7 +200,7 @@ def test_metrics_have_the_modes_of_hosts_and_the_numbers_of_the_desk() -> None:
     assert answer.body == b"# counted\n" and answer.content_type.startswith("text/plain; version=0.0.4")
     assert site.meters.gauges == {
         "host_mode": {'host="rig",mode="ready"': 1.0, 'host="box",mode="unknown"': 1.0},
-        "host_leases": {'host="rig"': 2.0},
+        "host_leases": {'host="rig"': 2.0, 'host="box"': 0.0},
         "store_usable": {"": 1.0},
         "draining": {"": 0.0},
         "waiting": {'host="rig"': 2.0},
@@ -455,9 +458,12 @@ def test_a_prewake_is_refused_with_the_reason_of_whoever_refuses() -> None:
     site = Site()
     site.see(host("rig", Mode.ASLEEP, refused="it is paused: a new fan"))
     told = _told(_prewake(site, {"host": "rig"}), 503)
-    assert told["detail"] == "rig can't be woken: it is paused: a new fan"
-    assert (told["host"], told["hint"]) == ("rig", "labctl explain rig")
+    assert told["detail"] == "rig is asleep and must not be woken: it is paused: a new fan"
+    assert told["host"] == "rig" and "labctl explain rig" in told["hint"]
     site.see(host("rig", Mode.ASLEEP))
+    site.books.paused = "a move"
+    assert "the rack is paused: a move" in _told(_prewake(site, {"host": "rig"}), 503)["detail"]
+    site.books.paused = ""
     site.access.wakes_left = 0
     assert _told(_prewake(site, {"host": "rig"}), 429)["error"]["code"] == "too-many-wakes"
     site.books.trouble = "database is locked"
@@ -475,9 +481,3 @@ def test_a_prewake_counts_for_a_model_that_the_key_may_ask_for() -> None:
         _prewake(site, {"host": "rig"}, key)
     # Without a model a key for certain models does not get in.
     assert site.access.entered == ["", "embed", ""]
-
-
-def test_a_host_that_nothing_wakes_says_so_before_it_was_seen() -> None:
-    dark = replace(TABLE, hosts=tuple(replace(one, wakeable=False) for one in TABLE.hosts))
-    told = _told(_prewake(Site(dark), {"host": "rig"}), 503)
-    assert told["detail"] == "rig can't be woken: nothing wakes it"

@@ -101,14 +101,14 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The rack as the gateway sees it; ``at`` is wall, ``seen_s`` how old the view is (None: there is none).
+    """The rack as the gateway sees it; ``at`` is wall, ``seen_s`` how old the view is.
 
     ``trouble`` is why the store cannot be used, ``paused`` why the rack is.
     """
 
     rack: str
     at: float
-    seen_s: Seconds | None
+    seen_s: Seconds
     trouble: str
     paused: str
     draining: bool

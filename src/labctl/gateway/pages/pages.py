@@ -13,7 +13,8 @@ import msgspec
 
 import labctl
 from labctl.domain.gateway.table import Key, Table
-from labctl.domain.sleep.lifecycle import Mode
+from labctl.gateway.desk import reasons
+from labctl.gateway.meters.text import CONTENT_TYPE, labels
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Access, Answer, Ask, Books, Meters, Reading
 
@@ -23,7 +24,6 @@ from .lists import Lists, may_ask_for
 from .outlook import Outlook
 from .routes import Page
 
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 NO_STORE = (("Cache-Control", "no-store"),)
 
 
@@ -107,7 +107,7 @@ class OwnPages:
             case Page.HEALTH:
                 return self._health()
             case Page.METRICS:
-                return Answer(200, self._metrics(), METRICS_TYPE, NO_STORE)
+                return Answer(200, self._metrics(), CONTENT_TYPE, NO_STORE)
             case Page.OPENAPI:
                 return Answer(200, self._described())
             case Page.PREWAKE:
@@ -122,8 +122,7 @@ class OwnPages:
     def _one(self, ask: Ask, key: Key) -> Answer:
         found = self._lists.one(ask, key, routes.model_asked(ask))
         if found is None:
-            hint = "GET /v1/models lists those that there are"
-            return problem(404, "no-such-model", "Nobody here serves a model of that name", hint=hint)
+            return reasons.no_such_model(routes.model_asked(ask), ())
         return _json(found)
 
     def _health(self) -> Answer:
@@ -141,7 +140,7 @@ class OwnPages:
         return Status(
             rack=self._table.rack,
             at=self._around.wall(),
-            seen_s=max(mono - world.at, 0.0) if world.hosts else None,
+            seen_s=max(mono - world.at, 0.0),
             trouble=world.trouble,
             paused=world.paused,
             draining=self._around.draining(),
@@ -155,12 +154,10 @@ class OwnPages:
 
     def _metrics(self) -> bytes:
         world = self._around.books.world
-        now = [(host.name, world.hosts.get(host.name)) for host in self._table.hosts]
+        hosts = [self._outlook.now(host) for host in self._table.hosts]
         own: dict[str, Mapping[str, float]] = {
-            "host_mode": {
-                f'host="{name}",mode="{seen.mode if seen else Mode.UNKNOWN}"': 1.0 for name, seen in now
-            },
-            "host_leases": {f'host="{name}"': float(seen.leases) for name, seen in now if seen},
+            "host_mode": {labels(host=host.name, mode=host.mode): 1.0 for host in hosts},
+            "host_leases": {labels(host=host.name): float(host.leases) for host in hosts},
             "store_usable": {"": 0.0 if world.trouble else 1.0},
             "draining": {"": 1.0 if self._around.draining() else 0.0},
         }

@@ -19,6 +19,7 @@ from labctl.domain.budget import budget_of
 from labctl.domain.gateway.picking import EASE, Option, has_room, ordered
 from labctl.domain.gateway.table import Host, Key, Model, Table
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
+from labctl.gateway.desk import reasons
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Access, Answer, Ask, Books, HostNow, Meters, Waiter
 
@@ -78,10 +79,11 @@ class Prewaker:
         asked = _asked(ask)
         if isinstance(asked, Answer):
             return asked
-        name = asked.model or asked.host
-        if name not in (self._outlook.models if asked.model else self._outlook.hosts):
-            return _unknown(asked)
         access, model = self._around.access, self._outlook.models.get(asked.model)
+        if asked.model and model is None:
+            return reasons.no_such_model(asked.model, ())
+        if asked.host and asked.host not in self._outlook.hosts:
+            return reasons.no_such_host(asked.host, list(self._outlook.hosts))
         if refusal := access.enter(
             key, model.id if model else self._counted(asked.host, key), self._around.mono()
         ):
@@ -122,19 +124,17 @@ class Prewaker:
 
     def _best(self, model: Model) -> Prospect | None:
         """Return whom a request would go to, or wake."""
-        seen = self._around.books.world.hosts
-        modes = {name: now.mode for name, now in seen.items()}
+        modes = {name: self._outlook.now(host).mode for name, host in self._outlook.hosts.items()}
         prospects = {self._places[p.upstream.name]: p for p in self._outlook.prospects(model)}
         options = []
         for at, prospect in prospects.items():
             host = self._outlook.hosts.get(prospect.upstream.host)
             if host is None:
                 continue
-            mode = modes.get(host.name, Mode.UNKNOWN)
             options.append(
                 Option(
                     at,
-                    EASE[mode],
+                    EASE[modes[host.name]],
                     seconds=prospect.expected_s or 0.0,
                     watts=host.watts,
                     last=prospect.state is State.READY,
@@ -149,27 +149,23 @@ class Prewaker:
 
     def _wake(self, wanted: _Wanted, key: Key) -> Answer:
         around, name = self._around, wanted.host.name
-        world = around.books.world
-        now = world.hosts.get(name)
-        if now is not None and now.mode in ADMITS:
+        world, now = around.books.world, self._outlook.now(wanted.host)
+        if now.mode in ADMITS:
             return _said(self._told(wanted, now, now.because), 200)
         if world.trouble:
-            detail = f"The store can't be used, so nobody can be woken: {world.trouble}"
-            return problem(503, "store-unusable", detail, host=name, retry_after_s=5)
-        refused = now.refused if now else "" if wanted.host.wakeable else "nothing wakes it"
-        if refused:
-            hint = f"labctl explain {name}"
-            return problem(503, "cannot-wake", f"{name} can't be woken: {refused}", host=name, hint=hint)
+            return reasons.store_unusable(name, world.trouble)
+        if now.refused or world.paused:
+            return reasons.must_not_wake(now, world.paused)
         woken_at = None
-        if not around.wanted().get(name) and not (now and now.mode in ON_THE_WAY):
+        if not around.wanted().get(name) and now.mode not in ON_THE_WAY:
             woken_at = around.mono()
             if refusal := around.access.may_wake(key, name, woken_at):
                 return refusal
         self._hold(wanted, key, woken_at)
         return _said(self._told(wanted, now, f"{name} is being woken"), 202)
 
-    def _told(self, wanted: _Wanted, now: HostNow | None, because: str) -> Prewaken:
-        state, expected_s = host_state(now), host_expected_s(wanted.host, now)
+    def _told(self, wanted: _Wanted, now: HostNow, because: str) -> Prewaken:
+        state, expected_s = host_state(now), host_expected_s(now)
         if wanted.model:
             at_host = (
                 prospect
@@ -238,14 +234,6 @@ def _asked(ask: Ask) -> Prewake | Answer:
         hint = 'send {"model": "..."} or {"host": "..."}'
         return problem(400, "bad-prewake", "A prewake names a model or a host, and nothing else", hint=hint)
     return asked
-
-
-def _unknown(asked: Prewake) -> Answer:
-    if asked.model:
-        hint = "GET /v1/models lists those that there are"
-        return problem(404, "no-such-model", "Nobody here serves a model of that name", hint=hint)
-    hint = "GET /labctl/v1/status lists those that there are"
-    return problem(404, "no-such-host", "No host of that name serves models here", hint=hint)
 
 
 def _said(document: Prewaken, status: int) -> Answer:
