@@ -1,4 +1,4 @@
-"""Leases: one for each host and process, counted here, so that only the first of many requests asks the store.
+"""Leases: one for each host and process, counted here: of many requests only the first asks the store.
 
 A seat is *open* while a request may be counted in without asking anybody: we hold a lease, and the host's
 mode still admits. A lease is kept for a while after the last request; it is given back by a piece of work
