@@ -107,6 +107,8 @@ class Site:
     books: StoreBooks
     clerk: Rounds
     clock: Clock
+    clerk_store: SqlStore
+    """The store as the books have it."""
     nudged: list[str] = field(default_factory=list)
 
     def pass_s(self, seconds: float) -> None:
@@ -164,8 +166,8 @@ def site_at(folder: Path, modes: dict[str, Mode] | None = None, *hosts: Host, na
 
 def site_on(store: SqlStore, path: Path, *hosts: Host, name: str = "gateway") -> Site:
     """Return one more gateway on a store."""
-    clock, nudged = Clock(), []
+    clock, nudged = Clock(), list[str]()
     own = store_at(Unflushed(path, busy_s=0.02), create=False)
     clerk = Rounds(lambda: own)
     around = Around(lambda: own, name, clock.wall, clock.mono, nudged.append, clerk)
-    return Site(store, StoreBooks(table_of(*hosts), around), clerk, clock, nudged)
+    return Site(store, StoreBooks(table_of(*hosts), around), clerk, clock, own, nudged)

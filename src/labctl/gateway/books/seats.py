@@ -219,7 +219,7 @@ class Seats:
         for seat in self._seats.values():
             lease = seat.lease
             if lease is not None:
-                if not seat.count and not seat.takers and now - seat.idle_at >= LINGER_S:
+                if not seat.count and now - seat.idle_at >= LINGER_S:
                     self._give_back(seat, lease)
             elif not self._trouble and (seat.takers or (seat.count and seat.mode in ADMITS)):
                 self._take(seat)
