@@ -98,7 +98,11 @@ class FrontDesk:
         if door != "model":
             return Reading.NONE if ask.upgrade or ask.method in ("GET", "HEAD") else Reading.FLOW
         kind = ask.named.get(b"content-type")
-        return Reading.FORM if kind is not None and kind[:10].lower() == b"multipart/" else Reading.WHOLE
+        return (
+            Reading.FORM
+            if kind is not None and kind[:19].lower() == b"multipart/form-data"
+            else Reading.WHOLE
+        )
 
     def start(self, exchange: Exchange) -> None:
         """Serve it."""
@@ -243,10 +247,6 @@ class FrontDesk:
         if upstream is None:
             self.answer(life, reasons.not_let_through(name, ask.method, path, upstreams))
             return
-        served = {way.id for way in self._ways.values() if _serves(way, upstream)}
-        if key.models and not served <= set(key.models):
-            self.answer(life, reasons.not_for_key(name))
-            return
         life.path = f"{path}?{ask.query}" if ask.query else path
         life.wakes = routes.matches(upstream.wakes, ask.method, path)
         self._enter(life, self._through[upstream.name], key)
@@ -337,10 +337,6 @@ class FrontDesk:
         names = {one.model for one in table.served if one.upstream == upstream.name}
         waits = [model.wait_s for model in table.models if model.id in names]
         return Way(None, (Place(served, self.lanes[upstream.name]),), wait_s=max(waits, default=WAIT_S))
-
-
-def _serves(way: Way, upstream: Upstream) -> bool:
-    return any(place.lane.upstream is upstream for place in (*way.places, *way.last))
 
 
 def _nowhere(ask: Ask) -> Answer:

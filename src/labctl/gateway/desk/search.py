@@ -140,8 +140,6 @@ class Search:
         lane.free()
         if refused.mode is None:
             self._life.leave_out(place, reasons.store_unusable(lane.host, refused.because))
-        else:
-            self._desk.choosing.told(lane.host, refused.mode)
         return False
 
     def _line_up(self, places: list[Place]) -> None:
