@@ -77,7 +77,7 @@ def test_a_host_is_put_to_sleep_and_woken_and_each_state_is_shown_with_its_reaso
     assert all(line["because"] for line in said[:-1])
     rack.await_state(name, "asleep", 5)
     assert {"ssh: dark", "ping: dark"} <= set(site.explain(site.box)["signs"])
-    assert "asleep" in site.type("status")
+    assert "asleep" in site.type("status", name)
 
     words = site.type("wake", name, "--wait")
     for part in (f"{name}  asleep", "(usually ", f"{name}  verifying", f"{name}: ready after "):
