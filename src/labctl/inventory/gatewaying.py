@@ -1,7 +1,8 @@
 """The gateway: one endpoint for the models of the rack, who may use it, and what it may ask beyond the rack.
 
 Which hosts serve which model follows from their services; here stands only what does not. Keys and secrets
-are given by reference, or a key by its hash, so that nobody can read one here.
+are given by reference, or a key by its hash, so that nobody can read one here. On its host the gateway reads
+one folder, and nothing else of labctl's.
 """
 
 import re
@@ -30,6 +31,10 @@ from labctl.inventory.fields import (
 )
 from labctl.inventory.secrets import Secret
 from labctl.inventory.spec import Spec
+
+FOLDER = "/etc/labctl/gateway"
+USER = "labctl-gateway"
+TABLE = f"{FOLDER}/table.json"
 
 _CALL = re.compile(r"(?P<method>GET|POST|PUT|DELETE) (?P<path>/[A-Za-z0-9._~/-]{0,200})", re.ASCII)
 WaitingName = Literal["comments", "loading", "silent", "refuse"]

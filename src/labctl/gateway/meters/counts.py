@@ -92,6 +92,11 @@ class Counts:
         row.count += 1
         if record.upstream:
             self._measure(record, row, tail)
+        # Cut to what a person reads; rounding takes four times as long.
+        record.at = record.at * 1e3 // 1 / 1e3
+        record.seconds = record.seconds * 1e6 // 1 / 1e6
+        if record.first_s > 0:
+            record.first_s = record.first_s * 1e6 // 1 / 1e6
         self._lines.add(record)
 
     def _measure(self, record: Record, row: _Row, tail: bytes) -> None:
