@@ -129,6 +129,13 @@ def test_the_record_gets_its_tokens_and_times_that_a_person_can_read() -> None:
     assert (one.at, one.first_s, one.seconds) == (1790000000.123, 0.123456, 1.0)
 
 
+def test_a_client_can_not_make_a_line_as_long_as_it_likes() -> None:
+    counts = _counts()
+    one = record(path="/" + "x" * 60_000)
+    counts.took(one, b"")
+    assert len(one.path) == 200
+
+
 def test_tries_in_vain_are_counted() -> None:
     counts = _counts()
     counts.took(record(tries=3), USAGE)

@@ -1,7 +1,7 @@
 """Say how soon each model and host could serve, from the table and from what was last seen.
 
-The rule: a model is as near as its nearest upstream. What is loaded counts only where somebody told so, or where a model is
-loaded whenever its host is ready.
+The rule: a model is as near as its nearest upstream. It counts as loaded only where somebody told so, or
+where it is loaded whenever its host is ready.
 """
 
 from __future__ import annotations
