@@ -1,8 +1,8 @@
 """Choose an upstream from the world as it was last seen.
 
-The world may be a second old. Where it is wrong nobody is harmed: a lease is taken or refused by the store
-itself, and what the store said in a refusal goes before an older world. While the store cannot be used, a
-host that never sleeps counts as awake, and any other as it was seen last: the books know whose lease is held.
+The world may be a second old. Where it is wrong nobody is harmed: a lease is given or refused by the store
+itself, and the world shows at once what it said then. While the store cannot be used, a host that never
+sleeps counts as awake, and any other as it was seen last: the books know whose lease is held.
 """
 
 from __future__ import annotations
@@ -32,28 +32,15 @@ class Choosing:
         self._books = books
         self._running = running
         self._mono = mono
-        self._told: dict[str, tuple[Mode, float]] = {}
         self.sticky = Sticky()
-
-    def told(self, host: str, mode: Mode) -> None:
-        """Keep what the store said of a host when it refused a lease; it holds until the world is newer."""
-        self._told[host] = (mode, self._mono())
 
     def now(self, name: str) -> HostNow:
         """Return a host as it is known now."""
-        world, host = self._books.world, self._hosts[name]
-        known = world.hosts.get(name)
-        if known is None:
-            known = HostNow(name, Mode.UNKNOWN, 0.0, "nothing is known of it", host.boot_s)
-        if world.trouble:
-            return known if host.sleeps else replace(known, mode=Mode.READY)
-        told = self._told.get(name)
-        if told is None:
-            return known
-        if told[1] < world.at:
-            del self._told[name]
-            return known
-        return replace(known, mode=told[0])
+        world = self._books.world
+        known = world.hosts[name]
+        if world.trouble and not self._hosts[name].sleeps:
+            return replace(known, mode=Mode.READY)
+        return known
 
     def ranked(self, life: Life, way: Way) -> Ranked:
         """Return who could serve a request, best first, without those that were left out."""
