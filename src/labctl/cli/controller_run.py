@@ -40,7 +40,6 @@ def run(path: Path) -> ExitCode:
     """
     from labctl.adapters.seats import Seats
     from labctl.controller import run as running
-    from labctl.controller.notify import Notify
     from labctl.inventory.sleeping import policy_of
 
     loaded = _load(path)
@@ -59,9 +58,7 @@ def run(path: Path) -> ExitCode:
         seats.sit(name)
     doors = doors_of(loaded, over, gone=seats.empty)
     parts = running.assembled(doors, policy_of(loaded.rack), name)
-    running.run(
-        parts, over=over, notify=Notify(wiring.notify_socket()), serve=lambda asked: serve(loaded, asked)
-    )
+    running.run(parts, over=over, notify=wiring.notify(), serve=lambda asked: serve(loaded, asked))
     return ExitCode.OK
 
 
@@ -100,7 +97,7 @@ def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str],
     from labctl.adapters.power.cycle import Pace, cycle
     from labctl.adapters.ssh import SshRemote
     from labctl.controller.doors import AGENT, Doors
-    from labctl.inventory.controlling import agent_data
+    from labctl.inventory.controlling import OLD_STORE, STORE, agent_data
     from labctl.ports.power import PowerError
 
     ssh, clock = SshRemote(), SleeplessClock()
@@ -119,8 +116,11 @@ def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str],
             )
 
     pace = Pace(wait=rest, now=clock.monotonic)
+    place = _store_place(loaded)
+    if place == Path(STORE):
+        wiring.move_store(Path(OLD_STORE), Path(STORE))
     return Doors(
-        store=wiring.store(_store_place(loaded), create=True),
+        store=wiring.store(place, create=True),
         talker=ssh,
         remote=ssh,
         looks=wiring.looks(loaded),

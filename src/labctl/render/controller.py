@@ -28,6 +28,7 @@ from labctl.inventory.controlling import (
     KEY,
     KNOWN_HOSTS,
     RACK,
+    STORE_FOLDER,
     STORE_URL,
     USER,
     python_of,
@@ -147,7 +148,8 @@ def _of(host: Host) -> Iterator[Copied]:
 
 def rack_json(rack: Rack) -> str:
     """Return the rack as the controller reads it: its own secrets by the names that they have there."""
-    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True)
+    # Who may use the gateway is none of its business, and no reason to start it anew.
+    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True, exclude={"gateway"})
     for host, shown in zip(rack.hosts, document["hosts"], strict=True):
         for one in _of(host):
             _, part, field = one.name.split(".")
@@ -237,7 +239,8 @@ def unit(rack: Rack, digest: str) -> str:
         rack=RACK,
         user=USER,
         home=PurePosixPath(HOME).name,
-        alone=not rack.controller.operators,
+        store_folder=STORE_FOLDER,
+        alone=not rack.controller.operators and rack.gateway is None,
         watchdog_s=max(60, round(rack.controller.tick.total_seconds()) * 6),
     )
 
