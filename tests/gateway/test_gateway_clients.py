@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from assembled_kit import KEY, Plan, Site, assembled, key, until
+from clients_kit import KEY, Plan, Site, assembled, key, until
 from upstream_double import ARGUMENTS, SPEECH, VECTOR, WORDS, Fault, form_of, frame, read_frame
 
 from labctl.domain.gateway.table import Limits

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from assembled_kit import KEY, Plan, Site, assembled, key
+from clients_kit import KEY, Plan, Site, assembled, key
 from schemathesis.config import SchemathesisConfig
 
 from labctl.domain.sleep.lifecycle import Mode
