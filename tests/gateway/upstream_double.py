@@ -101,7 +101,7 @@ class _Connection(asyncio.Protocol):
         self.now: Seen | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.double.connections += 1
         self.number = self.double.connections
         self.double.open.add(self)
