@@ -43,16 +43,19 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process runs: on which processors, and whether ahead of others."""
+    """Where a process runs: on which processors, whether ahead of others, in which control group."""
 
     cores: tuple[int, ...]
     ahead: bool
+    group: Path | None = None
 
     def enter(self) -> None:
         """Put this process there."""
         os.sched_setaffinity(0, self.cores)
         if self.ahead:
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        if self.group:
+            (self.group / "cgroup.procs").write_text("0")
 
 
 class Running:

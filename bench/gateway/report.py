@@ -63,16 +63,14 @@ def write_into(page: Path, text: str) -> None:
 
 
 def _about(results: Results) -> str:
-    about = results.about
-    whole = (
-        f"Measured {about['at']} at commit {about['commit']} on {about['cores']} cores ({about['cpu']},",
-        f"kernel {about['kernel']}), Python {about['python']}; load average {about['load']:.1f} before, other work",
-        f"took {about['foreign']:.0%} of the machine (median). {about['scheduling']} Medians of",
-        f"{about['rounds']} rounds in random order; what stands between has processor {about['serving']},",
-        f"clients and upstream share processor {about['asking']}. Made by `{about['command']}`.",
+    words = (
+        "Measured {at} at commit {commit} on {cores} cores ({cpu}, kernel {kernel}), Python {python}; load",
+        "average {load:.1f} before, other work took {foreign:.0%} of the machine (median). {scheduling} Medians",
+        "of {rounds} rounds in random order; what stands between has processor {serving}, clients and upstream",
+        "share processor {asking}. Made by `{command}`.",
     )
     missing = (f"{name} is missing: {why.splitlines()[0]}" for name, why in results.missing.items())
-    return "\n\n".join([" ".join(whole), *missing])
+    return "\n\n".join([" ".join(words).format(**results.about), *missing])
 
 
 _Cell = tuple[str, str, str, Callable[[float], str]]

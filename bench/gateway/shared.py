@@ -35,14 +35,15 @@ def measure(bench: Bench, prepare: Prepare, seconds: float, counts: tuple[int, .
                 for number, group in enumerate(groups):
                     start = prepare(bench.around, port)
                     log = bench.around.work / f"shared-{count}-{number}.log"
-                    place = _Held(CORES, group)
+                    place = Place(tuple(CORES), ahead=False, group=group)
                     started.append(Running(start.argv, place, log, start.env))
                     started[-1].until_open(port, start.within_s)
-                time.sleep(2.0)
                 bench.ports["shared"] = port
                 one = Contestant("shared", prepare)
+                connections = f"{CONNECTIONS * count}"
+                bench.ask(one, "closed", "small", "1.0", connections)  # what is only made when it is needed
                 before = [running.cpu_s() for running in started]
-                told = bench.ask(one, "closed", "small", f"{seconds}", f"{CONNECTIONS * count}")
+                told = bench.ask(one, "closed", "small", f"{seconds}", connections)
                 spent = [running.cpu_s() - was for running, was in zip(started, before, strict=True)]
                 told |= {"processes": count, "quota": QUOTA, "least": min(spent) / (sum(spent) or 1.0)}
                 bench.records.append({"who": OURS, "what": "shared", **told})
@@ -53,19 +54,6 @@ def measure(bench: Bench, prepare: Prepare, seconds: float, counts: tuple[int, .
         finally:
             for running in started:
                 running.stop()
-
-
-class _Held(Place):
-    """A place with a quota, on any processor."""
-
-    def __init__(self, cores: list[int], group: Path) -> None:
-        super().__init__(tuple(cores), ahead=False)
-        object.__setattr__(self, "group", group)
-
-    def enter(self) -> None:
-        """Put this process there."""
-        super().enter()
-        (self.group / "cgroup.procs").write_text("0")  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
