@@ -64,10 +64,10 @@ def write_into(page: Path, text: str) -> None:
 
 def _about(results: Results) -> str:
     words = (
-        "Measured {at} at commit {commit} on {cores} cores ({cpu}, kernel {kernel}), Python {python}; load",
-        "average {load:.1f} before, other work took {foreign:.0%} of the machine (median). {scheduling} Medians",
-        "of {rounds} rounds in random order; what stands between has processor {serving}, clients and upstream",
-        "share processor {asking}. Made by `{command}`.",
+        "Measured {at} at commit {commit} on {cores} cores ({cpu}, kernel {kernel}), Python {python}.",
+        "Load average {load:.1f} before; other work took {foreign:.0%} of the machine (median). {scheduling}",
+        "Medians of {rounds} rounds in random order; what stands between has processor {serving}, clients and",
+        "upstream share processor {asking}. Made by `{command}`.",
     )
     missing = (f"{name} is missing: {why.splitlines()[0]}" for name, why in results.missing.items())
     return "\n\n".join([" ".join(words).format(**results.about), *missing])
