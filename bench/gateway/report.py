@@ -66,8 +66,8 @@ def _about(results: Results) -> str:
     words = (
         "Measured {at} at commit {commit} on {cores} cores ({cpu}, kernel {kernel}), Python {python}.",
         "Load average {load:.1f} before; other work took {foreign:.0%} of the machine (median). {scheduling}",
-        "Medians of {rounds} rounds in random order; what stands between has processor {serving}, clients and",
-        "upstream share processor {asking}. Made by `{command}`.",
+        "Medians of {rounds} rounds in random order; what stands between has processor {serving}, clients",
+        "and upstream share processor {asking}. Made by `{command}`.",
     )
     missing = (f"{name} is missing: {why.splitlines()[0]}" for name, why in results.missing.items())
     return "\n\n".join([" ".join(words).format(**results.about), *missing])
