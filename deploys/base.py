@@ -120,7 +120,12 @@ def updates() -> None:
 def firewall_of(rack: Rack, spec: Host) -> None:
     """Drop what the inventory does not declare."""
     listening = host.get_fact(firewall.SshdPorts)
-    rules = packet_filter.rules(spec, (host.data.ssh_port, *listening), clusters.openings(rack, spec))
+    rules = packet_filter.rules(
+        spec,
+        (host.data.ssh_port, *listening),
+        clusters.openings(rack, spec),
+        packet_filter.own_ports(rack, spec),
+    )
     unit = packet_filter.unit()
     files.directory(name="firewall: folder for your own rules", path=packet_filter.DROP_INS)
     files.put(

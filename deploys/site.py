@@ -11,6 +11,7 @@ from deploys.cluster import cluster
 from deploys.controller import controller
 from deploys.engines import engines
 from deploys.forced import forced
+from deploys.gateway import gateway
 from deploys.gateways import vector_stores
 from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
@@ -39,3 +40,4 @@ llama_swap()
 vector_stores()
 wol()
 controller()
+gateway()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from labctl.inventory import LoadedRack, Secret
     from labctl.inventory.hosts import Host
     from labctl.ports import Conversation
+    from labctl.ports.notify import Notify
     from labctl.ports.power import Looks, Switch
     from labctl.ports.store import Store
 
@@ -299,9 +300,37 @@ def power_of(loaded: LoadedRack, host: str) -> Switch | None:
     return None if spec.wake.kind in ("none", "wol") else switch_for(spec.wake, around)
 
 
-def notify_socket() -> str | None:
-    """Return where systemd wants to hear how this process is, or None where it does not."""
-    return os.environ.get("NOTIFY_SOCKET")
+def notify(*, patience_s: float = 1.0) -> Notify:
+    """Return the way to tell systemd how this process is; without systemd nobody is told."""
+    from labctl.adapters.notify import SystemdNotify
+
+    return SystemdNotify(os.environ.get("NOTIFY_SOCKET"), patience_s)
+
+
+def watchdog_s() -> float:
+    """Return within how many seconds systemd wants to hear that this process lives; 0: it does not care."""
+    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    given = os.environ.get("WATCHDOG_USEC", "")
+    return int(given) / 1_000_000 if mine and given.isdigit() else 0.0
+
+
+def passed_sockets() -> list[socket.socket]:
+    """Return the sockets that systemd opened for this process (sd_listen_fds(3)); they are listening."""
+    given = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not given.isdigit():
+        return []
+    first = 3  # after the standard streams
+    return [socket.socket(fileno=first + place) for place in range(int(given))]
+
+
+def environment() -> Mapping[str, str]:
+    """Return the variables of this process, for whoever reads secrets by their names."""
+    return os.environ
+
+
+def gateway_key() -> str:
+    """Return the key that commands show to the gateway: $LABCTL_GATEWAY_KEY, or nothing."""
+    return os.environ.get("LABCTL_GATEWAY_KEY", "")
 
 
 def looks(loaded: LoadedRack) -> Looks:

@@ -13,10 +13,10 @@ import pytest
 from lying_rack import FakeObserver, World, doors_of, host_policy, policy_of, proven, world_of
 
 from labctl.adapters.clock import SystemClock
+from labctl.adapters.notify import SystemdNotify
 from labctl.adapters.store import open_store
 from labctl.controller import run as running
 from labctl.controller.hands import MOST, Threads
-from labctl.controller.notify import Notify
 from labctl.controller.run import Parts, assembled
 from labctl.controller.service import Service
 from labctl.domain.failures import Failure, HostError
@@ -71,7 +71,7 @@ def test_it_is_ready_after_its_first_tick_feeds_the_watchdog_and_stops_when_told
         served.append(service)
         return lambda: closed.append(service)
 
-    notify = Notify(str(tmp_path / "notify"))
+    notify = SystemdNotify(str(tmp_path / "notify"))
     thread = threading.Thread(
         target=lambda: running.run(parts, over=over, notify=notify, serve=serve), daemon=True
     )
@@ -166,11 +166,11 @@ def test_an_act_that_fails_is_told_of_and_ends_nothing_else(
 
 
 def test_without_systemd_nothing_is_said_and_a_socket_that_is_gone_is_no_error(tmp_path: Path) -> None:
-    Notify(None).ready("up")
-    Notify(str(tmp_path / "nobody")).alive("up")
+    SystemdNotify(None).ready("up")
+    SystemdNotify(str(tmp_path / "nobody")).alive("up")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as abstract:
         abstract.bind(f"\0labctl-test-{tmp_path.name}")
-        Notify(f"@labctl-test-{tmp_path.name}").alive("two\nlines")
+        SystemdNotify(f"@labctl-test-{tmp_path.name}").alive("two\nlines")
         assert abstract.recv(4096) == b"WATCHDOG=1\nSTATUS=two lines"
 
 

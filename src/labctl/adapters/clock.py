@@ -10,6 +10,11 @@ import time
 from datetime import UTC, datetime
 
 
+def wall_s() -> float:
+    """Return seconds since 1970: the time of day without an object for it."""
+    return time.time()
+
+
 class SystemClock:
     """The machine's own clocks."""
 

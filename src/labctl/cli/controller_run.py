@@ -40,7 +40,6 @@ def run(path: Path) -> ExitCode:
     """
     from labctl.adapters.seats import Seats
     from labctl.controller import run as running
-    from labctl.controller.notify import Notify
     from labctl.inventory.sleeping import policy_of
 
     loaded = _load(path)
@@ -59,9 +58,7 @@ def run(path: Path) -> ExitCode:
         seats.sit(name)
     doors = doors_of(loaded, over, gone=seats.empty)
     parts = running.assembled(doors, policy_of(loaded.rack), name)
-    running.run(
-        parts, over=over, notify=Notify(wiring.notify_socket()), serve=lambda asked: serve(loaded, asked)
-    )
+    running.run(parts, over=over, notify=wiring.notify(), serve=lambda asked: serve(loaded, asked))
     return ExitCode.OK
 
 

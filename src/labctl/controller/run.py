@@ -19,10 +19,10 @@ from labctl.controller.leader import Leader, Pulse
 from labctl.controller.ledger import Ledger
 from labctl.controller.loop import Loop
 from labctl.controller.means import Means
-from labctl.controller.notify import Notify
 from labctl.controller.observe import Watches
 from labctl.controller.service import Service
 from labctl.domain.sleep.terms import Policy
+from labctl.ports.notify import Notify
 from labctl.ports.store import StoreError
 
 PATIENCE_S = 20.0

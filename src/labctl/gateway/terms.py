@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+import msgspec
+
 from labctl.domain.gateway.table import Key, Upstream
 from labctl.domain.sleep.lifecycle import Mode
 
@@ -46,7 +48,7 @@ class Ask:
     ``headers`` are as they were sent, names in their own spelling, hop-by-hop ones included; ``named`` has
     the first of each by its name in lower case. ``body`` is what was read; ``rest`` says that more of it
     comes and is passed on as it comes. ``model`` and ``stream`` are what the body (for FORM: its field)
-    says; ``model`` is empty where there is none.
+    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Ask:
     rest: bool = False
     model: str = ""
     stream: bool = False
+    known: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,11 @@ class Access(Protocol):
         ...
 
     def may_wake(self, key: Key, host: str, now: float) -> Answer | None:
-        """Count a wake of a host, or refuse it: 429. Called once for each wake, by whoever wants it first."""
+        """Count a wake of a host, or refuse it: 429, or 403 where the key wakes nobody.
+
+        Called once for each wake, by whoever wants it first. It writes the wake (or the refusal) to the log
+        that is kept; nobody else has to.
+        """
         ...
 
 
@@ -289,9 +296,11 @@ class Books(Protocol):
 # --- what is counted --------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct, omit_defaults=True, gc=False):
     """All that is kept of a request: names, numbers, and never a word of what was asked or answered.
+
+    A struct, since one is made for each request and written as JSON: both are C then, and what is at its
+    default is left out of the line. ``at`` is wall.
 
     ``how`` is that of ``End``, or "refused". Seconds: ``queued_s`` for a slot, ``woke_s`` for a host.
     ``code`` is the problem's type for what we refused. Tokens are what the answer's ``usage`` says, -1
@@ -335,7 +344,11 @@ class Meters(Protocol):
         ...
 
     def text(self, gauges: Mapping[str, Mapping[str, float]]) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return everything in Prometheus' text format.
+
+        ``gauges`` are more of them: by name without ``labctl_gateway_``, each value by its labels as they
+        are written (``host="gpu-box"``), "" for none.
+        """
         ...
 
 

@@ -15,6 +15,14 @@ from labctl.inventory.engines import (
     OllamaBuild,
     PythonEnv,
 )
+from labctl.inventory.gatewaying import (
+    Gateway,
+    GatewayHost,
+    GatewayKey,
+    GatewayLimits,
+    GatewayModel,
+    Outside,
+)
 from labctl.inventory.hosts import Host, PrivateNet, Role, Ssh
 from labctl.inventory.idle import Controller, Gate, IdlePolicy, Signals
 from labctl.inventory.loader import LoadedRack, load_rack
@@ -54,6 +62,11 @@ __all__ = [
     "Controller",
     "EngineBuild",
     "Gate",
+    "Gateway",
+    "GatewayHost",
+    "GatewayKey",
+    "GatewayLimits",
+    "GatewayModel",
     "Gpu",
     "Host",
     "HuggingFace",
@@ -72,6 +85,7 @@ __all__ = [
     "Olla",
     "Ollama",
     "OllamaBuild",
+    "Outside",
     "PgVector",
     "PrivateNet",
     "Psu",

@@ -16,6 +16,7 @@ from pydantic import Field
 from labctl.inventory.connect import nodelay_transport
 from labctl.inventory.engines import EngineBuild
 from labctl.inventory.fields import Address, BaseAddress, Label, PackageName, TimeZone
+from labctl.inventory.gatewaying import Gateway
 from labctl.inventory.hosts import Host, Ssh
 from labctl.inventory.idle import Controller
 from labctl.inventory.models import Model
@@ -78,6 +79,9 @@ class Rack(Spec):
     controller_key: Path | None = Field(
         default=None,
         description="Public key file of the controller, relative to the rack file's folder; it may only ask.",
+    )
+    gateway: Gateway | None = Field(
+        default=None, description="One address for all models of the rack, which wakes their hosts."
     )
 
     def host(self, name: str) -> Host:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from labctl.inventory.coldstart import cold_start
 from labctl.inventory.endpoints import Endpoint, Served, address_from, base_url, endpoints
+from labctl.inventory.gatewaying import Gateway
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
 from labctl.inventory.services import OthersGateway
@@ -59,7 +60,7 @@ class Reach:
     left_out: tuple[LeftOut, ...]
 
 
-def reach(rack: Rack, host: Host, gateway: OthersGateway) -> Reach:
+def reach(rack: Rack, host: Host, gateway: OthersGateway | Gateway) -> Reach:
     """Return what a gateway on ``host`` serves of the hosts that it is for."""
     wanted = gateway.hosts or [one.name for one in rack.hosts]
     every = endpoints(rack)

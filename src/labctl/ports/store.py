@@ -204,6 +204,14 @@ class Store(Protocol):
         """Give a lease back; harmless when it is gone."""
         ...
 
+    def keep_leases(self, instance: str, leases: Collection[Lease]) -> None:
+        """Give back all leases of an instance but these: it may have some that it does not know of."""
+        ...
+
+    def retire(self, instance: str, *, now: float) -> None:
+        """Forget an instance that ends, and its leases; harmless when it is gone."""
+        ...
+
     # -- what people and programs ask for
 
     def hold(self, host: str, why: str, by: str, *, until: float, now: float) -> Hold:

@@ -147,7 +147,8 @@ def _of(host: Host) -> Iterator[Copied]:
 
 def rack_json(rack: Rack) -> str:
     """Return the rack as the controller reads it: its own secrets by the names that they have there."""
-    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True)
+    # Who may use the gateway is none of its business, and no reason to start it anew.
+    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True, exclude={"gateway"})
     for host, shown in zip(rack.hosts, document["hosts"], strict=True):
         for one in _of(host):
             _, part, field = one.name.split(".")

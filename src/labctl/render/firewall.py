@@ -15,10 +15,12 @@ whether a file lies on disk.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from labctl import render
-from labctl.inventory import Host
+from labctl.inventory import Host, Rack
 from labctl.inventory.clusters import Opening
 from labctl.render.units import Unit
 
@@ -32,21 +34,39 @@ CHECK_RULES = ("nft", "-c", "-f")
 _MARKER = "rules_"
 
 
-def declared_ports(host: Host) -> list[tuple[int, str]]:
+def declared_ports(host: Host, more: Mapping[int, str]) -> list[tuple[int, str]]:
     """Return the TCP ports to open besides SSH, each with who listens there, in order of their numbers."""
     return [
-        (port, ", ".join(service.name for service in host.services if service.port == port)[:100])
-        for port in sorted(set(host.open_ports))
+        (port, ", ".join(_listening(host, port, more))[:100]) for port in sorted({*host.open_ports, *more})
     ]
 
 
-def rules(host: Host, ssh_ports: Iterable[int], openings: Sequence[Opening] = ()) -> str:
+def _listening(host: Host, port: int, more: Mapping[int, str]) -> list[str]:
+    own = [more[port]] if port in more else []
+    return [service.name for service in host.services if service.port == port] + own
+
+
+def own_ports(rack: Rack, host: Host) -> dict[int, str]:
+    """Return the ports that labctl's own servers on a host are reached by from others."""
+    gateway = rack.gateway
+    if gateway is None or gateway.host != host.name or ipaddress.ip_address(gateway.listen).is_loopback:
+        return {}
+    return {gateway.port: "labctl gateway"}
+
+
+def rules(
+    host: Host,
+    ssh_ports: Iterable[int],
+    openings: Sequence[Opening] = (),
+    more: Mapping[int, str] = MappingProxyType({}),
+) -> str:
     """Return the file for ``nft -f``; it replaces labctl's table in one transaction.
 
     Args:
         host: whose ports are opened.
         ssh_ports: the port of the inventory and those on which sshd listens; at least one.
         openings: what single other hosts may reach, see ``labctl.inventory.clusters.openings``.
+        more: further ports that are open to everybody, with who listens there; see ``own_ports``.
 
     Raises:
         ValueError: ``ssh_ports`` is empty, which would lock everybody out.
@@ -63,7 +83,7 @@ def rules(host: Host, ssh_ports: Iterable[int], openings: Sequence[Opening] = ()
             drop_ins=f"{DROP_INS}/*.nft",
             marker=marker,
             ssh_ports=ports,
-            open_ports=declared_ports(host),
+            open_ports=declared_ports(host, more),
             openings=[_private(opening) for opening in openings],
             mdns=host.address.endswith(".local"),
         )

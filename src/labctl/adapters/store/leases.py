@@ -7,7 +7,7 @@ and loses it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
@@ -109,6 +109,16 @@ class Leases:
         """Give a lease back."""
         values = {"lease": lease.id, "on": lease.host, "of": lease.instance}
         self._database.write(lambda transaction: transaction.run(_RELEASE, values), sure=False)
+
+    def keep_leases(self, instance: str, leases: Collection[Lease]) -> None:
+        """Give back all leases of an instance but these."""
+        kept = [lease.id for lease in leases]
+        rest = delete(_LEASE).where(_LEASE.c.instance == instance, _LEASE.c.id.not_in(kept))
+        self._database.write(lambda transaction: transaction.run(rest), sure=False)
+
+    def retire(self, instance: str, *, now: float) -> None:
+        """Forget an instance that ends, and its leases."""
+        self._database.write(lambda transaction: _end(transaction, instance), sure=False)
 
 
 def _end(transaction: Transaction, instance: str) -> int:

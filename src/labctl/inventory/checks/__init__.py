@@ -3,8 +3,9 @@
 Decided from the rack alone, without files, network or clock, subject by subject: what must be unique and
 what is referred to (``names``), services and their ports (``services``), builds of engines, keys and
 options (``engines``), llama-swap and its peers (``llamaswap``), hosts that work together (``clusters``),
-gateways and vector stores (``gateways``), cards and their caps (``cards``), drivers and backends
-(``drivers``), circuits and power supplies (``power``), sleeping and waking (``sleep``).
+the gateway (``gateway``), other people's gateways and vector stores (``gateways``), cards and their caps
+(``cards``), drivers and backends (``drivers``), circuits and power supplies (``power``), sleeping and waking
+(``sleep``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from labctl.inventory.checks import (
     clusters,
     drivers,
     engines,
+    gateway,
     gateways,
     llamaswap,
     names,
@@ -49,6 +51,7 @@ CHECKS: tuple[Callable[[Rack], Iterator[Finding]], ...] = (
     clusters.ports,
     clusters.lenders,
     clusters.borrowers,
+    gateway.gateway,
     gateways.gateways,
     engines.builds,
     engines.choices,

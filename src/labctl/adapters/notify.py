@@ -9,11 +9,15 @@ from __future__ import annotations
 import socket
 
 
-class Notify:
-    """Sends to the socket at ``address``, as ``NOTIFY_SOCKET`` names it; None: to nobody."""
+class SystemdNotify:
+    """``Notify`` to the socket at ``address``, as ``NOTIFY_SOCKET`` names it; None: to nobody.
 
-    def __init__(self, address: str | None) -> None:
+    ``patience_s`` is how long it may wait for a place in systemd's queue; 0, in an event loop: not at all.
+    """
+
+    def __init__(self, address: str | None, patience_s: float = 1.0) -> None:
         self._address = address
+        self._patience_s = patience_s
         if address is not None and address.startswith("@"):
             self._address = "\0" + address[1:]  # an abstract socket, as systemd writes its name
 
@@ -22,7 +26,7 @@ class Notify:
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def alive(self, status: str) -> None:
-        """Say that a tick ended."""
+        """Say that we live; this feeds the watchdog."""
         self._send(f"WATCHDOG=1\nSTATUS={_line(status)}")
 
     def stopping(self) -> None:
@@ -34,7 +38,7 @@ class Notify:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.settimeout(1.0)
+                sock.settimeout(self._patience_s)
                 sock.sendto(text.encode(), self._address)
         except OSError:
             return

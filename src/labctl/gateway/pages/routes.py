@@ -1,0 +1,107 @@
+"""Which paths are the gateway's own, which methods they know, who may read them, and what browsers may do.
+
+A web page of another origin may use the gateway where keys are asked for: the page must have one. Without
+keys only pages of this machine's loopback may (``domain.gateway.origins``).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from urllib.parse import unquote
+
+from labctl.domain.gateway.origins import foreign_because
+from labctl.gateway.refusals import problem
+from labctl.gateway.terms import Answer, Ask
+
+PREWAKE = "/labctl/v1/prewake"
+ONE_MODEL = "/v1/models/"
+
+
+class Page(Enum):
+    """The pages, by their paths."""
+
+    FRONT = "/"
+    MODELS = "/v1/models"
+    MODEL = "/v1/models/{id}"
+    HEALTH = "/health"
+    METRICS = "/metrics"
+    STATUS = "/labctl/v1/status"
+    OPENAPI = "/labctl/v1/openapi.json"
+    PREWAKE = PREWAKE
+    OPTIONS = "*"
+
+
+PATHS = {page.value: page for page in Page if page not in (Page.MODEL, Page.OPTIONS)}
+OPEN = frozenset({Page.FRONT, Page.HEALTH, Page.OPENAPI, Page.OPTIONS})
+NEEDS_SIGHT = frozenset({Page.METRICS, Page.STATUS})
+"""For keys that may see hosts (``Key.sees``)."""
+
+ALLOWED = "Authorization, Content-Type, X-Api-Key, Anthropic-Version, Anthropic-Beta, OpenAI-Beta"
+
+
+def page_of(ask: Ask) -> Page | None:
+    """Return the page that is asked for; an OPTIONS of any path is one."""
+    if ask.method == "OPTIONS":
+        return Page.OPTIONS
+    page = PATHS.get(ask.path)
+    if page is None and ask.path.startswith(ONE_MODEL) and len(ask.path) > len(ONE_MODEL):
+        return Page.MODEL
+    return page
+
+
+def model_asked(ask: Ask) -> str:
+    """Return the id in the path of one model; ids may have slashes, as they are or as %2F."""
+    return unquote(ask.path[len(ONE_MODEL) :])
+
+
+def wrong_method(ask: Ask, page: Page) -> Answer | None:
+    """Return the refusal of a method that a page does not know, with those that it knows."""
+    knows = ("POST",) if page is Page.PREWAKE else ("GET", "HEAD")
+    if page is Page.OPTIONS or ask.method in knows:
+        return None
+    allow = ", ".join((*knows, "OPTIONS"))
+    refusal = problem(405, "wrong-method", f"{ask.path} knows {allow}, and not {ask.method}")
+    return with_headers(refusal, ("Allow", allow))
+
+
+def with_headers(answer: Answer, *headers: tuple[str, str]) -> Answer:
+    """Return an answer with more headers."""
+    return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, *headers), answer.close)
+
+
+def _header(ask: Ask, name: bytes) -> str:
+    return ask.named.get(name, b"").decode("latin-1")
+
+
+def foreign(ask: Ask) -> Answer | None:
+    """Return the refusal of a strange web page, for a gateway without keys."""
+    because = foreign_because(_header(ask, b"origin"), _header(ask, b"host"))
+    if not because:
+        return None
+    hint = "give the gateway a key, and the page that key"
+    return problem(403, "foreign-site", f"This gateway asks for no key, and {because}", hint=hint)
+
+
+def for_browsers(ask: Ask, *, keyed: bool) -> tuple[tuple[str, str], ...]:
+    """Return the headers that let a web page read an answer; without keys ``foreign`` was asked before."""
+    origin = _header(ask, b"origin")
+    if keyed:
+        return (("Access-Control-Allow-Origin", "*"),)
+    if origin:
+        return (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
+    return ()
+
+
+def preflight(ask: Ask) -> Answer:
+    """Answer a browser that asks what it may send."""
+    return Answer(
+        200,
+        b"",
+        "text/plain; charset=utf-8",
+        (
+            ("Allow", "GET, HEAD, POST, OPTIONS"),
+            ("Access-Control-Allow-Methods", "GET, HEAD, POST"),
+            ("Access-Control-Allow-Headers", ALLOWED),
+            ("Access-Control-Max-Age", "600"),
+        ),
+    )

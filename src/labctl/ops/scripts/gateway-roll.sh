@@ -1,0 +1,56 @@
+# gateway-roll.sh SOCKET INSTANCES LISTEN UNIT...: have exactly these instances serve on that socket.
+# INSTANCES is a pattern of systemctl's for all there may be. The old ones go when the new ones are ready, and
+# serve what they have to its end.
+socket=$1 pattern=$2 listen=$3
+shift 3
+wanted=" $* "
+olds() {
+  {
+    systemctl list-units --all --plain --no-legend --no-pager -- "$pattern" 2>/dev/null | while read -r unit _; do
+      printf '%s\n' "$unit"
+    done
+    for link in /etc/systemd/system/multi-user.target.wants/$pattern; do
+      [ ! -L "$link" ] || printf '%s\n' "${link##*/}"
+    done
+  } | sort -u | while read -r unit; do
+    case $wanted in *" $unit "*) ;; *) printf '%s\n' "$unit" ;; esac
+  done
+}
+tell() {
+  systemctl status --no-pager --full --lines=0 -- "$1" >&2 || true
+  journalctl --no-pager --quiet --output=cat --lines=20 --unit="$1" >&2 || true
+  fail "$1 $2"
+}
+systemctl daemon-reload
+old=$(olds)
+there=$(systemctl show -p Listen --value -- "$socket")
+if [ "$(systemctl is-active -- "$socket" || true)" = active ] && [ "${there%% *}" != "$listen" ]; then
+  # The address changes: whoever listens on the old one lets go of it first, and serves on what came by it.
+  for unit in $old; do systemctl stop --no-block -- "$unit"; done
+  systemctl stop -- "$socket"
+fi
+systemctl -q --no-reload enable -- "$socket"
+tries=0
+until systemctl start -- "$socket" 2>/dev/null; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 20 ] || tell "$socket" "cannot listen on $listen"
+  systemctl reset-failed -- "$socket" 2>/dev/null || true
+  sleep 0.5
+done
+for unit in "$@"; do
+  systemctl reset-failed -- "$unit" 2>/dev/null || true
+  if ! systemctl start -- "$unit"; then
+    # The old ones serve on.
+    for other in "$@"; do
+      [ "$other" = "$unit" ] || systemctl stop --no-block -- "$other"
+    done
+    systemctl stop -- "$unit" || true
+    tell "$unit" "does not start; the old ones serve on"
+  fi
+done
+for unit in "$@"; do systemctl -q --no-reload enable -- "$unit"; done
+for unit in $old; do
+  systemctl -q --no-reload disable -- "$unit" 2>/dev/null || true
+  systemctl stop --no-block -- "$unit"
+done
+systemctl daemon-reload

@@ -1,0 +1,208 @@
+"""What the gateway's host gets: the table, the secrets that it names, a socket, and a unit for each process.
+
+An instance is named after everything that it runs on: the build of labctl, the table, the secrets, the unit.
+So whatever changes, there are other instances to start, and the old ones go when those serve; nothing that
+runs ever changes under its feet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from labctl import render
+from labctl.domain.problem import LabctlError
+from labctl.inventory import Gateway, Host, Rack, Secret, controlling
+from labctl.inventory.gatewaying import FOLDER, TABLE, USER
+from labctl.inventory.secrets import value_of
+from labctl.render import gateway_table as tables
+from labctl.render.controller import folder_for
+from labctl.render.credentials import FOLDER as SECRETS
+from labctl.render.units import UNIT_DIR
+
+SOCKET = "labctl-gateway.socket"
+TEMPLATE = "labctl-gateway@.service"
+INSTANCES = "labctl-gateway@*.service"
+_STORE_URL = "store-url"
+_OTHERS = 0o077
+_MIB = 1024 * 1024
+# Beside bodies that are held: the program, and what each connection may have under way.
+_ROOM_MIB = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A file beside the table: what it is called there, and where it comes from."""
+
+    name: str
+    source: Secret | Path
+    hidden: bool
+
+    @property
+    def dest(self) -> str:
+        """Return where it lies on the gateway's host."""
+        return f"{FOLDER}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Everything that the gateway of a rack runs on, with the secrets read.
+
+    ``beside`` are the files beside the table, with their content by name in ``contents``.
+    """
+
+    table: str
+    beside: tuple[Beside, ...]
+    contents: Mapping[str, bytes]
+
+
+def runs_on(rack: Rack, host: Host) -> bool:
+    """Return whether the gateway runs on that host."""
+    return rack.gateway is not None and rack.gateway.host == host.name
+
+
+def places(rack: Rack) -> tables.Places:
+    """Return where the gateway finds store and controller on its host."""
+    stated = rack.controller
+    if stated is None:
+        raise LabctlError("the gateway needs a controller", hint="add controller=Controller(host=...)")
+    together = rack.gateway is not None and rack.gateway.host == stated.host
+    return tables.Places(
+        store=controlling.STORE if stated.store_url_file is None else "",
+        controller=controlling.SOCKET if together else "",
+        store_url="" if stated.store_url_file is None else _STORE_URL,
+    )
+
+
+def beside(rack: Rack) -> tuple[Beside, ...]:
+    """Return the files that the table of a rack with a gateway names."""
+    gateway = _gateway(rack)
+    found = [
+        Beside(tables.key_file(line.name), line.endpoint.key, hidden=True)
+        for line in tables.lines_of(rack)
+        if line.endpoint.key is not None
+    ]
+    for one in gateway.outside:
+        if one.api_key is not None:
+            found.append(Beside(tables.key_file(one.name), one.api_key, hidden=True))
+        if one.ca_file is not None:
+            found.append(Beside(tables.ca_file(one.name), one.ca_file, hidden=False))
+    if gateway.certificate is not None:
+        found.append(Beside(tables.CERTIFICATE, gateway.certificate, hidden=False))
+    if gateway.private_key is not None:
+        found.append(Beside(tables.PRIVATE_KEY, gateway.private_key, hidden=True))
+    if rack.controller is not None and rack.controller.store_url_file is not None:
+        found.append(Beside(_STORE_URL, Path(rack.controller.store_url_file), hidden=True))
+    return tuple(found)
+
+
+def ready(rack: Rack, where: tables.Places, folder: Path, environment: Mapping[str, str]) -> Ready:
+    """Read every secret of a rack's gateway and return all that it runs on.
+
+    Args:
+        rack: the rack.
+        where: where store and controller are for it.
+        folder: the rack file's folder, to which paths of the inventory are relative.
+        environment: the variables of the process that runs labctl.
+
+    Raises:
+        LabctlError: a secret or a file cannot be read, or others may read it.
+    """
+    hashes = {
+        one.name: hashlib.sha256(value_of(one.secret, folder, environment).encode()).hexdigest()
+        for one in _gateway(rack).keys
+        if one.secret is not None
+    }
+    files = beside(rack)
+    contents = {one.name: _content(one, folder, environment) for one in files}
+    return Ready(tables.document(tables.table_of(rack, hashes, where)), files, contents)
+
+
+def _gateway(rack: Rack) -> Gateway:
+    if rack.gateway is None:
+        raise LabctlError("this rack has no gateway", hint="add gateway=Gateway(host=...) to the rack")
+    return rack.gateway
+
+
+def _content(one: Beside, folder: Path, environment: Mapping[str, str]) -> bytes:
+    if isinstance(one.source, Secret):
+        return f"{value_of(one.source, folder, environment)}\n".encode()
+    path = folder / one.source.expanduser()
+    try:
+        mode, data = path.stat().st_mode, path.read_bytes()
+    except OSError as error:
+        raise LabctlError(
+            f"{path}: the gateway needs it: {error.strerror}",
+            hint="write it, or take it out of the rack file",
+        ) from None
+    if one.hidden and mode & _OTHERS:
+        raise LabctlError(
+            f"others may read the secret in {path} (mode {mode & 0o777:o})", hint=f"chmod 600 {path}"
+        )
+    if one.name in (tables.CERTIFICATE, tables.PRIVATE_KEY) or one.name.endswith(".ca"):
+        kind = b"PRIVATE KEY-----" if one.name == tables.PRIVATE_KEY else b"BEGIN CERTIFICATE-----"
+        if kind not in data:
+            what = "private key" if one.name == tables.PRIVATE_KEY else "certificate"
+            raise LabctlError(f"{path}: holds no {what} as PEM", hint="it begins with -----BEGIN")
+    return data
+
+
+# --- units ------------------------------------------------------------------------------------------------
+
+
+def unit(rack: Rack, build: str) -> str:
+    """Return the unit of one process; ``build`` is the digest of labctl's environment."""
+    gateway = _gateway(rack)
+    here = places(rack)
+    target = folder_for(build)
+    return render.text(
+        "gateway@.service.j2",
+        socket=SOCKET,
+        python=f"{target}/bin/python",
+        cache=f"{target}/{CACHE}",
+        table=TABLE,
+        user=USER,
+        store_group=STORE_GROUP if here.store else "",
+        store_folder=str(PurePosixPath(here.store).parent) if here.store else "",
+        controller_folder=controlling.FOLDER,
+        secrets_folder=SECRETS,
+        drain_s=round(gateway.drain.total_seconds()),
+        memory_mib=_ROOM_MIB + 2 * -(-gateway.limits.held // _MIB),
+        # As many upstream connections as clients, and some to spare.
+        files=2 * gateway.limits.clients + 1024,
+    )
+
+
+CACHE = "pyc"
+"""Below labctl's environment: the compiled modules that the gateway loads."""
+
+STORE_GROUP = "labctl-store"
+"""Who may use the store besides the controller."""
+
+
+def instances(rack: Rack, build: str, parts: Ready) -> tuple[str, ...]:
+    """Return the units that shall run, one for each process, named after all that they run on."""
+    digest = hashlib.sha256()
+    names = sorted(parts.contents)
+    for data in (unit(rack, build).encode(), parts.table.encode(), *(parts.contents[name] for name in names)):
+        digest.update(hashlib.sha256(data).digest())
+    name = digest.hexdigest()[:8]
+    return tuple(f"labctl-gateway@{name}-{one + 1}.service" for one in range(_gateway(rack).processes))
+
+
+def socket(rack: Rack, first: str) -> str:
+    """Return the unit of the listening socket; ``first`` is the instance that it starts if none runs."""
+    return render.text("gateway.socket.j2", listen=listens(rack), service=first)
+
+
+def listens(rack: Rack) -> str:
+    """Return where it listens, as systemd writes it."""
+    gateway = _gateway(rack)
+    literal = f"[{gateway.listen}]" if ":" in gateway.listen else gateway.listen
+    return f"{literal}:{gateway.port}"
+
+
+SOCKET_PATH = f"{UNIT_DIR}/{SOCKET}"
+TEMPLATE_PATH = f"{UNIT_DIR}/{TEMPLATE}"
