@@ -30,8 +30,10 @@ def labctl(around: Around, port: int) -> Start:
     if not place.exists():
         _store(place)
     (folder / "table.json").write_bytes(msgspec.json.encode(_table(around.upstream, port, place)))
-    argv = (sys.executable, "-I", "-OO", "-m", "labctl.cli.gateway_run", str(folder))
-    return Start(argv, {**os.environ, "LABCTL_STATE": str(around.work / "state")})
+    program = (sys.executable, "-I", "-OO", "-m", "labctl.cli.gateway_run")
+    return Start(
+        (*program, str(folder / "table.json")), {**os.environ, "LABCTL_STATE": str(around.work / "state")}
+    )
 
 
 def _table(upstream: int, port: int, store: Path) -> Table:

@@ -56,6 +56,7 @@ def serve(path: Path, name: str) -> None:
     from labctl.gateway import process
 
     table = read_table(path)
+    process.make_room(table.limits.clients)
     sockets = wiring.passed_sockets() or [process.own_socket(table.listen, table.port)]
     process.run(_main(table, path.parent, sockets, name))
 
