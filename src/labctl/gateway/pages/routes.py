@@ -1,7 +1,8 @@
 """Which paths are the gateway's own, which methods they know, who may read them, and what browsers may do.
 
 A web page of another origin may use the gateway where keys are asked for: the page must have one. Without
-keys only pages of this machine's loopback may (``domain.gateway.origins``).
+keys only pages of this machine's loopback may; ``access`` turns others away, and here no browser is told that
+they may.
 """
 
 from __future__ import annotations
@@ -73,23 +74,14 @@ def _header(ask: Ask, name: bytes) -> str:
     return ask.named.get(name, b"").decode("latin-1")
 
 
-def foreign(ask: Ask) -> Answer | None:
-    """Return the refusal of a strange web page, for a gateway without keys."""
-    because = foreign_because(_header(ask, b"origin"), _header(ask, b"host"))
-    if not because:
-        return None
-    hint = "give the gateway a key, and the page that key"
-    return problem(403, "foreign-site", f"This gateway asks for no key, and {because}", hint=hint)
-
-
 def for_browsers(ask: Ask, *, keyed: bool) -> tuple[tuple[str, str], ...]:
-    """Return the headers that let a web page read an answer; without keys ``foreign`` was asked before."""
-    origin = _header(ask, b"origin")
+    """Return the headers that let a web page read an answer."""
     if keyed:
         return (("Access-Control-Allow-Origin", "*"),)
-    if origin:
-        return (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
-    return ()
+    origin = _header(ask, b"origin")
+    if not origin or foreign_because(origin, _header(ask, b"host")):
+        return (("Vary", "Origin"),)
+    return (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
 
 
 def preflight(ask: Ask) -> Answer:

@@ -23,9 +23,11 @@ tell() {
 }
 systemctl daemon-reload
 old=$(olds)
+rest="the old ones serve on"
 there=$(systemctl show -p Listen --value -- "$socket")
 if [ "$(systemctl is-active -- "$socket" || true)" = active ] && [ "${there%% *}" != "$listen" ]; then
-  # The address changes: whoever listens on the old one lets go of it first, and serves on what came by it.
+  rest="nobody serves any more, since the address has changed"
+  # Whoever listens on the old one lets go of it first, and serves on what came by it.
   for unit in $old; do systemctl stop --no-block -- "$unit"; done
   systemctl stop -- "$socket"
 fi
@@ -40,12 +42,11 @@ done
 for unit in "$@"; do
   systemctl reset-failed -- "$unit" 2>/dev/null || true
   if ! systemctl start -- "$unit"; then
-    # The old ones serve on.
     for other in "$@"; do
       [ "$other" = "$unit" ] || systemctl stop --no-block -- "$other"
     done
     systemctl stop -- "$unit" || true
-    tell "$unit" "does not start; the old ones serve on"
+    tell "$unit" "does not start; $rest"
   fi
 done
 for unit in "$@"; do systemctl -q --no-reload enable -- "$unit"; done
