@@ -1,4 +1,4 @@
-"""A process has its descriptors' table as large as it gets before it serves, as growing it stops all streams."""
+"""A process has room for its descriptors before it serves, since making it later stops all streams."""
 
 import subprocess
 import sys
