@@ -319,6 +319,33 @@ async def test_when_a_wake_fails_the_next_host_is_woken() -> None:
 
 
 @story
+async def test_a_host_that_is_paused_while_it_is_waited_for_is_waited_for_no_more() -> None:
+    office = Office(table(), rig=Mode.ASLEEP)
+    exchange = office.send()
+    await asyncio.sleep(5)
+    office.books.is_now("rig", Mode.ASLEEP, refused="it is paused: new fans")
+    await settle()
+    status, code, document = said(exchange)
+    assert (status, code) == (503, "must-not-wake")
+    assert document["detail"] == "rig is asleep and must not be woken: it is paused: new fans"
+    assert office.idle()
+
+
+@story
+async def test_a_store_that_goes_while_a_host_is_waited_for_may_come_back_until_the_deadline() -> None:
+    office = Office(table(), rig=Mode.ASLEEP)
+    waits, gives_up = office.send(), office.send(named={b"prefer": b"wait=20"})
+    await asyncio.sleep(5)
+    office.books.trouble = "database is locked"
+    await asyncio.sleep(16)
+    assert said(gives_up)[:2] == (503, "store-unusable")
+    office.books.trouble = ""
+    office.books.is_now("rig", Mode.READY)
+    await settle()
+    assert waits.at == "rig"
+
+
+@story
 async def test_a_request_that_waited_too_long_is_told_what_for() -> None:
     office = Office(table(), rig=Mode.ASLEEP)
     exchange = office.send()
@@ -430,6 +457,49 @@ async def test_the_clients_wish_goes_before_the_models_and_that_before_the_keys(
     speaking = office.send(stream=True, named={b"labctl-waiting": b" Comments"})
     await asyncio.sleep(8)
     assert not silent.begun and speaking.begun
+
+
+@story
+async def test_a_stream_hears_that_its_model_is_loaded_until_its_answer_comes() -> None:
+    swap = upstream("rig", kind=Kind.LLAMA_SWAP)
+    office = Office(table(upstreams=(swap,), served=(Served("qwen", "rig", "qwen", load_s=20.0),)))
+    office.books.held.add("rig")
+    slow, quick, silent = office.send(stream=True), office.send(stream=True), office.send()
+    assert slow.at == "rig"
+    await asyncio.sleep(1)
+    quick.begun = True  # the upstream answers
+    await asyncio.sleep(7)
+    assert slow.said == [
+        b": rig loads qwen, up to 18 s left\n\n",
+        b": rig loads qwen, up to 13 s left\n\n",
+    ]
+    assert quick.said == [] and not silent.begun
+    for exchange in (slow, quick, silent):
+        exchange.end()
+    await settle()
+    assert office.idle() and len(asyncio.all_tasks()) == 1
+    again = office.send(stream=True)
+    await asyncio.sleep(30)
+    assert not again.begun  # it is loaded now
+
+
+@story
+async def test_who_failed_while_it_loaded_is_followed_by_the_next_in_the_same_stream() -> None:
+    ups = (upstream("rig", kind=Kind.LLAMA_SWAP), upstream("box"))
+    served = (Served("qwen", "rig", "qwen", load_s=20.0), Served("qwen", "box", "qwen"))
+    office = Office(table(upstreams=ups, served=served), box=Mode.ASLEEP)
+    office.desk.lanes["rig"].asked_at = 1e9
+    exchange = office.send(stream=True)
+    await asyncio.sleep(3)
+    exchange.fail("reset")
+    await settle()
+    assert exchange.said == [b": rig loads qwen, up to 18 s left\n\n"]
+    assert [waiter.host for waiter in office.books.waiters] == ["box"]
+    office.books.is_now("box", Mode.READY)
+    await settle()
+    assert exchange.at == "box"
+    exchange.end()
+    assert office.idle()
 
 
 # --- slots

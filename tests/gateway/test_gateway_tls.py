@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from labctl.domain.problem import LabctlError
+from labctl.gateway import process
 from labctl.gateway.access.tls import Certificate
 
 
@@ -104,6 +105,59 @@ def test_a_certificate_changes_under_way_and_a_broken_one_changes_nothing(
     with asyncio.Runner(loop_factory=factory) as runner:
         names = runner.run(_change_under_way(tmp_path))
     assert names == ["the first", "the first", "the second", "the second", "the second"]
+
+
+class _Runs:
+    """A gateway that only echoes."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self.tls = tls
+        self.ready = asyncio.Event()
+
+    def protocol(self) -> asyncio.Protocol:
+        return _Echo()
+
+    async def start(self) -> None:
+        self.ready.set()
+
+    def reload(self) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class _Nobody:
+    def ready(self, status: str) -> None: ...
+
+    def alive(self, status: str) -> None: ...
+
+    def stopping(self) -> None: ...
+
+
+async def _never_shakes(folder: Path) -> bytes:
+    gateway = _Runs(Certificate(*_write(folder, "one")).context)
+    runs = process.Process(gateway, _Nobody(), lambda line: None)
+    sock = process.own_socket("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+    task = asyncio.create_task(runs.run([sock], "a test"))
+    await gateway.ready.wait()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\x16\x03\x01")  # the beginning of a hello
+    async with asyncio.timeout(20):
+        said = await reader.read()
+    writer.close()
+    runs.stop()
+    await task
+    return said
+
+
+def test_a_client_that_never_secures_its_connection_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "HANDSHAKE_S", 0.05)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(_never_shakes(tmp_path)) == b""
 
 
 def _shake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:

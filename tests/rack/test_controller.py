@@ -56,7 +56,7 @@ SLEEPER = """\
 """
 CHANGE_KERNEL = """
 import json, sqlite3, sys
-with sqlite3.connect("/var/lib/labctl-controller/store.db", timeout=30) as store:
+with sqlite3.connect("/var/lib/labctl-store/store.db", timeout=30) as store:
     (kept,) = store.execute("SELECT proof FROM host WHERE name = ?", sys.argv[1:2]).fetchone()
     proof = json.loads(kept)
     print(proof["fingerprint"]["kernel"])

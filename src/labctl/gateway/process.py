@@ -29,6 +29,8 @@ from labctl.domain.problem import LabctlError
 from labctl.ports.notify import Notify
 
 BACKLOG = 4096
+HANDSHAKE_S = 10.0
+"""How long a client may take to secure its connection; the proxy, with its own limits, only sees it then."""
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -159,9 +161,15 @@ class Process:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             await self._gateway.start()
+            tls = self._gateway.tls
+            shakes_s = HANDSHAKE_S if tls is not None else None
             servers = [
                 await loop.create_server(
-                    self._gateway.protocol, sock=one, ssl=self._gateway.tls, backlog=BACKLOG
+                    self._gateway.protocol,
+                    sock=one,
+                    ssl=tls,
+                    backlog=BACKLOG,
+                    ssl_handshake_timeout=shakes_s,
                 )
                 for one in sockets
             ]

@@ -139,6 +139,12 @@ class Keys:
         models = self._spent[key.sha256].models
         return models is None or model in models
 
+    def inside(self) -> dict[str, int]:
+        """Return how many requests of each key are under way, by the key's name."""
+        known = [key for _, key in self._known.values()]
+        keys = known if self._anonymous is None else [self._anonymous]
+        return {key.name: self._spent[key.sha256].inside for key in keys}
+
     def may_wake(self, key: Key, host: str, now: float) -> Answer | None:
         """Count a wake of a host, or refuse it: 403 where the key wakes nobody, 429 where it has its share.
 

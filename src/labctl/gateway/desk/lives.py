@@ -14,6 +14,7 @@ class Life:
 
     ``place`` is whose slot (in the rack: and lease) it holds. ``entered``: it counts for its key. ``path`` is
     what it asks of an upstream. ``out`` is who was tried or left out, and why. ``wakes``: it may wake a host.
+    ``spoke``: its client has heard of the wait.
     """
 
     __slots__ = (
@@ -27,6 +28,7 @@ class Life:
         "place",
         "queued_s",
         "served_by",
+        "spoke",
         "task",
         "tries",
         "wakes",
@@ -42,6 +44,7 @@ class Life:
         self.wakes = True
         self.entered = False
         self.over = False
+        self.spoke = False
         self.place: Place | None = None
         self.served_by: Place | None = None
         self.task: asyncio.Task[None] | None = None
