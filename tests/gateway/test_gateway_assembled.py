@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from assembled_kit import OWNER, SECRET, assembled, read, request, table_for, upstream
 from upstream_double import Double
 
-from labctl.domain.gateway.table import Host, Kind, Model, Served
+from labctl.cli.gateway_run import serve
+from labctl.domain.budget import Rack as WattRack
+from labctl.domain.gateway.table import Host, Kind, Model, Served, Table
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.gateway.assembly import Around, assemble
@@ -301,3 +305,19 @@ def test_a_key_file_that_holds_no_key_is_refused_without_its_words(tmp_path: Pat
 
 def _none() -> Any:
     raise AssertionError("nobody opens the store")
+
+
+def test_a_gateway_without_keys_does_not_begin_on_a_socket_that_others_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reached:
+        family = socket.AF_INET
+
+        def getsockname(self) -> tuple[str, int]:
+            return ("0.0.0.0", 8080)
+
+    monkeypatch.setattr("labctl.wiring.passed_sockets", lambda: [Reached()])
+    table = Table("home", "127.0.0.1", 8080, (), (), (), (), WattRack(()))
+    (tmp_path / "table.json").write_bytes(msgspec.json.encode(table))
+    with pytest.raises(LabctlError, match="has no keys and would listen on 0.0.0.0"):
+        serve(tmp_path / "table.json", "here")

@@ -169,8 +169,8 @@ class FrontDesk:
             return
         life.tries += 1
         again = way.only is None and self._others(life, way, place)
-        if way.only is None and way.id:
-            self.choosing.sticky.served(way.id, ask.named, ask.body, place.lane.upstream.name)
+        if way.only is None:
+            self.choosing.sticky.served(self.choosing.marks(life, way), place.lane.upstream.name)
         life.exchange.forward(place.target(ask, life.path, again=again))
         if ask.stream and place.loads_s and place.asked_as not in place.lane.loaded and life.key is not None:
             life.task = asyncio.get_running_loop().create_task(tell_of_loading(self, life, place, life.key))

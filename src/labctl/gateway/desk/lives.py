@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from labctl.domain.gateway.table import Key
 from labctl.gateway.desk.lanes import Place, Way
@@ -22,6 +23,7 @@ class Life:
         "entered",
         "exchange",
         "key",
+        "marks",
         "out",
         "over",
         "path",
@@ -48,6 +50,7 @@ class Life:
         self.place: Place | None = None
         self.served_by: Place | None = None
         self.task: asyncio.Task[None] | None = None
+        self.marks: Sequence[int] | None = None
         self.out: dict[Place, Answer] | None = None
         self.tries = 0
         self.queued_s = 0.0
