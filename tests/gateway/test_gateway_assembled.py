@@ -319,5 +319,5 @@ def test_a_gateway_without_keys_does_not_begin_on_a_socket_that_others_reach(
     monkeypatch.setattr("labctl.wiring.passed_sockets", lambda: [Reached()])
     table = Table("home", "127.0.0.1", 8080, (), (), (), (), WattRack(()))
     (tmp_path / "table.json").write_bytes(msgspec.json.encode(table))
-    with pytest.raises(LabctlError, match="has no keys and would listen on 0.0.0.0"):
+    with pytest.raises(LabctlError, match="has no keys and would listen on 0"):
         serve(tmp_path / "table.json", "here")
