@@ -451,6 +451,17 @@ async def test_who_would_rather_come_again_is_told_when_and_the_host_wakes_all_t
 
 
 @story
+async def test_a_host_that_fails_after_its_clients_were_sent_away_is_not_wished_for_any_more() -> None:
+    office = Office(table(), rig=Mode.ASLEEP)
+    office.send(named={b"labctl-waiting": b"refuse"})
+    await settle()
+    assert len(office.books.waiters) == 1
+    office.books.is_now("rig", Mode.FAILED)
+    await settle()
+    assert office.idle()
+
+
+@story
 async def test_the_clients_wish_goes_before_the_models_and_that_before_the_keys() -> None:
     office = Office(table((model(waiting=Waiting.SILENT),)), rig=Mode.ASLEEP)
     silent = office.send(stream=True)
