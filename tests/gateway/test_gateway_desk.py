@@ -332,6 +332,22 @@ async def test_a_host_that_is_paused_while_it_is_waited_for_is_waited_for_no_mor
 
 
 @story
+async def test_a_host_that_nothing_wakes_is_waited_for_while_it_comes_by_itself() -> None:
+    office = Office(table())
+    office.books.is_now("rig", Mode.VERIFYING, refused="nothing wakes it")
+    exchange = office.send()
+    await asyncio.sleep(20)
+    assert exchange.answered is None and office.access.woken == []
+    office.books.is_now("rig", Mode.READY)
+    await settle()
+    assert exchange.at == "rig"
+    office.books.is_now("rig", Mode.UNKNOWN)
+    other = office.send()
+    await settle()
+    assert said(other)[:2] == (503, "must-not-wake")
+
+
+@story
 async def test_a_store_that_goes_while_a_host_is_waited_for_may_come_back_until_the_deadline() -> None:
     office = Office(table(), rig=Mode.ASLEEP)
     waits, gives_up = office.send(), office.send(named={b"prefer": b"wait=20"})

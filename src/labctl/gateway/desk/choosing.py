@@ -14,7 +14,7 @@ from labctl.domain.budget import budget_of
 from labctl.domain.gateway.picking import EASE, Ease, Option, has_room, line_s, ordered
 from labctl.domain.gateway.sticky import Sticky, marks_of
 from labctl.domain.gateway.table import Table
-from labctl.domain.sleep.lifecycle import ADMITS, Mode
+from labctl.domain.sleep.lifecycle import Mode
 from labctl.gateway.desk import reasons
 from labctl.gateway.desk.lanes import Place, Way
 from labctl.gateway.desk.lives import Life
@@ -48,7 +48,7 @@ class Choosing:
         now = self.now(wished.name)
         if now.mode is Mode.FAILED and (wished.mode is not Mode.FAILED or wished.since != now.since):
             return reasons.wake_failed(now)
-        if now.refused and now.mode not in ADMITS:
+        if now.refused and EASE[now.mode] > Ease.WAKING:
             return reasons.must_not_wake(now, "")
         return None
 

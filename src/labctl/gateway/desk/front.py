@@ -237,7 +237,7 @@ class FrontDesk:
         ask = life.exchange.ask
         way = self._ways.get(ask.model)
         if way is None:
-            no = reasons.no_such_model(ask.model, routes.names_near(self._routes, ask.model))
+            no = reasons.no_such_model(ask.model, routes.names_near(self._routes, ask.model, key))
             self.answer(life, no if ask.model else reasons.no_model())
             return
         life.path = ask.target
