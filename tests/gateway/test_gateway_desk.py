@@ -924,6 +924,12 @@ async def test_below_hosts_only_what_the_inventory_says_wakes() -> None:
         "detail"
     ] == "rig is asleep, and this path does not wake it"
     assert office.books.wishes == [] and office.access.woken == []
+    office.books.is_now("rig", Mode.WAKING)
+    looks = office.send("/hosts/rig/running", method="GET")
+    await settle()
+    assert said(looks)[2]["detail"] == "rig is waking, and this path does not wake it"
+    assert office.books.wishes == []
+    office.books.is_now("rig", Mode.ASLEEP)
     asks = office.send("/hosts/rig/completion")
     await settle()
     assert office.books.wishes[0][:3] == ("rig", "gateway anna", "/completion was asked for")

@@ -211,12 +211,12 @@ class Search:
         world = self._desk.books.world
         if world.trouble:
             return reasons.store_unusable(host.name, world.trouble)
+        if not self._life.wakes:
+            return reasons.does_not_wake(host)
         if option.ease is Ease.WAKING:
             return None  # others woke it, or it comes by itself
         if host.refused or world.paused:
             return reasons.must_not_wake(host, world.paused)
-        if not self._life.wakes:
-            return reasons.does_not_wake(host)
         if self._desk.wanted.get(host.name):
             return None  # others in this process wish for it already
         return self._desk.access.may_wake(self._key, host.name, self._desk.mono())
