@@ -67,7 +67,7 @@ class Incoming(Wire):
         self._phase = HEAD
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._headed = self._alive = False
+        self._headed = False
         self._complete = False
         self._head_bytes = 0
         self._ending = b""  # the last bytes that were fed, where an empty line could have begun
@@ -84,9 +84,10 @@ class Incoming(Wire):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Note it; what it means is judged when the parser has returned, which then forgot one thing."""
+        """Note it; what it means is judged when the parser has returned."""
         self._headed = True
-        self._alive = self._parser.should_keep_alive()  # without a body it says yes from now on
+        # Not later: without a body the message ends in the same call, and the parser forgets it.
+        self.keep = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
         """Keep a piece of the body, or pass it on."""
@@ -197,7 +198,7 @@ class Incoming(Wire):
         if expects is not None and expects.lower() != b"100-continue":
             raise heads.Unfit(417, "unknown-expectation", "the only Expect known here is 100-continue")
         self._expects = expects is not None and version == "1.1"
-        self.keep = version == "1.1" and not upgrade and self._alive
+        self.keep = version == "1.1" and not upgrade and self.keep
         path, _, query = target.partition("?")
         self.body_bytes = 0
         self._left = self._declared = length
