@@ -28,17 +28,7 @@ class Incoming(Wire):
     """The side of a client's connection that reads; ``client.Client`` is the whole."""
 
     __slots__ = (
-        *(
-            "_alive",
-            "_ask",
-            "_complete",
-            "_declared",
-            "_ending",
-            "_expects",
-            "_flowing",
-            "_form",
-            "_head_bytes",
-        ),
+        *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
         *("_headed", "_headers", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading", "_silent"),
         *("_taking", "_url", "body_bytes", "exchange"),
     )
