@@ -13,7 +13,7 @@ from labctl.gateway.pages import Around, OwnPages
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Answer, Ask, HostNow, Record, Refused, World
 
-PEOPLE = Key("people", "0" * 64)
+PEOPLE = Key("people", "0" * 64, outside=True)
 TABLE = Table(
     rack="home",
     listen="127.0.0.1",
@@ -50,6 +50,15 @@ def host(name: str, mode: Mode, **more: object) -> HostNow:
     return replace(HostNow(name, mode, 1_000.0, f"it is {mode}", 30.0), **more)  # type: ignore[arg-type]
 
 
+def seen(*hosts: HostNow) -> dict[str, HostNow]:
+    """Return these hosts, and all others of the table as nobody has seen them yet."""
+    never = {
+        one.name: HostNow(one.name, Mode.UNKNOWN, 0.0, "the store was not looked at yet", one.boot_s)
+        for one in TABLE.hosts
+    }
+    return never | {host.name: host for host in hosts}
+
+
 class FakeWaiter:
     def __init__(self, books: FakeBooks, name: str) -> None:
         self.books, self.name, self.left = books, name, False
@@ -68,7 +77,7 @@ class FakeWaiter:
 class FakeBooks:
     """A world that a test sets, and a list of all that was wished."""
 
-    hosts: Mapping[str, HostNow] = field(default_factory=dict)
+    hosts: Mapping[str, HostNow] = field(default_factory=lambda: seen())
     trouble: str = ""
     paused: str = ""
     wishes: list[tuple[str, str, str, float]] = field(default_factory=list)
@@ -156,6 +165,7 @@ class Site:
     loaded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     now: float = 60.0
     draining: bool = False
+    wanted: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pages = OwnPages(
@@ -169,6 +179,7 @@ class Site:
                 lambda upstream: self.loaded.get(upstream, ()),
                 lambda: self.draining,
                 lambda: {"waiting": {'host="rig"': 2.0}},
+                lambda: self.wanted,
             ),
         )
 
@@ -184,4 +195,4 @@ class Site:
         return self.pages.answer(ask, None if self.pages.open_to_all(ask) else key)
 
     def see(self, *hosts: HostNow) -> None:
-        self.books.hosts = {host.name: host for host in hosts}
+        self.books.hosts = seen(*hosts)

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 WORDS = ("The", " rack", " is", " awake", ",", " naïve", " 机", ".")
@@ -101,8 +101,7 @@ class _Connection(asyncio.Protocol):
         self.now: Seen | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.double.connections += 1
         self.number = self.double.connections
         self.double.open.add(self)

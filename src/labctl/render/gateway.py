@@ -165,7 +165,7 @@ def unit(rack: Rack, build: str) -> str:
         cache=f"{target}/{CACHE}",
         table=TABLE,
         user=USER,
-        store_group=STORE_GROUP if here.store else "",
+        store_group=controlling.STORE_GROUP if here.store else "",
         store_folder=str(PurePosixPath(here.store).parent) if here.store else "",
         controller_folder=controlling.FOLDER,
         secrets_folder=SECRETS,
@@ -178,9 +178,6 @@ def unit(rack: Rack, build: str) -> str:
 
 CACHE = "pyc"
 """Below labctl's environment: the compiled modules that the gateway loads."""
-
-STORE_GROUP = "labctl-store"
-"""Who may use the store besides the controller."""
 
 
 def instances(rack: Rack, build: str, parts: Ready) -> tuple[str, ...]:

@@ -1,18 +1,18 @@
 """Choose an upstream from the world as it was last seen.
 
-The world may be a second old. Where it is wrong nobody is harmed: a lease is taken or refused by the store
-itself, and what the store said in a refusal goes before an older world. While the store cannot be used, a
-host that never sleeps counts as awake, and any other as it was seen last: the books know whose lease is held.
+The world may be a second old. Where it is wrong nobody is harmed: a lease is given or refused by the store
+itself, and the world shows at once what it said then. While the store cannot be used, a host that never
+sleeps counts as awake, and any other as it was seen last: the books know whose lease is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from labctl.domain.budget import budget_of
 from labctl.domain.gateway.picking import EASE, Ease, Option, has_room, line_s, ordered
-from labctl.domain.gateway.sticky import Sticky
+from labctl.domain.gateway.sticky import Sticky, marks_of
 from labctl.domain.gateway.table import Table
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.gateway.desk.lanes import Place, Way
@@ -32,46 +32,35 @@ class Choosing:
         self._books = books
         self._running = running
         self._mono = mono
-        self._told: dict[str, tuple[Mode, float]] = {}
         self.sticky = Sticky()
-
-    def told(self, host: str, mode: Mode) -> None:
-        """Keep what the store said of a host when it refused a lease; it holds until the world is newer."""
-        self._told[host] = (mode, self._mono())
 
     def now(self, name: str) -> HostNow:
         """Return a host as it is known now."""
-        world, host = self._books.world, self._hosts[name]
-        known = world.hosts.get(name)
-        if known is None:
-            known = HostNow(name, Mode.UNKNOWN, 0.0, "nothing is known of it", host.boot_s)
-        if world.trouble:
-            return known if host.sleeps else replace(known, mode=Mode.READY)
-        told = self._told.get(name)
-        if told is None:
-            return known
-        if told[1] < world.at:
-            del self._told[name]
-            return known
-        return replace(known, mode=told[0])
+        world = self._books.world
+        known = world.hosts[name]
+        if world.trouble and not self._hosts[name].sleeps:
+            return replace(known, mode=Mode.READY)
+        return known
 
     def ranked(self, life: Life, way: Way) -> Ranked:
         """Return who could serve a request, best first, without those that were left out."""
-        key, out, now = life.key, life.out, self._mono()
-        places = [
-            (at, place)
-            for at, place in enumerate(way.places)
-            if (out is None or place not in out) and (place.lane.host or (key is not None and key.outside))
-        ]
+        key, out, now, places = life.key, life.out, self._mono(), way.places
+        if out is not None:
+            places = tuple(place for place in places if place not in out)
+        if way.outside and (key is None or not key.outside):
+            places = tuple(place for place in places if place.lane.host)
         if len(places) == 1:
-            return [(self._option(0, places[0][1], "", now, alone=True), places[0][1])]
-        ask = life.exchange.ask
-        last = self.sticky.last(way.id, ask.named, ask.body) if way.id else ""
-        found = {
-            option.at: option for option in (self._option(*one, last, now, alone=False) for one in places)
-        }
-        by_place = dict(places)
-        return [(option, by_place[option.at]) for option in ordered(list(found.values()))]
+            return [(self._option(0, places[0], "", now, alone=True), places[0])]
+        last = self.sticky.last(self.marks(life, way))
+        options = [self._option(at, place, last, now, alone=False) for at, place in enumerate(places)]
+        return [(option, places[option.at]) for option in ordered(options)]
+
+    def marks(self, life: Life, way: Way) -> Sequence[int]:
+        """Return the marks of a request's conversation, which are looked for once."""
+        if life.marks is None:
+            ask = life.exchange.ask
+            life.marks = marks_of(way.id, ask.named, ask.body) if way.id else ()
+        return life.marks
 
     def fits(self, host: str) -> bool:
         """Return whether the power budget has room for a host's wake now."""

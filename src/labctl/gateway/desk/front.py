@@ -23,6 +23,7 @@ from labctl.gateway.desk import reasons
 from labctl.gateway.desk.choosing import Choosing
 from labctl.gateway.desk.lanes import AVOID_S, Lane, Place, Way, ways_of
 from labctl.gateway.desk.lives import Life, record_of, turned_away
+from labctl.gateway.desk.loading import tell_of_loading
 from labctl.gateway.desk.running import Running
 from labctl.gateway.desk.search import Search
 from labctl.gateway.refusals import code_of, problem
@@ -98,7 +99,11 @@ class FrontDesk:
         if door != "model":
             return Reading.NONE if ask.upgrade or ask.method in ("GET", "HEAD") else Reading.FLOW
         kind = ask.named.get(b"content-type")
-        return Reading.FORM if kind is not None and kind[:10].lower() == b"multipart/" else Reading.WHOLE
+        return (
+            Reading.FORM
+            if kind is not None and kind[:19].lower() == b"multipart/form-data"
+            else Reading.WHOLE
+        )
 
     def start(self, exchange: Exchange) -> None:
         """Serve it."""
@@ -123,6 +128,9 @@ class FrontDesk:
         if life.over or place is None or way is None or key is None:
             return
         self._give_back(life)
+        if life.task is not None:
+            life.task.cancel()
+            life.task = None
         if failure.kind == "connect":
             place.lane.avoid_until = self.mono() + AVOID_S
         no = reasons.upstream_failed(place.lane, failure)
@@ -161,9 +169,11 @@ class FrontDesk:
             return
         life.tries += 1
         again = way.only is None and self._others(life, way, place)
-        if way.only is None and way.id:
-            self.choosing.sticky.served(way.id, ask.named, ask.body, place.lane.upstream.name)
+        if way.only is None:
+            self.choosing.sticky.served(self.choosing.marks(life, way), place.lane.upstream.name)
         life.exchange.forward(place.target(ask, life.path, again=again))
+        if ask.stream and place.loads_s and place.asked_as not in place.lane.loaded and life.key is not None:
+            life.task = asyncio.get_running_loop().create_task(tell_of_loading(self, life, place, life.key))
 
     def answer(self, life: Life, answer: Answer) -> None:
         """Answer a request by ourselves."""
@@ -179,9 +189,10 @@ class FrontDesk:
                 host.name, f"gateway {key.name}", f"{way.id or host.name} was asked for", until=until
             )
             self.wanted[host.name] = self.wanted.get(host.name, 0) + 1
-            self._held[host.name] = asyncio.get_running_loop().create_task(
-                self._keep(host.name, waiter, self.mono() + way.wait_s)
-            )
+            keeps = asyncio.get_running_loop().create_task(_until_awake(waiter, self.mono, way.wait_s))
+            self._held[host.name] = keeps
+            # Not in a `finally` of the task: one that is cancelled before its first step runs none.
+            keeps.add_done_callback(lambda _: self._let_be(host.name, waiter))
         return reasons.waking(host, seconds)
 
     def unwanted(self, host: str) -> None:
@@ -242,10 +253,6 @@ class FrontDesk:
         upstream = routes.let_through(upstreams, ask.method, path)
         if upstream is None:
             self.answer(life, reasons.not_let_through(name, ask.method, path, upstreams))
-            return
-        served = {way.id for way in self._ways.values() if _serves(way, upstream)}
-        if key.models and not served <= set(key.models):
-            self.answer(life, reasons.not_for_key(name))
             return
         life.path = f"{path}?{ask.query}" if ask.query else path
         life.wakes = routes.matches(upstream.wakes, ask.method, path)
@@ -322,15 +329,10 @@ class FrontDesk:
         self.meters.took(turned_away(ask, "", answer, code_of(answer), self.wall()), b"")
         return answer
 
-    async def _keep(self, host: str, waiter: Waiter, until: float) -> None:
-        try:
-            while (left := until - self.mono()) > 0:
-                if (await waiter.changed(left)).mode in ADMITS:
-                    break
-        finally:
-            waiter.leave()
-            self.unwanted(host)
-            del self._held[host]
+    def _let_be(self, host: str, waiter: Waiter) -> None:
+        waiter.leave()
+        self.unwanted(host)
+        del self._held[host]
 
     def _way_through(self, table: Table, upstream: Upstream) -> Way:
         served = Served("", upstream.name, "")
@@ -339,8 +341,10 @@ class FrontDesk:
         return Way(None, (Place(served, self.lanes[upstream.name]),), wait_s=max(waits, default=WAIT_S))
 
 
-def _serves(way: Way, upstream: Upstream) -> bool:
-    return any(place.lane.upstream is upstream for place in (*way.places, *way.last))
+async def _until_awake(waiter: Waiter, mono: Callable[[], float], within_s: float) -> None:
+    until = mono() + within_s
+    while (left := until - mono()) > 0 and (await waiter.changed(left)).mode not in ADMITS:
+        pass
 
 
 def _nowhere(ask: Ask) -> Answer:

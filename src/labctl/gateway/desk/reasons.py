@@ -64,17 +64,6 @@ def not_let_through(name: str, method: str, path: str, upstreams: Sequence[Upstr
     )
 
 
-def not_for_key(name: str) -> Answer:
-    """403: it would reach models that the key may not ask for."""
-    return problem(
-        403,
-        "key-not-allowed",
-        f"your key may not ask for all that {name} serves",
-        host=name,
-        hint="ask for a model by name at /v1/...",
-    )
-
-
 def store_unusable(host: str, because: str) -> Answer:
     """503: nobody can say whether the host may be used."""
     return problem(

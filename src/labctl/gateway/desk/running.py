@@ -97,5 +97,10 @@ def loaded_by(kind: Kind, body: bytes) -> frozenset[str]:
     if kind is Kind.LLAMA_SWAP:
         swap = msgspec.json.decode(body, type=_Swap)
         return frozenset(one.model for one in swap.running if one.state in ("ready", "starting"))
-    names = {name for one in msgspec.json.decode(body, type=_Ollama).models for name in (one.name, one.model)}
+    names = {
+        name
+        for one in msgspec.json.decode(body, type=_Ollama).models
+        for name in (one.name, one.model)
+        if name
+    }
     return frozenset(names | {name.removesuffix(":latest") for name in names})

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from labctl.domain.gateway import waiting
 from labctl.domain.gateway.picking import Ease, Option
 from labctl.domain.gateway.table import Key, Waiting
-from labctl.domain.sleep.lifecycle import Mode
+from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.gateway.desk import presenting, reasons
+from labctl.gateway.desk.choosing import Ranked
 from labctl.gateway.desk.lanes import Lane, Place, Way
 from labctl.gateway.desk.lives import Life
 from labctl.gateway.terms import Answer, HostNow, Waiter
@@ -140,8 +141,6 @@ class Search:
         lane.free()
         if refused.mode is None:
             self._life.leave_out(place, reasons.store_unusable(lane.host, refused.because))
-        else:
-            self._desk.choosing.told(lane.host, refused.mode)
         return False
 
     def _line_up(self, places: list[Place]) -> None:
@@ -177,21 +176,27 @@ class Search:
 
     # --- hosts
 
-    def _ranked(self) -> list[tuple[Option, Place]]:
-        """Return who could serve, without the host that was waited for and has failed."""
+    def _ranked(self) -> Ranked:
+        """Return who could serve, without a host that was waited for in vain."""
         while True:
             ranked = self._desk.choosing.ranked(self._life, self._way)
             wished = self._wished
-            if wished is None:
-                return ranked
-            now = self._desk.choosing.now(wished.name)
-            if now.mode is not Mode.FAILED or (wished.mode is Mode.FAILED and wished.since == now.since):
+            if wished is None or (no := self._in_vain(wished)) is None:
                 return ranked
             for _, place in ranked:
                 if place.lane.host == wished.name:
                     self._woke(place, came=False)
-                    self._life.leave_out(place, reasons.wake_failed(now))
+                    self._life.leave_out(place, no)
             self._unwish()
+
+    def _in_vain(self, wished: HostNow) -> Answer | None:
+        """Return why a host will not come, if it was ``wished`` when it was wished for; None: it may."""
+        now = self._desk.choosing.now(wished.name)
+        if now.mode is Mode.FAILED and (wished.mode is not Mode.FAILED or wished.since != now.since):
+            return reasons.wake_failed(now)
+        if now.refused and now.mode not in ADMITS:
+            return reasons.must_not_wake(now, "")
+        return None
 
     def _wish(self, option: Option, place: Place) -> bool:
         """Wish for a host and wait for it, or leave its place out."""
@@ -272,6 +277,7 @@ class Search:
     def _say(self, option: Option, best: Place) -> None:
         exchange, desk = self._life.exchange, self._desk
         self._said_at = desk.mono()
+        self._life.spoke = True
         if not exchange.begun:
             exchange.begin_stream()
         text = self._standing(option, best)
@@ -288,6 +294,9 @@ class Search:
 
     def _too_late(self, option: Option, best: Place) -> Answer:
         self._woke(best, came=False)
+        trouble = self._desk.books.world.trouble
+        if trouble and best.lane.host:
+            return reasons.store_unusable(best.lane.host, trouble)
         standing = self._standing(option, best)
         waited = self._desk.mono() - self._life.exchange.ask.began
         return reasons.too_late(best.lane, standing, waited, option)

@@ -101,14 +101,14 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The rack as the gateway sees it; ``at`` is wall, ``seen_s`` how old the view is (None: there is none).
+    """The rack as the gateway sees it; ``at`` is wall, ``seen_s`` how old the view is.
 
     ``trouble`` is why the store cannot be used, ``paused`` why the rack is.
     """
 
     rack: str
     at: float
-    seen_s: Seconds | None
+    seen_s: Seconds
     trouble: str
     paused: str
     draining: bool
@@ -131,10 +131,12 @@ class Prewake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prewaken(msgspec.Struct, frozen=True):
-    """What a prewake came to; ``host`` is empty where a service outside of the rack serves the model."""
+    """What a prewake came to; ``host`` is empty where a service outside of the rack serves the model.
+
+    ``expected_s`` is how long until the host serves; for a model, until it is loaded as well.
+    """
 
     host: str
-    model: str
     state: State
     expected_s: Seconds | None
     because: str

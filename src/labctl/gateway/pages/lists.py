@@ -35,19 +35,23 @@ class Lists:
         models = [model for model in self._outlook.listed if may_ask_for(key, model.id)]
         if b"anthropic-version" in ask.named:
             ids = [model.id for model in models]
-            data = tuple(self._other(model, model.id) for model in models)
+            data = tuple(self._other(model, model.id, key) for model in models)
             return OtherListing(data, ids[0] if ids else None, ids[-1] if ids else None)
-        return Listing(tuple(self._listed(model, model.id) for model in models))
+        return Listing(tuple(self._listed(model, model.id, key) for model in models))
 
     def one(self, ask: Ask, key: Key, name: str) -> Listed | OtherListed | None:
         """Return one model by its id or an alias, under the name that was asked for; None: there is none."""
         model = self._outlook.models.get(name)
         if model is None or not may_ask_for(key, model.id):
             return None
-        return self._other(model, name) if b"anthropic-version" in ask.named else self._listed(model, name)
+        return (
+            self._other(model, name, key)
+            if b"anthropic-version" in ask.named
+            else self._listed(model, name, key)
+        )
 
-    def _listed(self, model: Model, name: str) -> Listed:
-        return Listed(name, self._created, self._rack, self._outlook.model_now(model))
+    def _listed(self, model: Model, name: str, key: Key) -> Listed:
+        return Listed(name, self._created, self._rack, self._outlook.model_now(model, outside=key.outside))
 
-    def _other(self, model: Model, name: str) -> OtherListed:
-        return OtherListed(name, name, self._created_at, self._outlook.model_now(model))
+    def _other(self, model: Model, name: str, key: Key) -> OtherListed:
+        return OtherListed(name, name, self._created_at, self._outlook.model_now(model, outside=key.outside))

@@ -1,14 +1,13 @@
 """Say how soon each model and host could serve, from the table and from what was last seen.
 
-The rule: a model is as near as its nearest upstream. An upstream whose host nobody has seen yet counts as
-unknown, never as asleep or ready; what is loaded counts only where somebody told so, or where a model is
-loaded whenever its host is ready.
+The rule: a model is as near as its nearest upstream. It counts as loaded only where somebody told so, or
+where it is loaded whenever its host is ready.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from labctl.domain.gateway.table import Host, Model, Served, Table, Upstream
@@ -36,21 +35,17 @@ class Prospect:
         return NEARNESS[self.state], inf if self.expected_s is None else self.expected_s
 
 
-def host_expected_s(host: Host, now: HostNow | None) -> float | None:
+def host_expected_s(now: HostNow) -> float | None:
     """Return in how many seconds a host could serve; 0 for now, None where nothing will bring it."""
-    if now is None:
-        return host.boot_s if host.wakeable else None
     if now.mode in ADMITS:
         return 0.0
     if now.mode in ON_THE_WAY:
         return max(now.left_s, 0.0)
-    return now.comes_s if host.wakeable and not now.refused else None
+    return None if now.refused else now.comes_s
 
 
-def host_state(now: HostNow | None) -> State:
+def host_state(now: HostNow) -> State:
     """Return a host's state in the words of a model's that is loaded whenever its host is ready."""
-    if now is None:
-        return State.UNKNOWN
     if now.mode in ADMITS:
         return State.READY
     if now.mode in ON_THE_WAY:
@@ -77,18 +72,26 @@ class Outlook:
         for served in table.served:
             self._served[served.model].append((served, upstreams[served.upstream]))
 
+    def now(self, host: Host) -> HostNow:
+        """Return a host as it was seen last.
+
+        While the store can't be used, one that never sleeps counts as awake, as it does for requests.
+        """
+        world = self._world()
+        seen = world.hosts[host.name]
+        return replace(seen, mode=Mode.READY) if world.trouble and not host.sleeps else seen
+
     def prospects(self, model: Model) -> list[Prospect]:
         """Return all upstreams of a model, the nearest first; among equals as in the table."""
         return sorted(self._prospects(model), key=lambda prospect: prospect.rank)
 
     def _prospects(self, model: Model) -> Iterator[Prospect]:
-        seen = self._world().hosts
         for served, upstream in self._served[model.id]:
             if not upstream.host:
                 yield Prospect(State.OUTSIDE, 0.0, served, upstream)
                 continue
-            now = seen.get(upstream.host)
-            state, expected_s = host_state(now), host_expected_s(self.hosts[upstream.host], now)
+            now = self.now(self.hosts[upstream.host])
+            state, expected_s = host_state(now), host_expected_s(now)
             is_loaded = not served.load_s or served.asked_as in self._loaded(upstream.name)
             if state is State.READY and not is_loaded:
                 state = State.AWAKE
@@ -96,9 +99,9 @@ class Outlook:
                 expected_s += served.load_s
             yield Prospect(state, expected_s, served, upstream)
 
-    def model_now(self, model: Model) -> ModelNow:
-        """Return the state of a model."""
-        prospects = self.prospects(model)
+    def model_now(self, model: Model, *, outside: bool) -> ModelNow:
+        """Return the state of a model, for somebody who may be served outside of the rack or may not."""
+        prospects = [one for one in self.prospects(model) if outside or one.state is not State.OUTSIDE]
         best = prospects[0] if prospects else None
         hosts = dict.fromkeys(p.upstream.host for p in prospects if p.upstream.host)
         return ModelNow(
@@ -125,15 +128,15 @@ class Outlook:
 
     def host_status(self, host: Host, may: Callable[[str], bool]) -> HostStatus:
         """Return the state of a host, with those of its models that ``may`` be seen."""
-        now = self._world().hosts.get(host.name)
+        now = self.now(host)
         return HostStatus(
             name=host.name,
-            mode=now.mode if now else Mode.UNKNOWN,
-            since=now.since if now else 0.0,
-            because=now.because if now else "nothing was seen of it yet",
-            expected_s=host_expected_s(host, now),
-            refused=now.refused if now else "",
-            leases=now.leases if now else 0,
+            mode=now.mode,
+            since=now.since,
+            because=now.because,
+            expected_s=host_expected_s(now),
+            refused=now.refused,
+            leases=now.leases,
             sleeps=host.sleeps,
             wakeable=host.wakeable,
             models=tuple(filter(may, self.models_at(host.name))),

@@ -13,7 +13,8 @@ import msgspec
 
 import labctl
 from labctl.domain.gateway.table import Key, Table
-from labctl.domain.sleep.lifecycle import Mode
+from labctl.gateway.desk import reasons
+from labctl.gateway.meters.text import CONTENT_TYPE, labels
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Access, Answer, Ask, Books, Meters, Reading
 
@@ -23,7 +24,6 @@ from .lists import Lists, may_ask_for
 from .outlook import Outlook
 from .routes import Page
 
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 NO_STORE = (("Cache-Control", "no-store"),)
 
 
@@ -34,6 +34,8 @@ class Around:
     ``wall`` and ``mono`` are clocks. ``loaded`` tells what an upstream (by its name) has loaded as far as is
     known without asking it, in the names that it knows its models by (``Served.asked_as``). ``draining`` says
     that this process takes nothing new. ``gauges`` are the desk's numbers of now, for ``Meters.text``.
+    ``wanted`` is the desk's own count of who waits for each host, where we count ourselves in and out: only
+    the first of all counts as a wake.
     """
 
     books: Books
@@ -44,6 +46,7 @@ class Around:
     loaded: Callable[[str], Collection[str]] = lambda upstream: ()
     draining: Callable[[], bool] = lambda: False
     gauges: Callable[[], Mapping[str, Mapping[str, float]]] = dict
+    wanted: Callable[[], dict[str, int]] = dict
 
 
 class OwnPages:
@@ -58,7 +61,9 @@ class OwnPages:
         self._prewaker = prewake.Prewaker(
             table,
             self._outlook,
-            prewake.Around(around.books, around.access, around.meters, around.wall, around.mono),
+            prewake.Around(
+                around.books, around.access, around.meters, around.wall, around.mono, around.wanted
+            ),
         )
         self._front = _front(Path(__file__).with_name("front.html").read_text())
         self._openapi = b""
@@ -79,11 +84,8 @@ class OwnPages:
 
     def answer(self, ask: Ask, key: Key | None) -> Answer:
         """Answer it; ``key`` is None where it showed none, which only pages open to all are given."""
-        keyed = bool(self._table.keys)
-        if not keyed and (refusal := routes.foreign(ask)):
-            return refusal
         answer = self._answer(ask, key or self._table.anonymous)
-        return routes.with_headers(answer, *routes.for_browsers(ask, keyed=keyed))
+        return routes.with_headers(answer, *routes.for_browsers(ask, keyed=bool(self._table.keys)))
 
     def close(self) -> None:
         """Wait for no host any more."""
@@ -105,7 +107,7 @@ class OwnPages:
             case Page.HEALTH:
                 return self._health()
             case Page.METRICS:
-                return Answer(200, self._metrics(), METRICS_TYPE, NO_STORE)
+                return Answer(200, self._metrics(), CONTENT_TYPE, NO_STORE)
             case Page.OPENAPI:
                 return Answer(200, self._described())
             case Page.PREWAKE:
@@ -120,8 +122,7 @@ class OwnPages:
     def _one(self, ask: Ask, key: Key) -> Answer:
         found = self._lists.one(ask, key, routes.model_asked(ask))
         if found is None:
-            hint = "GET /v1/models lists those that there are"
-            return problem(404, "no-such-model", "Nobody here serves a model of that name", hint=hint)
+            return reasons.no_such_model(routes.model_asked(ask), ())
         return _json(found)
 
     def _health(self) -> Answer:
@@ -139,13 +140,13 @@ class OwnPages:
         return Status(
             rack=self._table.rack,
             at=self._around.wall(),
-            seen_s=max(mono - world.at, 0.0) if world.hosts else None,
+            seen_s=max(mono - world.at, 0.0),
             trouble=world.trouble,
             paused=world.paused,
             draining=self._around.draining(),
             hosts=tuple(self._outlook.host_status(host, may) for host in self._table.hosts),
             models=tuple(
-                ModelStatus(model.id, self._outlook.model_now(model))
+                ModelStatus(model.id, self._outlook.model_now(model, outside=key.outside))
                 for model in self._table.models
                 if may(model.id)
             ),
@@ -153,12 +154,10 @@ class OwnPages:
 
     def _metrics(self) -> bytes:
         world = self._around.books.world
-        now = [(host.name, world.hosts.get(host.name)) for host in self._table.hosts]
+        hosts = [self._outlook.now(host) for host in self._table.hosts]
         own: dict[str, Mapping[str, float]] = {
-            "host_mode": {
-                f'host="{name}",mode="{seen.mode if seen else Mode.UNKNOWN}"': 1.0 for name, seen in now
-            },
-            "host_leases": {f'host="{name}"': float(seen.leases) for name, seen in now if seen},
+            "host_mode": {labels(host=host.name, mode=host.mode): 1.0 for host in hosts},
+            "host_leases": {labels(host=host.name): float(host.leases) for host in hosts},
             "store_usable": {"": 0.0 if world.trouble else 1.0},
             "draining": {"": 1.0 if self._around.draining() else 0.0},
         }

@@ -19,6 +19,7 @@ from labctl.domain.budget import budget_of
 from labctl.domain.gateway.picking import EASE, Option, has_room, ordered
 from labctl.domain.gateway.table import Host, Key, Model, Table
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
+from labctl.gateway.desk import reasons
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Access, Answer, Ask, Books, HostNow, Meters, Waiter
 
@@ -40,17 +41,25 @@ class Around:
     meters: Meters
     wall: Callable[[], float]
     mono: Callable[[], float]
+    wanted: Callable[[], dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What was asked for: a host, for how long at most, in which words, and what loading its model takes."""
+    """What was asked for: a host, for how long at most, and in which words; ``model`` is for whose sake."""
 
     host: Host
     wait_s: float
     why: str
-    model: str
-    load_s: float
+    model: Model | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Vigil:
+    """That we wait for a host; ``woken_at`` (mono) is when we woke it, None where others did."""
+
+    task: asyncio.Task[None]
+    woken_at: float | None
 
 
 class Prewaker:
@@ -63,60 +72,69 @@ class Prewaker:
         self._budget = budget_of(table.watts)
         self._places = {upstream.name: at for at, upstream in enumerate(table.upstreams)}
         self._waits = {model.id: model.wait_s for model in table.models}
-        self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._vigils: dict[str, _Vigil] = {}
 
     def answer(self, ask: Ask, key: Key) -> Answer:
         """Wake, and say how long it will take."""
         asked = _asked(ask)
         if isinstance(asked, Answer):
             return asked
-        wanted = self._model(asked.model, key) if asked.model else self._host(asked.host, key)
-        if not isinstance(wanted, _Wanted):
-            return wanted
-        model = asked.model and self._outlook.models[asked.model].id
-        if refusal := self._around.access.enter(key, model, self._around.mono()):
+        access, model = self._around.access, self._outlook.models.get(asked.model)
+        if asked.model and model is None:
+            return reasons.no_such_model(asked.model, ())
+        if asked.host and asked.host not in self._outlook.hosts:
+            return reasons.no_such_host(asked.host, list(self._outlook.hosts))
+        if refusal := access.enter(
+            key, model.id if model else self._counted(asked.host, key), self._around.mono()
+        ):
             return refusal
         try:
-            return self._wake(wanted, key)
+            wanted = self._for_model(model, key) if model else self._for_host(asked.host)
+            return wanted if isinstance(wanted, Answer) else self._wake(wanted, key)
         finally:
-            self._around.access.leave(key)
+            access.leave(key)
 
     def close(self) -> None:
         """Wait for no host any more."""
-        for task in self._waiting.values():
-            task.cancel()
+        for vigil in self._vigils.values():
+            vigil.task.cancel()
 
     # --- whom
 
-    def _model(self, name: str, key: Key) -> _Wanted | Answer:
-        model = self._outlook.models.get(name)
-        if model is None:
-            hint = "GET /v1/models lists those that there are"
-            return problem(404, "no-such-model", "Nobody here serves a model of that name", hint=hint)
-        if not may_ask_for(key, model.id):
-            return problem(403, "not-your-model", f"The key {key.name} may not ask for {model.id}")
+    def _counted(self, host: str, key: Key) -> str:
+        """Return the model for which a wake of a host counts: one that the key may ask for, if there is any.
+
+        Who may ask for all models needs none.
+        """
+        models = self._outlook.models_at(host) if key.models else ()
+        return next((model for model in models if may_ask_for(key, model)), "")
+
+    def _for_model(self, model: Model, key: Key) -> _Wanted | Answer:
         best = self._best(model)
         if best is None:
-            return _said(Prewaken("", model.id, State.OUTSIDE, 0.0, "no host of this rack serves it"), 200)
-        host = self._outlook.hosts[best.upstream.host]
+            now = self._outlook.model_now(model, outside=key.outside)
+            because = "no host of this rack has to be awake for it"
+            return _said(Prewaken("", now.state, now.expected_s, because), 200)
         why = f"{model.id} was asked for in advance"
-        return _Wanted(host, model.wait_s, why, model.id, best.served.load_s)
+        return _Wanted(self._outlook.hosts[best.upstream.host], model.wait_s, why, model)
+
+    def _for_host(self, name: str) -> _Wanted:
+        wait_s = max((self._waits[model] for model in self._outlook.models_at(name)), default=WAIT_S)
+        return _Wanted(self._outlook.hosts[name], wait_s, f"{name} was asked for in advance")
 
     def _best(self, model: Model) -> Prospect | None:
         """Return whom a request would go to, or wake."""
-        seen = self._around.books.world.hosts
-        modes = {name: now.mode for name, now in seen.items()}
+        modes = {name: self._outlook.now(host).mode for name, host in self._outlook.hosts.items()}
         prospects = {self._places[p.upstream.name]: p for p in self._outlook.prospects(model)}
         options = []
         for at, prospect in prospects.items():
             host = self._outlook.hosts.get(prospect.upstream.host)
             if host is None:
                 continue
-            mode = modes.get(host.name, Mode.UNKNOWN)
             options.append(
                 Option(
                     at,
-                    EASE[mode],
+                    EASE[modes[host.name]],
                     seconds=prospect.expected_s or 0.0,
                     watts=host.watts,
                     last=prospect.state is State.READY,
@@ -127,71 +145,66 @@ class Prewaker:
         best = ordered(options)
         return prospects[best[0].at] if best else None
 
-    def _host(self, name: str, key: Key) -> _Wanted | Answer:
-        host = self._outlook.hosts.get(name)
-        if host is None:
-            hint = "GET /labctl/v1/status lists those that there are"
-            return problem(404, "no-such-host", "No host of that name serves models here", hint=hint)
-        models = self._outlook.models_at(name)
-        if key.models and not any(may_ask_for(key, model) for model in models):
-            return problem(403, "not-your-host", f"The key {key.name} may ask for no model of {name}")
-        wait_s = max((self._waits[model] for model in models), default=WAIT_S)
-        return _Wanted(host, wait_s, f"{name} was asked for in advance", "", 0.0)
-
     # --- and how
 
     def _wake(self, wanted: _Wanted, key: Key) -> Answer:
         around, name = self._around, wanted.host.name
-        world = around.books.world
-        now = world.hosts.get(name)
-        if now is not None and now.mode in ADMITS:
+        world, now = around.books.world, self._outlook.now(wanted.host)
+        if now.mode in ADMITS:
             return _said(self._told(wanted, now, now.because), 200)
         if world.trouble:
-            detail = f"The store can't be used, so nobody can be woken: {world.trouble}"
-            return problem(503, "store-unusable", detail, host=name, retry_after_s=5)
-        refused = now.refused if now else "" if wanted.host.wakeable else "nothing wakes it"
-        if refused:
-            hint = f"labctl explain {name}"
-            return problem(503, "cannot-wake", f"{name} can't be woken: {refused}", host=name, hint=hint)
-        first = name not in self._waiting and not (now and now.mode in ON_THE_WAY)
-        if first and (refusal := around.access.may_wake(key, name, around.mono())):
-            return refusal
-        self._hold(wanted, key, first=first)
+            return reasons.store_unusable(name, world.trouble)
+        if now.refused or world.paused:
+            return reasons.must_not_wake(now, world.paused)
+        woken_at = None
+        if not around.wanted().get(name) and now.mode not in ON_THE_WAY:
+            woken_at = around.mono()
+            if refusal := around.access.may_wake(key, name, woken_at):
+                return refusal
+        self._hold(wanted, key, woken_at)
         return _said(self._told(wanted, now, f"{name} is being woken"), 202)
 
-    def _told(self, wanted: _Wanted, now: HostNow | None, because: str) -> Prewaken:
-        expected_s = host_expected_s(wanted.host, now)
-        state = host_state(now)
+    def _told(self, wanted: _Wanted, now: HostNow, because: str) -> Prewaken:
+        state, expected_s = host_state(now), host_expected_s(now)
         if wanted.model:
-            told = self._outlook.model_now(self._outlook.models[wanted.model])
-            is_loaded = wanted.host.name in told.loaded
-            if state is State.READY and not is_loaded:
-                state = State.AWAKE
-            if expected_s is not None and not is_loaded:
-                expected_s += wanted.load_s
+            at_host = (
+                prospect
+                for prospect in self._outlook.prospects(wanted.model)
+                if prospect.upstream.host == wanted.host.name
+            )
+            nearest = next(at_host)
+            state, expected_s = nearest.state, nearest.expected_s
         if state not in (State.READY, State.AWAKE):
             state = State.WAKING
-        return Prewaken(wanted.host.name, wanted.model, state, expected_s, because)
+        return Prewaken(wanted.host.name, state, expected_s, because)
 
-    def _hold(self, wanted: _Wanted, key: Key, *, first: bool) -> None:
+    def _hold(self, wanted: _Wanted, key: Key, woken_at: float | None) -> None:
         """Wait for the host; whoever waited for it before us is released, once we do."""
         around, name = self._around, wanted.host.name
         until = around.wall() + wanted.wait_s
         waiter = around.books.want(name, f"gateway {key.name}", wanted.why, until=until)
-        before = self._waiting.get(name)
-        task = asyncio.get_running_loop().create_task(self._wait(waiter, wanted, key, first=first))
-        self._waiting[name] = task
+        wanted_by = around.wanted()
+        wanted_by[name] = wanted_by.get(name, 0) + 1
+        before = self._vigils.get(name)
         if before is not None:
-            before.cancel()
+            woken_at = before.woken_at
+            before.task.cancel()
+        task = asyncio.get_running_loop().create_task(self._wait(waiter, wanted, key, woken_at))
+        self._vigils[name] = _Vigil(task, woken_at)
         # Not in a `finally` of the task: one that is cancelled before its first step runs none.
         task.add_done_callback(lambda done: self._over(name, done, waiter))
 
     def _over(self, name: str, done: asyncio.Task[None], waiter: Waiter) -> None:
         waiter.leave()
-        if self._waiting.get(name) is done:
-            del self._waiting[name]
+        wanted_by = self._around.wanted()
+        wanted_by[name] -= 1
+        if not wanted_by[name]:
+            del wanted_by[name]
+        vigil = self._vigils.get(name)
+        if vigil is not None and vigil.task is done:
+            del self._vigils[name]
 
-    async def _wait(self, waiter: Waiter, wanted: _Wanted, key: Key, *, first: bool) -> None:
+    async def _wait(self, waiter: Waiter, wanted: _Wanted, key: Key, woken_at: float | None) -> None:
         around, name = self._around, wanted.host.name
         began = around.mono()
         began_to_come = came = False
@@ -202,8 +215,8 @@ class Prewaker:
             if now.refused or (now.mode is Mode.FAILED and began_to_come):
                 break
             began_to_come = began_to_come or now.mode in ON_THE_WAY
-        if first:
-            around.meters.wake(name, key.name, around.mono() - began, came=came)
+        if woken_at is not None:
+            around.meters.wake(name, key.name, around.mono() - woken_at, came=came)
 
 
 def _asked(ask: Ask) -> Prewake | Answer:
