@@ -310,7 +310,9 @@ def test_books_with_a_thread_of_their_own_serve_and_end(tmp_path: Path) -> None:
             assert not thread.is_alive()
 
 
-def test_without_a_store_the_start_is_not_held_up(tmp_path: Path) -> None:
+def test_without_a_store_the_start_is_not_held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labctl.gateway.books.books.LOOK_S", 0.01)
+
     async def run() -> None:
         from labctl.adapters.store import open_store
 
