@@ -15,24 +15,31 @@ from labctl.render import HEADER
 SOCKET = "labctl-gateway.socket"
 PATTERN = "labctl-gateway@*.service"
 LISTEN = "127.0.0.1:8000"
+SS = """\
+[ ! -e "${0%ss}systemctl.d/up/labctl-gateway.socket" ] || read -r listen <"${0%ss}systemctl.d/listen"
+echo 'LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:(("systemd",pid=1,fd=9))'
+echo "LISTEN 0 128 $listen 0.0.0.0:* users:((\\"systemd\\",pid=1,fd=10))"
+echo 'LISTEN 0 128 10.0.0.1:9 0.0.0.0:* users:(("python",pid=10,fd=10))'
+"""
 OLD, NEW, MORE = (f"labctl-gateway@{name}.service" for name in ("aaaa-1", "bbbb-1", "bbbb-2"))
 # Units that are up are files in up/, those that start at boot in boot/; `listen` is where the socket listens,
 # `wanted` where its file says that it shall, and those in broken/ do not start.
 SYSTEMCTL = """\
 cd "$0.d"
 verb=
-for word in "$@"; do case $word in -*) ;; *) if [ -z "$verb" ]; then verb=$word; else unit=$word; fi ;; esac; done
+units=
+for word in "$@"; do case $word in -*) ;; *) if [ -z "$verb" ]; then verb=$word; else unit=$word units="$units $word"; fi ;; esac; done
 case $verb in
   list-units) for one in up/labctl-gateway@*; do [ ! -e "$one" ] || echo "${one#up/} loaded active running x"; done ;;
   is-active) if [ -e "up/$unit" ]; then echo active; else echo inactive; exit 3; fi ;;
-  show) case "$*" in *Listen*) [ ! -e "up/labctl-gateway.socket" ] || cat listen ;; *) if [ -e "up/$unit" ]; then echo active; else echo inactive; fi ;; esac ;;
+  show) if [ -e "up/$unit" ]; then echo active; else echo inactive; fi ;;
   enable) : >"boot/$unit" ;;
   disable) rm -f "boot/$unit" ;;
   start)
     [ ! -e "broken/$unit" ] || exit 1
     [ "$unit" != labctl-gateway.socket ] || [ -e "up/$unit" ] || cat wanted >listen
     : >"up/$unit" ;;
-  stop) rm -f "up/$unit" ;;
+  stop) for one in $units; do rm -f "up/$one"; done ;;
   status) echo "it crashed here" ;;
 esac
 case $verb in start | stop | enable | disable | daemon-reload) echo "$verb $unit" >>log ;; esac
@@ -45,6 +52,7 @@ class Host:
     def __init__(self, here: Here) -> None:
         self.here = here
         here.stand_in("systemctl", SYSTEMCTL)
+        here.stand_in("ss", SS)
         here.stand_in("sleep", ":")
         here.stand_in("journalctl", "echo 'its last words'")
         self.folder = here.bin / "systemctl.d"
@@ -53,7 +61,7 @@ class Host:
         self.listens(LISTEN)
 
     def listens(self, wanted: str) -> None:
-        (self.folder / "wanted").write_text(f"{wanted} (Stream)\n")
+        (self.folder / "wanted").write_text(f"{wanted}\n")
 
     def has(self, *units: str) -> None:
         """Have the socket and these instances run."""
@@ -84,7 +92,7 @@ def there(here: Here) -> Host:
 
 def test_the_first_instances_come_with_their_socket_before_them(there: Host) -> None:
     assert there.roll(NEW, MORE).status == 0
-    assert there.log == [f"start {SOCKET}", f"start {NEW}", f"start {MORE}"]
+    assert there.log[-3:] == [f"start {SOCKET}", f"start {NEW}", f"start {MORE}"]
     assert there.names("boot") == [SOCKET, NEW, MORE]
 
 
@@ -110,7 +118,10 @@ def test_where_the_address_changes_the_old_ones_let_go_of_it_first(there: Host) 
     there.has(OLD)
     there.listens("0.0.0.0:8000")
     assert there.roll(NEW, listen="0.0.0.0:8000").status == 0
-    assert there.log == [f"stop {OLD}", f"stop {SOCKET}", f"start {SOCKET}", f"start {NEW}", f"stop {OLD}"]
+    assert there.log[0] == f"stop {OLD}"
+    assert there.log[1].startswith("stop ")
+    assert there.log[2:] == [f"start {SOCKET}", f"start {NEW}", f"stop {OLD}"]
+    assert (there.folder / "listen").read_text() == "0.0.0.0:8000\n"
 
 
 def test_an_address_that_somebody_else_has_is_said(there: Host) -> None:
@@ -156,7 +167,7 @@ def rolled(canned: Callable[..., Any], lines: list[str], *wanted: str, listens: 
 
 
 SERVES = [
-    f"socket active {LISTEN}",
+    "socket active yes",
     f"instance {NEW} active",
     f"instance {OLD} deactivating",
     f"enabled {NEW}",
@@ -174,12 +185,12 @@ def test_what_serves_already_is_left_alone_while_the_one_before_drains(
     ("lines", "listens", "said"),
     [
         ([], LISTEN, [f"{NEW} starts", f"listens on {LISTEN}"]),
-        (SERVES, "0.0.0.0:8000", ["listens on 0.0.0.0:8000"]),
+        (["socket active no", *SERVES[1:]], "*:8000", ["listens on *:8000"]),
         (SERVES[:-1], LISTEN, ["starts at boot"]),
         ([*SERVES, f"instance {MORE} active"], LISTEN, [f"{MORE} serves what it has, and ends"]),
         ([*SERVES, f"enabled {OLD}"], LISTEN, [f"{OLD} serves what it has, and ends"]),
         ([SERVES[0], f"instance {NEW} failed", f"enabled {NEW}"], LISTEN, [f"{NEW} starts"]),
-        (["socket inactive ", *SERVES[1:]], LISTEN, [f"listens on {LISTEN}"]),
+        (["socket inactive no", *SERVES[1:]], LISTEN, [f"listens on {LISTEN}"]),
     ],
 )
 def test_whatever_differs_is_said_and_rolled(
@@ -195,9 +206,10 @@ def test_whatever_differs_is_said_and_rolled(
 
 def test_the_look_tells_states_addresses_and_what_starts_at_boot(there: Host) -> None:
     there.has(OLD)
-    done = there.here.run(Script("gateway-facts", SOCKET, PATTERN))
-    seen = gateway.Instances().process(done.stdout.splitlines())
-    assert (seen.socket, seen.listens, seen.running) == ("active", LISTEN, (OLD,))
+    for listen, held in ((LISTEN, True), ("10.0.0.1:9", False)):
+        done = there.here.run(Script("gateway-facts", SOCKET, PATTERN, listen))
+        seen = gateway.Instances().process(done.stdout.splitlines())
+        assert (seen.socket, seen.listens, seen.running) == ("active", held, (OLD,))
 
 
 def test_without_a_gateway_there_is_nothing_to_remove(canned: Callable[..., Any]) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import resource
 import signal
 import socket
 import ssl
@@ -100,6 +102,24 @@ def status_of(table: Table) -> str:
     scheme = "https" if table.certificate else "http"
     shown = f"[{table.listen}]" if ":" in table.listen else table.listen
     return f"{len(table.models)} models on {scheme}://{shown}:{table.port}"
+
+
+def make_room(clients: int) -> None:
+    """Have room for the descriptors of so many clients, each with an upstream's, before any of them comes.
+
+    The kernel doubles a process's table of descriptors whenever it is full. In a process with threads it
+    waits for all processors then (fs/file.c, ``expand_fdtable``: an RCU grace period, 10 to 30 ms), and so do
+    all streams. What has grown once stays so, at 8 bytes for each.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * clients + 512
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    first = os.open(os.devnull, os.O_RDONLY)
+    os.close(os.dup2(first, wanted - 1))
+    os.close(first)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 
 from labctl import render
@@ -199,6 +200,12 @@ def listens(rack: Rack) -> str:
     gateway = _gateway(rack)
     literal = f"[{gateway.listen}]" if ":" in gateway.listen else gateway.listen
     return f"{literal}:{gateway.port}"
+
+
+def held(rack: Rack) -> str:
+    """Return where it listens, as ss writes it: all addresses of both families are a star."""
+    listen = _gateway(rack).listen
+    return f"*:{_gateway(rack).port}" if ip_address(listen) == ip_address("::") else listens(rack)
 
 
 SOCKET_PATH = f"{UNIT_DIR}/{SOCKET}"
