@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from assembled_kit import OWNER, SECRET, assembled, read, request, table_for, upstream
 from upstream_double import Double
 
-from labctl.domain.gateway.table import Host, Kind, Model, Served
+from labctl.cli.gateway_run import serve
+from labctl.domain.budget import Rack as WattRack
+from labctl.domain.gateway.table import Host, Kind, Model, Served, Table
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.gateway.assembly import Around, assemble
@@ -181,6 +185,77 @@ async def test_an_engines_own_paths_below_hosts(tmp_path: Path) -> None:
 
 
 @story
+async def test_a_stream_hears_of_loading_then_its_answer_or_why_there_is_none(tmp_path: Path) -> None:
+    async with Double() as double:
+        up = upstream(double, kind=Kind.LLAMA_SWAP)
+        served = (Served("qwen", up.name, "qwen", load_s=20.0),)
+        async with assembled(tmp_path, table_for(up, folder=tmp_path, served=served)) as rack:
+            for fault, end in (("status:500", b"this is a status:500"), ("none", b"data: [DONE]\n\n")):
+                double.faults.append(fault)
+                double.gate.clear()
+                asks = asyncio.create_task(
+                    rack.post(CHAT, {**QWEN, "stream": True}, "Labctl-Waiting: loading")
+                )
+                await double.until(lambda: bool(double.seen))
+                await asyncio.sleep(0.12)
+                double.gate.set()
+                reply = await asks
+                events = [
+                    json.loads(event[6:]) for event in reply.body.split(b"\n\n") if event[:7] == b"data: {"
+                ]
+                told = events[0]["choices"][0]["delta"]["reasoning_content"]
+                assert reply.status == 200 and told == "rig/llama loads qwen, up to 20 s left\n"
+                assert end in reply.body
+            again = await rack.post(CHAT, {**QWEN, "stream": True})
+            assert b"loads" not in again.body
+
+
+@story
+async def test_who_has_a_model_loaded_is_asked_without_loading_anything(tmp_path: Path) -> None:
+    async with Double() as first, Double(running=("qwen",)) as second:
+        ups = (
+            upstream(first, kind=Kind.LLAMA_SWAP),
+            upstream(second, "box", kind=Kind.LLAMA_SWAP),
+        )
+        served = tuple(Served("qwen", one.name, "qwen", load_s=20.0) for one in ups)
+        async with assembled(tmp_path, table_for(*ups, folder=tmp_path, served=served)) as rack:
+            assert (await rack.post(CHAT, QWEN)).status == 200
+            await rack.until(lambda: len(first.seen) + len(second.seen) >= 3)
+            assert {seen.path for seen in (*first.seen, *second.seen)} == {CHAT, "/running"}
+
+            async def loaded() -> list[str]:
+                return list((await rack.ask("GET", "/v1/models")).json["data"][0]["labctl"]["loaded"])
+
+            while "box" not in await loaded():
+                await asyncio.sleep(0.005)
+            assert await loaded() == ["rig", "box"]  # rig served it, box said it
+
+
+@story
+async def test_a_websocket_wakes_and_is_counted_as_long_as_it_is_open(tmp_path: Path) -> None:
+    async with Double() as double:
+        async with assembled(tmp_path, table_for(upstream(double), folder=tmp_path), rig=Mode.ASLEEP) as rack:
+            reader, writer = await rack.connect()
+            wants = (
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            )
+            writer.write(request("GET", "/v1/realtime?model=qwen", b"", *wants, "Sec-WebSocket-Version: 13"))
+            await rack.until(lambda: rack.claims() == (0, 1))
+            rack.move("rig", Event.SEEN, Event.PASSED)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            frame = b"\x81\x82\x00\x00\x00\x00hi"
+            writer.write(frame)
+            assert await reader.readexactly(4) == b"\x81\x02hi"
+            await rack.until(lambda: rack.claims() == (1, 0))
+            assert "running" in (await rack.ask("GET", "/metrics")).body.decode()
+            writer.transport.abort()
+            _, line = await rack.lines(2)
+            assert (line["path"], line["model"], line["host"]) == ("/v1/realtime", "qwen", "rig")
+
+
+@story
 async def test_slots_hold_requests_here_and_a_kept_connection_serves_one_after_the_other(
     tmp_path: Path,
 ) -> None:
@@ -301,3 +376,19 @@ def test_a_key_file_that_holds_no_key_is_refused_without_its_words(tmp_path: Pat
 
 def _none() -> Any:
     raise AssertionError("nobody opens the store")
+
+
+def test_a_gateway_without_keys_does_not_begin_on_a_socket_that_others_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reached:
+        family = socket.AF_INET
+
+        def getsockname(self) -> tuple[str, int]:
+            return ("0.0.0.0", 8080)
+
+    monkeypatch.setattr("labctl.wiring.passed_sockets", lambda: [Reached()])
+    table = Table("home", "127.0.0.1", 8080, (), (), (), (), WattRack(()))
+    (tmp_path / "table.json").write_bytes(msgspec.json.encode(table))
+    with pytest.raises(LabctlError, match="has no keys and would listen on 0"):
+        serve(tmp_path / "table.json", "here")

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from clients_kit import KEY, Plan, Site, assembled, key, until
+from assembled_kit import SECRET as KEY
+from clients_kit import Plan, Site, gateway_of, key, until
 from upstream_double import ARGUMENTS, SPEECH, VECTOR, WORDS, Fault, form_of, frame, read_frame
 
 from labctl.domain.gateway.table import Limits
@@ -34,7 +35,7 @@ PLAN = Plan(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with assembled(tmp_path_factory.mktemp("gateway"), PLAN) as site:
+    with gateway_of(tmp_path_factory.mktemp("gateway"), PLAN) as site:
         yield site
 
 
@@ -258,7 +259,7 @@ def test_curl_reads_the_pages_that_need_no_key(site: Site) -> None:
 
 def test_curl_wakes_in_advance_and_learns_how_long_it_takes(site: Site) -> None:
     told = json.loads(_posted(site, "/labctl/v1/prewake", {"model": "never"}))
-    assert (told["host"], told["state"], told["expected_s"]) == ("sloth", "waking", 30.0)
+    assert (told["host"], told["state"], told["expected_s"]) == ("sloth", "waking", 60.0)
     (wish,) = site.wished()
     assert (wish.host, wish.by, wish.why) == ("sloth", "gateway tests", "never was asked for in advance")
     # A request joins the wake that is under way, even one of a key that may wake nobody.
@@ -311,7 +312,12 @@ def test_a_websocket_is_passed_through(site: Site) -> None:
 
 
 def test_what_was_asked_answered_and_shown_as_a_key_is_in_no_log(site: Site) -> None:
-    until(lambda: '"path":"/v1/realtime"' in site.log)
-    lines = [json.loads(line) for line in site.log.splitlines()]
+    until(lambda: '"path":"/v1/realtime"' in site.rack.log.read_text())
+    log = site.rack.log.read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
     assert {line["key"] for line in lines} >= {"tests", "few"}
-    assert not [word for word in (KEY, FEW, "How is the rack", "naïve", "sk-wrong") if word in site.log]
+    assert not [
+        word
+        for word in (KEY, FEW, "How is the rack", "naïve", "sk-wrong")
+        if word in site.rack.log.read_text()
+    ]

@@ -337,8 +337,9 @@ def test_a_prewake_is_answered_at_once_and_the_wish_is_held_until_the_host_is_re
     "news,after_s,came",
     [
         ([Mode.ASLEEP], 120.0, False),
-        ([Mode.WAKING, Mode.FAILED], 0.0, False),
-        ([Mode.FAILED, Mode.WAKING, Mode.READY], 0.0, True),
+        ([Mode.WAKING, Mode.FAILED], 1.0, False),
+        ([Mode.FAILED], 1.0, False),
+        ([Mode.VERIFYING, Mode.READY], 1.0, True),
     ],
 )
 def test_the_wish_ends_when_the_host_does_not_come(news: list[Mode], after_s: float, came: bool) -> None:
@@ -350,11 +351,31 @@ def test_the_wish_ends_when_the_host_does_not_come(news: list[Mode], after_s: fl
         for mode in news:
             assert site.books.waiting == {"rig": 1}
             site.now += after_s
-            site.books.changes.put_nowait(host("rig", mode))
+            site.books.changes.put_nowait(host("rig", mode, since=site.now))
             for _ in range(4):
                 await asyncio.sleep(0)
         assert site.books.waiting == {"rig": 0}
         assert [woken[3] for woken in site.meters.woken] == [came]
+
+    asyncio.run(run())
+
+
+def test_a_host_that_had_failed_before_may_still_come() -> None:
+    async def run() -> None:
+        site = Site()
+        failed = host("rig", Mode.FAILED)
+        site.see(failed)
+        _prewake(site, {"model": "embed"})
+        for news in (failed, host("rig", Mode.WAKING)):
+            await asyncio.sleep(0)
+            site.books.changes.put_nowait(news)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert site.books.waiting == {"rig": 1}
+        site.books.changes.put_nowait(replace(failed, since=2_000.0))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert site.books.waiting == {"rig": 0}
 
     asyncio.run(run())
 

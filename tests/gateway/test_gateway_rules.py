@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -82,6 +83,14 @@ def test_an_id_goes_before_an_alias_and_the_last_resort_is_kept_apart_in_its_ord
     assert [choice.upstream.name for choice in found["b"].choices] == ["rig"]
     assert [choice.upstream.name for choice in found["b"].last] == ["cloud2", "cloud1"]
     assert found["a"].choices == ()
+
+
+def test_a_name_that_is_not_served_is_held_against_what_the_key_may_see() -> None:
+    models = (model("qwen3", aliases=("qwen",)), model("qwen4"), model("qwen5", listed=False))
+    found = routes.routes_of(table(models))
+    assert set(routes.names_near(found, "qwen6", ANNA)) == {"qwen3", "qwen4", "qwen"}
+    assert set(routes.names_near(found, "qwen6", replace(ANNA, models=("qwen4",)))) == {"qwen4"}
+    assert routes.names_near(found, "x" * 100_000, ANNA) == []
 
 
 # --- the order of choices

@@ -20,7 +20,8 @@ from labctl.ports.store import Store
 
 CLOSED = 8
 HOSTS = hammer.HOSTS[:4]
-PATIENCE_S = 60
+PATIENCE_S = 30
+TABLE = Table("desk", "", 0, (), (), (), tuple(Host(name, True, True, 60.0) for name in HOSTS), Rack(()))
 
 
 async def ask(
@@ -41,8 +42,7 @@ async def ask(
 
 async def gateways(opened: Callable[[], Store]) -> list[hammer.Span]:
     loop, spans, over = asyncio.get_running_loop(), list[hammer.Span](), asyncio.Event()
-    table = Table("desk", "", 0, (), (), (), tuple(Host(name, True, True, 60.0) for name in HOSTS), Rack(()))
-    both = [StoreBooks(table, Around(opened, f"gw{n}", time.time, loop.time)) for n in range(2)]
+    both = [StoreBooks(TABLE, Around(opened, f"gw{n}", time.time, loop.time)) for n in range(2)]
     for books in both:
         await books.start()
 
@@ -84,3 +84,60 @@ def test_no_host_is_closed_under_a_request(address: str, monkeypatch: pytest.Mon
     assert store.instances() == []
     assert {row.claims.leases for row in store.known(now=0.0).hosts.values()} == {0}
     store.close()
+
+
+KILLS = 4
+
+
+async def steadily(books: StoreBooks, over: asyncio.Event) -> tuple[int, int]:
+    """Have requests come and go while one is always in; return how many came, and how many were refused."""
+    await asyncio.gather(*(books.lease(name) for name in HOSTS))
+    came = refused = 0
+    while not over.is_set():
+        for name in HOSTS:
+            came += 1
+            if books.enter(name):
+                books.leave(name)
+            else:
+                refused += 1
+        refused += bool(books.world.trouble)
+        await asyncio.sleep(0.001)
+    return came, refused
+
+
+def test_a_controller_that_is_killed_again_and_again_costs_no_request(address: str) -> None:
+    hammer.prepared(address)
+    store = open_store(address, create=False)
+
+    async def kills(over: asyncio.Event) -> None:
+        """Kill controllers in the middle of their work."""
+        loop = asyncio.get_running_loop()
+        try:
+            for _ in range(KILLS):
+                until = store.happenings(most=1)[-1].id + 20
+                argv = [hammer.sys.executable, hammer.__file__, "-", address, "controller"]
+                controller = hammer._started(argv)
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        while store.happenings(most=1)[-1].id < until:
+                            await asyncio.sleep(0.01)
+                finally:
+                    controller.kill()
+                    await loop.run_in_executor(None, controller.communicate)
+        finally:
+            over.set()
+
+    async def run() -> tuple[int, int]:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        books = StoreBooks(
+            TABLE, Around(lambda: open_store(address, create=False), "gw", time.time, loop.time)
+        )
+        await books.start()
+        counted, _ = await asyncio.gather(steadily(books, over), kills(over))
+        await books.close()
+        return counted
+
+    came, refused = asyncio.run(run())
+    store.close()
+    assert came > 100
+    assert refused == 0

@@ -15,10 +15,11 @@ from labctl.domain.gateway.picking import EASE, Ease, Option, has_room, line_s, 
 from labctl.domain.gateway.sticky import Sticky, marks_of
 from labctl.domain.gateway.table import Table
 from labctl.domain.sleep.lifecycle import Mode
+from labctl.gateway.desk import reasons
 from labctl.gateway.desk.lanes import Place, Way
 from labctl.gateway.desk.lives import Life
 from labctl.gateway.desk.running import Running
-from labctl.gateway.terms import Books, HostNow
+from labctl.gateway.terms import Answer, Books, HostNow
 
 Ranked = list[tuple[Option, Place]]
 
@@ -41,6 +42,15 @@ class Choosing:
         if world.trouble and not self._hosts[name].sleeps:
             return replace(known, mode=Mode.READY)
         return known
+
+    def in_vain(self, wished: HostNow) -> Answer | None:
+        """Return why a host will not come, if it was ``wished`` when it was wished for; None: it may."""
+        now = self.now(wished.name)
+        if now.mode is Mode.FAILED and (wished.mode is not Mode.FAILED or wished.since != now.since):
+            return reasons.wake_failed(now)
+        if now.refused and EASE[now.mode] > Ease.WAKING:
+            return reasons.must_not_wake(now, "")
+        return None
 
     def ranked(self, life: Life, way: Way) -> Ranked:
         """Return who could serve a request, best first, without those that were left out."""

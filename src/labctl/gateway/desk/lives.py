@@ -15,7 +15,8 @@ class Life:
 
     ``place`` is whose slot (in the rack: and lease) it holds. ``entered``: it counts for its key. ``path`` is
     what it asks of an upstream. ``out`` is who was tried or left out, and why. ``wakes``: it may wake a host.
-    ``spoke``: its client has heard of the wait.
+    ``spoke``: its client has heard of the wait. ``since`` (mono): it was read then, and waits at most as long
+    as its model's requests may.
     """
 
     __slots__ = (
@@ -30,6 +31,7 @@ class Life:
         "place",
         "queued_s",
         "served_by",
+        "since",
         "spoke",
         "task",
         "tries",
@@ -41,6 +43,7 @@ class Life:
     def __init__(self, exchange: Exchange, key: Key | None) -> None:
         self.exchange = exchange
         self.key = key
+        self.since = 0.0
         self.way: Way | None = None
         self.path = ""
         self.wakes = True

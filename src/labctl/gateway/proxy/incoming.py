@@ -90,6 +90,8 @@ class Incoming(Wire):
     def on_headers_complete(self) -> None:
         """Note it; what it means is judged when the parser has returned."""
         self._headed = True
+        # Not later: without a body the message ends in the same call, and the parser forgets it.
+        self.keep = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
         """Keep a piece of the body, or pass it on."""
@@ -233,7 +235,7 @@ class Incoming(Wire):
         if expects is not None and expects.lower() != b"100-continue":
             raise heads.Unfit(417, "unknown-expectation", "the only Expect known here is 100-continue")
         self._expects = expects is not None and version == "1.1"
-        self.keep = version == "1.1" and not upgrade and parser.should_keep_alive()
+        self.keep = version == "1.1" and not upgrade and self.keep
         path, _, query = target.partition("?")
         self.body_bytes = 0
         self._left = self._declared = length
