@@ -165,6 +165,14 @@ def test_a_model_can_not_say_what_it_costs(words: str, small: bool) -> None:
         assert use_of(tail[begin:]) == UNSAID
 
 
+def test_a_stream_that_is_cut_in_its_first_event_still_says_its_answer() -> None:
+    begin = _events({"type": "message_start", "message": {"usage": ANTHROPIC}}, done=False)
+    end = _events({"type": "message_delta", "usage": {"output_tokens": 7}}, done=False)
+    assert use_of(begin + b"x" * 4096 + end) == (120, 7, 100)
+    for cut in range(len(begin)):
+        assert use_of(begin[:cut] + b"x" * 4096 + end) in ((120, 7, 100), (-1, 7, -1)), cut
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([tail for tail, _ in SAID.values()]), st.integers(0, 600))
 def test_no_bytes_are_an_error(noise: bytes, tail: bytes, at: int) -> None:

@@ -123,7 +123,8 @@ class End:
     (upstream died under way; the client saw that its answer is not whole), "late" (its time was up).
     ``status`` is what the client saw (0: nothing). Times are mono; ``sent_at`` is when the request went
     upstream, ``first_at`` when the first byte of the answer's body came, 0 for never. ``tail`` is the last
-    of the answer's body, for what it says of its use (at least its last 4 KiB, where it is that long).
+    of the answer's body, for what it says of its use (at least its last 4 KiB, where it is that long), behind
+    its first KiB: some streams say only there what they read.
     ``bytes_in``, ``bytes_out``: of bodies.
     """
 
