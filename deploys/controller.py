@@ -3,6 +3,9 @@
 It gets the rack as data, the pinned host keys, the secrets that switch power, and its own key, which opens
 the agent's door on the other hosts and nothing else. The operator's key never comes here. A host that is
 not the controller's any more loses the unit and all that it read, secrets above all; its store stays.
+
+The store's folder belongs to a group, so that the gateway of this host can use it too; what is made in there
+is for that group and for nobody else (``adapters.store.sqlite``).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from labctl.inventory import Host, Ipmi, Rack
-from labctl.inventory.controlling import HOME
+from labctl.inventory.controlling import HOME, STORE_FOLDER, STORE_GROUP
 from labctl.ops import apt, engines, files, leftovers, systemd, users
 from labctl.ops import controller as own
 from labctl.render import controller as wanted
@@ -39,8 +42,18 @@ def controller() -> None:
     pinned = Path(host.data.ssh_known_hosts_file)
     bmc = any(isinstance(part, Ipmi) for other in rack.hosts for part in (other.wake, other.power))
     apt.packages(name="packages", names=[*PACKAGES, *(["ipmitool"] if bmc else [])])
+    users.group(name="group of the store", group=STORE_GROUP, system=True)
     users.user(
-        name="user", user=wanted.USER, system=True, home=HOME, create_home=False, shell="/usr/sbin/nologin"
+        name="user",
+        user=wanted.USER,
+        system=True,
+        home=HOME,
+        groups=(STORE_GROUP,),
+        create_home=False,
+        shell="/usr/sbin/nologin",
+    )
+    files.directory(
+        name="folder of the store", path=STORE_FOLDER, mode="2770", user=wanted.USER, group=STORE_GROUP
     )
     bundle = wanted.bundle()
     digest = wanted.digest(rack, bundle)

@@ -23,7 +23,7 @@ from labctl.render import controller as program
 from labctl.render import gateway as wanted
 from labctl.render import gateway_table as tables
 
-PACKAGES = ("python3-venv",)
+PACKAGES = ("python3-venv", "iproute2")
 
 
 @deploy("Gateway")
@@ -76,7 +76,7 @@ def gateway() -> None:
         wanted=names,
         socket=wanted.SOCKET,
         pattern=wanted.INSTANCES,
-        listens=wanted.listens(rack),
+        listens=wanted.held(rack),
     )
 
 

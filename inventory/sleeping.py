@@ -1,20 +1,41 @@
-"""A rack that sleeps: a box that goes to sleep when nobody uses it, and a small computer that wakes it.
+r"""A rack that sleeps: a box with a model that goes to sleep when nobody uses it, and a small computer.
 
-It is made for the virtual rack, so that you can try it with no hardware:
+The small computer wakes the box for whoever asks for its model. It is made for the virtual rack, so that you
+can try it with no hardware:
 
+    sudo labctl lab engines inventory/lab_engines.py
     sudo labctl lab up inventory/sleeping.py --name sleeping
     labctl enroll --all --yes --inventory inventory/sleeping.py
     labctl apply inventory/sleeping.py
     labctl sleep-test mini --inventory inventory/sleeping.py
     labctl suspend mini --inventory inventory/sleeping.py
     labctl wake mini --inventory inventory/sleeping.py
+    labctl suspend mini --inventory inventory/sleeping.py
+    curl http://10.68.0.17:8000/v1/chat/completions -H "Authorization: Bearer $(cat inventory/keys/laptop)" \
+      -d '{"model": "tiny-chat", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
 
-On machines of your own leave `wheels` out: labctl's packages come from the package index then.
+Each key is a long random word in a file of its own: inventory/keys/serving, which the box asks for, and
+inventory/keys/laptop, which the gateway asks for. On machines of your own leave `wheels` out: labctl's
+packages come from the package index then.
 """
 
-from labctl.inventory import Controller, Host, IdlePolicy, Rack, Signals, Ssh, WakeOnLan
+from inventory.lab_engines import engines, mirror, models
 
-# The controller runs here. It never sleeps, since somebody has to wake the others.
+from labctl.inventory import (
+    Controller,
+    Gateway,
+    GatewayKey,
+    Host,
+    IdlePolicy,
+    LlamaServer,
+    Rack,
+    Secret,
+    Signals,
+    Ssh,
+    WakeOnLan,
+)
+
+# The controller and the gateway run here. It never sleeps, since somebody has to wake the others.
 _hub = Host(name="hub", address="10.68.0.17", roles=["always-on"], base_w=10)
 
 # It sleeps once nobody has used it for two minutes: no login, request or download, no job that is due soon.
@@ -32,6 +53,19 @@ _mini = Host(
         # All hosts of a virtual rack share the load of one machine, and no job there is worth a wait.
         signals=Signals(load=False, timers_within="1m"),
     ),
+    open_ports=[8080],
+    services=[
+        LlamaServer(
+            name="chat",
+            model="tiny-chat",
+            ctx_size=4096,
+            parallel=2,
+            port=8080,
+            # The gateway asks from another host, so it shows a key.
+            listen="0.0.0.0",
+            api_key=Secret(file="keys/serving"),
+        ),
+    ],
 )
 
 rack = Rack(
@@ -42,7 +76,17 @@ rack = Rack(
     # "sleep": ssh-keygen -t ed25519 -N "" -f inventory/keys/controller
     controller=Controller(host="hub", tick="2s", wheels="file:///opt/lab/mirror/wheels"),
     controller_key="keys/controller.pub",
+    # One address for every model, asleep or not. Who asks for a model wakes its host; who only looks, never.
+    gateway=Gateway(
+        host="hub",
+        listen="0.0.0.0",
+        port=8000,
+        keys=[GatewayKey(name="laptop", secret=Secret(file="keys/laptop"))],
+    ),
     hosts=[_hub, _mini],
+    engines=engines,
+    models=models,
+    mirror=mirror,
 )
 
 globals().update(rack.groups())

@@ -89,6 +89,9 @@ class Scripted:
         self._note("release", host=host, by=by, hold=hold)
         return sum(hold in (None, one.id) for one in self._status(host).holds)
 
+    def nudge(self, host: str) -> None:
+        self._note("nudge", host=host)
+
     def pause(self, host: str | None, *, why: str, by: str) -> None:
         self._note("pause", host=host, why=why, by=by)
 

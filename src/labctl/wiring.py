@@ -264,6 +264,18 @@ def store(place: str | Path | None = None, *, create: bool = False) -> Store:
     return open_store(place or state_home() / "store.db", create=create)
 
 
+def move_store(old: Path, new: Path) -> None:
+    """Have the store of an older labctl at its new place, if it is still at the old one.
+
+    Raises:
+        StoreError: it cannot be moved.
+    """
+    if old.exists():
+        from labctl.adapters.store import move_store as move
+
+        move(old, new)
+
+
 def switch_for(
     loaded: LoadedRack,
     host: str,

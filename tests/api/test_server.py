@@ -21,6 +21,7 @@ from labctl.controller.answers import TestStep as Step
 from labctl.controller.api import LONGEST_LINE
 from labctl.controller.api.peers import Allowed, Peer, allowed
 from labctl.controller.api.server import Bounds
+from labctl.controller.api.words import VERBS
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.ports.store import Happening, StoreError
@@ -132,6 +133,33 @@ def test_root_the_controllers_own_user_and_operators_may_come_in() -> None:
 
 def test_users_that_the_kernel_cannot_tell_apart_may_never_come_in() -> None:
     assert Peer(1, 65534) not in allowed(("nobody",))
+
+
+def test_the_gateways_user_may_nudge_and_nothing_else(path: Path, service: Scripted) -> None:
+    who = Allowed(frozenset(), (), frozenset({os.geteuid()}))
+    with serving(path, service, who=who):
+        for verb in sorted(VERBS.keys() - {"nudge"}):
+            fields = {name: WORTH[name] for name, field in VERBS[verb].items() if field.required}
+            with greeted(path) as client:
+                (said,) = client.ask(do=verb, **fields)
+                assert said["error"]["code"] == "not-allowed", verb
+                assert "may only nudge this controller" in said["error"]["reason"]
+                assert client.hear() == {}
+        with greeted(path) as client:
+            assert client.ask(do="nudge", hosts=["nas"]) == [{"done": True, "hosts": {"nas": {"ok": True}}}]
+            assert client.ask(do="nudge") == [{"done": True, "hosts": {}}]
+            assert client.ask(do="nudge", hosts=["gpu-bux"])[0]["error"]["code"] == "unknown-host"
+    assert service.calls == [("nudge", {"host": "nas"}), ("nudge", {"host": ""})]
+
+
+WORTH = {"hosts": ["nas"], "for_s": 60, "why": "because"}
+
+
+def test_who_may_nudge_is_the_user_of_that_name_and_never_one_whom_the_kernel_does_not_know() -> None:
+    assert allowed((), "daemon").nudgers == {1}
+    assert not allowed((), "daemon").may(Peer(1, 1), "wake")
+    assert Peer(1, 1) in allowed((), "daemon")
+    assert allowed((), "nobody-of-that-name").nudgers == allowed((), "nobody").nudgers == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_a_deployed_controller_uses_its_own_key_and_store(folder: Path) -> None:
     data = folder / "rack.json"
     data.write_text(rendered.rack_json(loaded.rack))
     deployed = controller_run._load(data)
-    assert str(controller_run._store_place(deployed)) == "/var/lib/labctl-controller/store.db"
+    assert str(controller_run._store_place(deployed)) == "/var/lib/labctl-store/store.db"
     assert controller_run._store_place(loaded) == folder / "state" / "store.db"
 
 

@@ -15,6 +15,7 @@ from labctl.adapters.power import secret
 from labctl.domain.problem import LabctlError
 from labctl.inventory import (
     Controller,
+    Gateway,
     Gpu,
     Host,
     IdlePolicy,
@@ -25,6 +26,7 @@ from labctl.inventory import (
     SmartPlug,
     Ssh,
     WakeOnLan,
+    controlling,
 )
 from labctl.inventory.controlling import agent_data
 from labctl.inventory.data import load_data
@@ -203,15 +205,18 @@ def test_another_python_or_another_labctl_is_another_environment() -> None:
 
 
 @pytest.mark.parametrize("operators", [(), ("ann",)])
-def test_the_unit_may_do_little(tmp_path: Path, operators: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("gateway", [None, Gateway(host="nas")])
+def test_the_unit_may_do_little(tmp_path: Path, operators: tuple[str, ...], gateway: Gateway | None) -> None:
     assert RACK.controller is not None
     own = RACK.controller.model_copy(update={"operators": operators})
-    rack = RACK.model_copy(update={"controller": own})
+    rack = RACK.model_copy(update={"controller": own, "gateway": gateway})
     program = shutil.which("systemd-analyze")
     assert program is not None, "install systemd"
     unit = tmp_path / controller.UNIT
     unit.write_text(controller.unit(rack, "0" * 64))
-    assert ("PrivateUsers=yes" in unit.read_text()) is (not operators)
+    # In a user namespace it could not tell whether who comes is the gateway's user.
+    assert ("PrivateUsers=yes" in unit.read_text()) is (not operators and gateway is None)
+    assert f"ReadWritePaths={controlling.STORE_FOLDER}\n" in unit.read_text()
     argv = [program, "security", "--offline=true", "--threshold=15", "--no-pager", "--json=short", str(unit)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

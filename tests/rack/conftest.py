@@ -28,6 +28,8 @@ cards and no driver. It gives a ``DeclaredHost`` (see ``declared.py``) as clean 
         sleep_rack.await_state(one.name, "asleep")
         sleep_rack.packets(one.name)          # every magic packet for it, and what came of each
 
+``site`` is a rack of three that sleeps, with controller and gateway: see ``sleeping_site.py``.
+
 Without root or the packages that a rack needs, these tests are skipped and say why.
 """
 
@@ -45,6 +47,7 @@ from pathlib import Path
 
 import pytest
 from declared import DeclaredHost, GpuHost
+from sleeping_site import armed, site
 
 from labctl import wiring
 from labctl.domain.problem import LabctlError
@@ -53,6 +56,8 @@ from labctl.lab.preflight import is_free, lacks_for_machines, require_able
 from labctl.lab.sleeper import lacks as lacks_sleep
 from labctl.lab.spec import mac_for
 from labctl.lab.supplies import lacks, mirror_folder
+
+__all__ = ["armed", "site"]
 
 SUITES = {"b1": "bookworm", "b2": "bookworm", "t1": "trixie", "t2": "trixie", "t3": "trixie"}
 GPU_HOSTS = {

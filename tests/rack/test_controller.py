@@ -1,196 +1,36 @@
 """A rack that sleeps, from the commands that people type: a laptop, a controller, hosts that sleep.
 
-labctl runs here, on the "laptop"; whatever it says to the controller goes by SSH to the hub. The box sleeps
-as a container does, the machine with a kernel of its own; both are woken by packets that the controller sends
-from inside its sandbox. The rack is set up once for all tests here.
+labctl runs here, on the "laptop"; whatever it says to the controller goes by SSH to the hub. The sleepers are
+woken by packets that the controller sends from inside its sandbox. See ``sleeping_site.py``.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 from rack_driving import labctl
+from sleeping_site import UNIT, Site
 
-from labctl import wiring
-from labctl.lab import Lab, LabHost, wheels
 from labctl.lab.preflight import lacks_for_machines
 from labctl.lab.processes import wait_until
 
 pytestmark = pytest.mark.rack
 
-UNIT = "labctl-controller.service"
-RACK = """\
-from labctl.inventory import Controller, Host, IdlePolicy, Rack, Signals, Ssh, WakeOnLan
-
-# A machine that runs tests beside is no quiet one, and all hosts here share its load.
-QUIET = Signals(load=False, network=False, timers=False)
-
-rack = Rack(
-    name="test",
-    ssh=Ssh(user="admin", key="keys/operator"),
-    controller=Controller(host="{hub.name}", wheels="{wheels}", tick="2s"),
-    controller_key="keys/controller.pub",
-    hosts=[
-        Host(name="{hub.name}", address="{hub.address}", roles=["always-on"]),
-{sleepers}
-    ],
-)
-globals().update(rack.groups())
-"""
-SLEEPER = """\
-        Host(
-            name="{host.name}",
-            address="{host.address}",
-            wake=WakeOnLan(mac="{host.mac}"),
-            idle=IdlePolicy(suspend={suspend}, after="{after}", min_up="0s", signals=QUIET),
-        ),
-"""
 CHANGE_KERNEL = """
 import json, sqlite3, sys
-with sqlite3.connect("/var/lib/labctl-controller/store.db", timeout=30) as store:
+with sqlite3.connect("/var/lib/labctl-store/store.db", timeout=30) as store:
     (kept,) = store.execute("SELECT proof FROM host WHERE name = ?", sys.argv[1:2]).fetchone()
     proof = json.loads(kept)
     print(proof["fingerprint"]["kernel"])
     proof["fingerprint"]["kernel"] = sys.argv[2]
     store.execute("UPDATE host SET proof = ? WHERE name = ?", (json.dumps(proof), sys.argv[1]))
 """
-
-
-@dataclass(slots=True)
-class Site:
-    """The rack, and the laptop from which it is asked."""
-
-    rack: Lab
-    file: Path
-    key: Path
-    hub: LabHost
-    box: LabHost
-    machine: LabHost | None
-    cycle: Future[None] | None = field(default=None)
-
-    def write(self, after: str) -> None:
-        """Write the rack file; the box sleeps after so long."""
-        hosts = [SLEEPER.format(host=self.box, suspend=True, after=after)]
-        if self.machine is not None:
-            hosts.append(SLEEPER.format(host=self.machine, suspend=False, after="30m"))
-        text = RACK.format(hub=self.hub, wheels=wheels.INSIDE, sleepers="".join(hosts))
-        self.file.write_text(text)
-
-    def apply(self, only: str, *hosts: LabHost) -> dict[str, int]:
-        """Apply the rack file to hosts, if not to all; return how much changed on each."""
-        limit = (f"--limit={','.join(host.name for host in hosts)}",) if hosts else ()
-        words = ("apply", str(self.file), "--yes", f"--only={only}", *limit)
-        ends = self.say(*words, timeout=500)[-1]["hosts"]
-        return {end["host"]: end["changed"] for end in ends}
-
-    def say(self, *argv: str, code: int = 0, timeout: float = 200) -> list[dict[str, Any]]:
-        """Type a command, and return what it says as JSON."""
-        where = () if argv[0] == "apply" else ("--inventory", str(self.file))
-        done = labctl(*argv, "--json", *where, timeout=timeout)
-        assert done.returncode == code, (argv, done.returncode, done.stdout, done.stderr)
-        found, text = [], done.stdout.strip()
-        while text:
-            one, end = json.JSONDecoder().raw_decode(text)
-            found.append(one)
-            text = text[end:].strip()
-        return found
-
-    def type(self, *argv: str) -> str:
-        """Type a command, and return what a person reads."""
-        done = labctl(*argv, "--inventory", str(self.file), timeout=200)
-        assert done.returncode == 0, (argv, done.returncode, done.stdout, done.stderr)
-        return done.stdout
-
-    def explain(self, host: LabHost) -> dict[str, Any]:
-        """Return why a host is as it is."""
-        one: dict[str, Any] = self.say("explain", host.name)[0]["hosts"][0]
-        return one
-
-    def is_in(self, mode: str) -> bool:
-        """Return whether the box is in a mode."""
-        found: str = self.explain(self.box)["mode"]
-        return found == mode
-
-    def awake(self) -> None:
-        """See that the box serves."""
-        self.say("wake", self.box.name, "--timeout", "90s")
-
-    def do(self, host: LabHost, *argv: str, stdin: str = "") -> str:
-        """Have root do something on a host."""
-        return self.rack.run(host.name, list(argv), stdin=stdin, check=True).stdout.strip()
-
-    def journal(self) -> list[str]:
-        """Return what the controller has said."""
-        return self.do(self.hub, "journalctl", f"--unit={UNIT}", "--output=cat", "--no-pager").splitlines()
-
-    def boot_id(self, host: LabHost) -> str:
-        """Return which boot of a host this is."""
-        return self.do(host, "cat", "/proc/sys/kernel/random/boot_id")
-
-    def sleeps(self, host: LabHost) -> int:
-        """Return how often a host's kernel has slept."""
-        return int(self.do(host, "cat", "/sys/power/suspend_stats/success"))
-
-
-@pytest.fixture(scope="module")
-def site(
-    sleep_rack: Lab,
-    lend_sleeper: Callable[..., LabHost],
-    operator_key: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    """The rack with its controller, applied from nothing; the virtual machine is on its way to sleep."""
-    wheels.make(wiring.cache_home() / "lab")
-    lent: set[str] = set()
-    machine = None if lacks_for_machines() else lend_sleeper(lent, "qemu")
-    hub, box = (lend_sleeper(lent, "nspawn", suite) for suite in ("trixie", "bookworm"))
-    folder = tmp_path_factory.mktemp("controller") / "inventory"
-    (folder / "keys").mkdir(parents=True)
-    for suffix in ("", ".pub"):
-        (folder / "keys" / f"operator{suffix}").write_text(Path(f"{operator_key}{suffix}").read_text())
-    (folder / "keys/operator").chmod(0o600)
-    keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "keys/controller")]
-    subprocess.run(keygen, check=True)
-    hosts = [host for host in (hub, box, machine) if host is not None]
-    known = (f"{host.address} {sleep_rack.host_key(host.name)}\n" for host in hosts)
-    (folder / "known_hosts").write_text("".join(known))
-    made = Site(sleep_rack, folder / "rack.py", operator_key, hub, box, machine)
-    made.write(after="30m")
-    assert all(made.apply("agent,wol,controller").values())
-    with ThreadPoolExecutor(1) as pool:
-        if machine is not None:
-            made.cycle = pool.submit(_machine_sleeps_and_wakes, made, machine)
-        yield made
-
-
-def _machine_sleeps_and_wakes(site: Site, machine: LabHost) -> None:
-    """Have the virtual machine sleep and wake while the others are tried: it takes its time."""
-    assert site.say("wake", machine.name, timeout=400)[-1]["hosts"][machine.name]["mode"] == "ready"
-    before, times = site.boot_id(machine), site.sleeps(machine)
-    assert site.say("suspend", machine.name, timeout=400)[-1]["hosts"][machine.name]["mode"] == "asleep"
-    site.rack.await_state(machine.name, "asleep", 5)
-    woken = site.say("wake", machine.name, timeout=400)
-    assert woken[-1]["hosts"][machine.name]["because"] == "it passed the gate"
-    assert site.rack.packets(machine.name)[-1]["outcome"] in ("wakes", "awake")
-    assert (site.boot_id(machine), site.sleeps(machine)) == (before, times + 1)
-    assert "PM: suspend entry (deep)" in site.do(machine, "dmesg")
-
-
-@pytest.fixture(scope="module")
-def armed(site: Site) -> tuple[str, list[dict[str, Any]]]:
-    """The box has shown that it comes back; return what was said of that before, and by the test."""
-    site.awake()
-    before = site.explain(site.box)["proof"]
-    return before, site.say("sleep-test", site.box.name, "--cycles", "1", timeout=400)
 
 
 def test_the_controller_is_set_up_once_and_runs_hardened(site: Site) -> None:
@@ -237,7 +77,7 @@ def test_a_host_is_put_to_sleep_and_woken_and_each_state_is_shown_with_its_reaso
     assert all(line["because"] for line in said[:-1])
     rack.await_state(name, "asleep", 5)
     assert {"ssh: dark", "ping: dark"} <= set(site.explain(site.box)["signs"])
-    assert "asleep" in site.type("status")
+    assert "asleep" in site.type("status", name)
 
     words = site.type("wake", name, "--wait")
     for part in (f"{name}  asleep", "(usually ", f"{name}  verifying", f"{name}: ready after "):
@@ -301,7 +141,7 @@ def test_a_controller_that_is_killed_in_the_middle_finds_every_host_as_it_is(sit
     site.awake()
 
 
-def test_a_virtual_machine_truly_sleeps_and_is_woken_by_the_same_commands(site: Site) -> None:
+def test_a_virtual_machine_truly_sleeps_and_is_woken_and_armed_by_the_same_commands(site: Site) -> None:
     if site.cycle is None:
         pytest.skip(f"virtual machines need {', '.join(lacks_for_machines())}")
     site.cycle.result(timeout=400)

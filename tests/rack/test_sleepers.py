@@ -18,6 +18,7 @@ from labctl.domain.problem import LabctlError
 from labctl.lab import Lab, LabHost
 from labctl.lab.preflight import lacks_for_machines
 from labctl.lab.processes import wait_until
+from labctl.lab.supplies import mirror_folder
 
 pytestmark = pytest.mark.rack
 
@@ -412,6 +413,9 @@ def test_a_virtual_machine_is_an_ordinary_host_that_wakes_by_its_alarm_clock_and
         "root",
     ]
     shell(sleep_rack, host, "apt-get install -qy hello", timeout=300)
+    mirror = shell(sleep_rack, host, "ls -A /opt/lab/mirror; touch /opt/lab/mirror/it 2>&1 || :")
+    assert set(os.listdir(mirror_folder(sleep_rack.spec.cache_dir))) <= set(mirror.split())
+    assert mirror.endswith("Read-only file system")
     shell(sleep_rack, host, "echo +5 >/sys/class/rtc/rtc0/wakealarm")
     suspend(sleep_rack, host)
     sleep_rack.await_state(host.name, "running", 60)

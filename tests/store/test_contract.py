@@ -270,6 +270,34 @@ def test_an_instance_lives_as_long_as_its_beat_changes(store: Store) -> None:
     assert store.happenings(most=1)[0].text == "gateway is dead: 1 of its leases ended"
 
 
+def test_an_instance_keeps_the_leases_that_it_knows_of_and_gives_back_all_others(store: Store) -> None:
+    bring(store, Mode.READY)
+    for name in ("gateway", "other"):
+        store.register(name, "gateway", now=NOW)
+    kept, _, _ = lease(store), lease(store), lease(store, instance="other")
+    store.keep_leases("gateway", [kept])
+    assert row(store).claims.leases == 2
+    store.release(kept, now=NOW)
+    assert row(store).claims.leases == 1
+    store.keep_leases("other", ())
+    assert row(store).claims.leases == 0
+
+
+def test_an_instance_that_retires_is_forgotten_with_its_leases_and_nobody_is_told_that_it_died(
+    store: Store,
+) -> None:
+    bring(store, Mode.READY)
+    store.register("gateway", "gateway", now=NOW)
+    lease(store)
+    before = store.happenings()
+    store.retire("gateway", now=NOW)
+    store.retire("gateway", now=NOW)
+    assert (row(store).claims.leases, list(store.instances())) == (0, [])
+    assert store.happenings() == before
+    with pytest.raises(StaleError):
+        store.beat("gateway", now=NOW)
+
+
 def test_an_instance_that_registers_again_loses_its_leases(store: Store) -> None:
     bring(store, Mode.READY)
     store.register("gateway", "gateway", now=NOW)

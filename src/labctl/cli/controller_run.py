@@ -97,7 +97,7 @@ def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str],
     from labctl.adapters.power.cycle import Pace, cycle
     from labctl.adapters.ssh import SshRemote
     from labctl.controller.doors import AGENT, Doors
-    from labctl.inventory.controlling import agent_data
+    from labctl.inventory.controlling import OLD_STORE, STORE, agent_data
     from labctl.ports.power import PowerError
 
     ssh, clock = SshRemote(), SleeplessClock()
@@ -116,8 +116,11 @@ def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str],
             )
 
     pace = Pace(wait=rest, now=clock.monotonic)
+    place = _store_place(loaded)
+    if place == Path(STORE):
+        wiring.move_store(Path(OLD_STORE), Path(STORE))
     return Doors(
-        store=wiring.store(_store_place(loaded), create=True),
+        store=wiring.store(place, create=True),
         talker=ssh,
         remote=ssh,
         looks=wiring.looks(loaded),

@@ -91,6 +91,10 @@ class Asked(Protocol):
         """End a pause, and the quarantine of a host."""
         ...
 
+    def nudge(self, host: str) -> None:
+        """Look at the store at once: there is something new of a host (empty: of some)."""
+        ...
+
     def status(self) -> RackStatus:
         """Return the rack as it is known now; works without the store, from what was read last."""
         ...
@@ -267,6 +271,10 @@ class Service:
         name = None if host is None else self._known_names([host])[0]
         self._means.doors.store.resume(name, by, now=self._means.doors.wall())
         self._nudge(name or "")
+
+    def nudge(self, host: str) -> None:
+        """Look at the store at once; see ``Asked``."""
+        self._nudge(host)
 
     def status(self) -> RackStatus:
         """Return the rack as it is known; see ``Asked``."""

@@ -2,6 +2,9 @@
 
 It logs in as the agent's user by its own key, which opens the agent's door and nothing else. So the
 connection data of a host differ for it from those of the operator; what makes a connection strict stays.
+
+The store, where it is a file, lies in a folder of its own, which the controller and the gateway of that host
+share by their group. That of older versions lay among the controller's own things (``OLD_STORE``).
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ RACK = f"{FOLDER}/rack.json"
 KEY = "key"
 KNOWN_HOSTS = "known_hosts"
 STORE_URL = "store-url"
-STORE = f"{HOME}/store.db"
+STORE_GROUP = "labctl-store"
+STORE_FOLDER = "/var/lib/labctl-store"
+STORE = f"{STORE_FOLDER}/store.db"
+OLD_STORE = f"{HOME}/store.db"
 SOCKET = "/run/labctl-controller/socket"
 CURRENT = "/opt/labctl/labctl/current"
 

@@ -26,8 +26,9 @@ from urllib.parse import urlsplit
 from labctl.domain.problem import LabctlError
 from labctl.lab import bases
 from labctl.lab.commands import attempt, run
+from labctl.lab.supplies import MIRROR_INSIDE, MIRROR_TAG
 
-RECIPE = 1
+RECIPE = 2
 SIZE_MIB = 4096
 SHELL = "/usr/local/lib/lab-shell"
 _BOOT_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
@@ -37,7 +38,16 @@ _KEPT = (
     *("drivers/net/mii", "drivers/net/ethernet/realtek/8139", "drivers/net/dummy", "drivers/net/tun"),
     *("drivers/net/veth", "drivers/net/net_failover", "drivers/block/virtio", "drivers/block/loop"),
     *("drivers/input/evdev", "drivers/acpi", "drivers/md/dm-mod", "fs/ext4", "fs/jbd2", "fs/mbcache"),
-    *("fs/fuse", "fs/overlayfs", "fs/nfs", "fs/lockd", "fs/netfs", "fs/fscache", "fs/autofs", "fs/configfs"),
+    *(
+        "fs/fuse",
+        "fs/overlayfs",
+        "fs/nfs",
+        "fs/lockd",
+        "fs/netfs",
+        "fs/fscache",
+        "fs/autofs",
+        "fs/configfs",
+    ),
 )
 _LEFT_OUT = re.compile(
     r"net/(wireless|mac80211|bluetooth|can|nfc|ieee802154|mac802154|batman|rxrpc|tipc|atm|ax25)"
@@ -63,6 +73,11 @@ _UNITS = {
         f"[Service]\nExecStart={SHELL}/shell.py\nRestart=always\nRestartSec=1\n"
     ),
 }
+# The mirror is mounted when somebody looks there, since most boots want to be quick.
+_FSTAB = f"""\
+/dev/vda / ext4 noatime 0 0
+LABEL={MIRROR_TAG} {MIRROR_INSIDE} ext4 ro,noauto,x-systemd.automount 0 0
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +110,7 @@ def guest(suite: str, cache: Path, progress: Callable[[str], None], mirror: str 
     """
     tree = bases.base(suite, cache, progress, mirror)
     sources = (file.read_text() for file in sorted(_ours(), key=lambda file: file.name))
-    decisive = json.dumps([RECIPE, SIZE_MIB, tree.parent.name, _KEPT, _MASKED, _UNITS, *sources])
+    decisive = json.dumps([RECIPE, SIZE_MIB, tree.parent.name, _KEPT, _MASKED, _UNITS, _FSTAB, *sources])
     built = cache / "guests" / f"{suite}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
     if not built.is_dir():
         built.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +225,7 @@ def _lay(layer: Path) -> None:
         (wanted / name).symlink_to(f"/etc/systemd/system/{name}")
     for name in _MASKED:
         (system / name).symlink_to("/dev/null")
-    (layer / "etc/fstab").write_text("/dev/vda / ext4 noatime 0 0\n")
+    (layer / "etc/fstab").write_text(_FSTAB)
     (layer / "etc/systemd/network").mkdir()
 
 

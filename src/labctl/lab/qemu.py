@@ -29,6 +29,7 @@ from labctl.lab.nic import Card, Magic, verdict
 from labctl.lab.nspawn import RUN, Place
 from labctl.lab.qmp import Link, Monitor
 from labctl.lab.spec import LabHost
+from labctl.lab.supplies import mirror_disk
 
 CARD = "card0"
 _SAVED = "fresh"
@@ -55,6 +56,7 @@ class QemuHost:
         self._card = Card()
         self._directory = RUN / host.name
         self._disk, self._initrd = self._directory / "disk.qcow2", self._directory / "initrd"
+        self._mirror = self._directory / "mirror.ext4"
         self._is_saved = self._loads = False
         self._process: subprocess.Popen[bytes] | None = None
         self._monitor: Monitor | None = None
@@ -78,6 +80,7 @@ class QemuHost:
         self._disk.unlink(missing_ok=True)
         backing = ("-b", str(self.guest.disk), "-F", "raw")
         run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(self._disk))
+        mirror_disk(self.place.spec.cache_dir, self._mirror)
         self._furnish()
 
     def discard(self) -> None:
@@ -320,6 +323,8 @@ class QemuHost:
             *("-device", f"rtl8139,netdev=net0,mac={self.host.mac},id={CARD},romfile=,addr=0x5"),
             *("-chardev", f"socket,id=lab,path={port},server=on,wait=off"),
             *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=lab,name=lab"),
+            *("-drive", f"file={self._mirror},if=none,id=mirror,format=raw,readonly=on"),
+            *("-device", "virtio-blk-pci,drive=mirror"),
             *("-kernel", str(self.guest.kernel), "-initrd", str(self._initrd), "-append", _KERNEL),
             *(("-loadvm", _SAVED, "-S") if self._loads else ()),
         ]

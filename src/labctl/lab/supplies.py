@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from labctl.domain.problem import LabctlError
-from labctl.lab.commands import attempt
+from labctl.lab.commands import attempt, run
 from labctl.lab.fake import nvml
 from labctl.lab.fake.boards import AmdBoard, require
 from labctl.lab.fake.mount import lacking as lacking_fuse
@@ -24,6 +24,7 @@ from labctl.lab.spec import LabSpec
 
 INSIDE = "/opt/lab/packages"
 MIRROR_INSIDE = "/opt/lab/mirror"
+MIRROR_TAG = "lab-mirror"
 _PROGRAMS = ("persistenced", "rocminfo", "vulkaninfo")
 _SMI_MAIN = "import sys\n\nfrom smi.main import main\n\nsys.exit(main(sys.argv))\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -79,6 +80,20 @@ def mirror_shown(cache: Path) -> tuple[str, ...]:
     """Return the option by which nspawn shows the mirror to a host; none while there is no mirror."""
     place = mirror_folder(cache)
     return (f"--bind-ro={place}:{MIRROR_INSIDE}",) if place.is_dir() else ()
+
+
+def mirror_disk(cache: Path, image: Path) -> None:
+    """Write the mirror as it is now to a disk for a virtual machine; an empty one while there is none.
+
+    A folder that is shared by 9p would stop answering when the machine has slept: Linux' driver does not
+    take part in a suspend.
+    """
+    place = mirror_folder(cache)
+    place.mkdir(parents=True, exist_ok=True)
+    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    image.unlink(missing_ok=True)
+    options = ("-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-E", "root_owner=0:0")
+    run("mke2fs", *options, "-L", MIRROR_TAG, "-d", str(place), str(image), f"{64 + size * 2 // 2**20}M")
 
 
 def _noted(spec: LabSpec) -> Path:

@@ -27,13 +27,13 @@ _ROLL_S = 300
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a host's gateway is doing: its socket's state and address, and its instances by their state.
+    """What a host's gateway is doing: its socket's state, and its instances by theirs.
 
-    ``enabled`` are those that start at boot.
+    ``listens``: the socket is open at the right address. ``enabled`` are the instances that start at boot.
     """
 
     socket: str = "inactive"
-    listens: str = ""
+    listens: bool = False
     instances: Mapping[str, str] = field(default_factory=dict)
     enabled: tuple[str, ...] = ()
 
@@ -53,19 +53,19 @@ class Instances(FactBase[Seen]):
         return Seen()
 
     @override
-    def command(self, socket: str, pattern: str) -> StringCommand:
+    def command(self, socket: str, pattern: str, listens: str) -> StringCommand:
         """Return the command that looks at the socket and at all instances of ``pattern``."""
-        script, words = QuoteString(text("gateway-facts")), (QuoteString(socket), QuoteString(pattern))
-        return StringCommand("sh", "-c", script, "labctl-gateway-facts", *words)
+        words = map(QuoteString, (text("gateway-facts"), "labctl-gateway-facts", socket, pattern, listens))
+        return StringCommand("sh", "-c", *words)
 
     @override
     def process(self, output: list[str]) -> Seen:
         """Read a line for each thing."""
         lines = [line.split() for line in output]
-        state, listens = next(((*line[1:], "", "")[:2] for line in lines if line[:1] == ["socket"]), ("", ""))
+        socket = next((line for line in lines if line[:1] == ["socket"] and len(line) > 2), [])
         return Seen(
-            state or "inactive",
-            listens,
+            socket[1] if socket else "inactive",
+            bool(socket) and socket[2] == "yes",
             {line[1]: line[2] for line in lines if line[:1] == ["instance"] and len(line) > 2},
             tuple(line[1] for line in lines if line[:1] == ["enabled"] and len(line) > 1),
         )
@@ -79,12 +79,12 @@ def rolled(wanted: tuple[str, ...], *, socket: str, pattern: str, listens: str) 
         wanted: their units; each is named after everything that it runs on.
         socket: the unit of the socket that they share.
         pattern: of all units that may be instances, as systemctl takes it.
-        listens: where the socket listens, as systemd writes it.
+        listens: where the socket listens, as ss writes it.
     """
-    seen: Seen = host.get_fact(Instances, socket=socket, pattern=pattern)
+    seen: Seen = host.get_fact(Instances, socket=socket, pattern=pattern, listens=listens)
     new = [unit for unit in wanted if unit not in seen.running]
     old = [unit for unit in dict.fromkeys((*seen.running, *seen.enabled)) if unit not in wanted]
-    moves = seen.socket != "active" or seen.listens != listens
+    moves = seen.socket != "active" or not seen.listens
     if not (new or old or moves or set(wanted) - set(seen.enabled)):
         return
     notes = [f"{unit} starts" for unit in new]

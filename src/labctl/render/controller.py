@@ -28,6 +28,7 @@ from labctl.inventory.controlling import (
     KEY,
     KNOWN_HOSTS,
     RACK,
+    STORE_FOLDER,
     STORE_URL,
     USER,
     python_of,
@@ -238,7 +239,8 @@ def unit(rack: Rack, digest: str) -> str:
         rack=RACK,
         user=USER,
         home=PurePosixPath(HOME).name,
-        alone=not rack.controller.operators,
+        store_folder=STORE_FOLDER,
+        alone=not rack.controller.operators and rack.gateway is None,
         watchdog_s=max(60, round(rack.controller.tick.total_seconds()) * 6),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 
 from labctl import render
@@ -164,7 +165,7 @@ def unit(rack: Rack, build: str) -> str:
         cache=f"{target}/{CACHE}",
         table=TABLE,
         user=USER,
-        store_group=STORE_GROUP if here.store else "",
+        store_group=controlling.STORE_GROUP if here.store else "",
         store_folder=str(PurePosixPath(here.store).parent) if here.store else "",
         controller_folder=controlling.FOLDER,
         secrets_folder=SECRETS,
@@ -177,9 +178,6 @@ def unit(rack: Rack, build: str) -> str:
 
 CACHE = "pyc"
 """Below labctl's environment: the compiled modules that the gateway loads."""
-
-STORE_GROUP = "labctl-store"
-"""Who may use the store besides the controller."""
 
 
 def instances(rack: Rack, build: str, parts: Ready) -> tuple[str, ...]:
@@ -202,6 +200,12 @@ def listens(rack: Rack) -> str:
     gateway = _gateway(rack)
     literal = f"[{gateway.listen}]" if ":" in gateway.listen else gateway.listen
     return f"{literal}:{gateway.port}"
+
+
+def held(rack: Rack) -> str:
+    """Return where it listens, as ss writes it: all addresses of both families are a star."""
+    listen = _gateway(rack).listen
+    return f"*:{_gateway(rack).port}" if ip_address(listen) == ip_address("::") else listens(rack)
 
 
 SOCKET_PATH = f"{UNIT_DIR}/{SOCKET}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -575,6 +576,17 @@ EXPLAINED: dict[str, tuple[KnownHost, SeenHost, Policy, list[str]]] = {
             "gpu1 is ready since mon 12:13",
             "nothing was seen of gpu1 for 45 s, so nothing is done about it",
             "awake: nothing was seen of gpu1 within the last tick",
+        ],
+    ),
+    "not seen since the controller began": (
+        _in(Mode.SUSPENDING),
+        SeenHost("gpu1", -inf),
+        policy(),
+        [
+            "gpu1 is suspending since mon 12:13",
+            "nothing was seen of gpu1, so nothing is done about it",
+            "its order is dead 2 min after it was given, by the clock of gpu1",
+            "a wake of gpu1 usually takes 12 s",
         ],
     ),
 }

@@ -19,9 +19,11 @@ from .leases import Leases
 from .lives import Lives
 from .postgres import PostgresServer
 from .schema import OURS, Steps, bring_up, verifier
-from .sqlite import SqliteFile
+from .sqlite import SqliteFile, move_store
 
 _SQLITE = "sqlite:///"
+
+__all__ = ["SqlStore", "move_store", "open_store", "store_at"]
 
 
 class SqlStore(Lives, Leases, Asks, Journal, Leading):

@@ -4,7 +4,10 @@ Readers never wait (WAL). Whoever writes begins with ``BEGIN IMMEDIATE``, so tha
 between what is read and what is written. A commit that changes what may be relied on is flushed to the disk
 (``synchronous=FULL``); leases and beats are not: after a loss of power nobody is left who holds one.
 
-The file is opened only if it is there, belongs to its owner alone (0600), and carries our mark.
+The file is opened only if it is there and carries our mark. It belongs to its owner alone (0600), unless it
+lies in a folder that is shared by a group: one with the setgid bit that the group may write and others may
+not enter. There it is that group's too (0660), like the files that SQLite keeps beside it, whoever makes
+them. A file that came from elsewhere is made so by its owner, who is the first to open it.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ class SqliteFile:
         self._turn = threading.Lock()
 
     def prepare(self, *, create: bool) -> None:
-        """Have the file, readable by its owner alone.
+        """Have the file, readable by its owner alone or by its folder's group.
 
         Raises:
             StoreError: it is not there and must not be made, or cannot be made.
@@ -80,9 +83,10 @@ class SqliteFile:
                 # None that is there: to close it would end this process's locks on it.
                 with suppress(FileExistsError):
                     os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            status = self.path.stat()
-            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-                self.path.chmod(0o600)
+            self.path.stat()
+            for path in (self.path, self._beside("-wal"), self._beside("-shm")):
+                with suppress(FileNotFoundError):
+                    _granted(path, _group_of(self.path.parent))
         except FileNotFoundError:
             raise self._gone("there is none") from None
         except OSError as error:
@@ -194,7 +198,7 @@ class SqliteFile:
         for path in (self._beside("-wal"), self._beside("-shm")):
             with suppress(OSError):
                 if self.path.stat().st_mode & stat.S_IWUSR and not path.stat().st_mode & stat.S_IWUSR:
-                    path.chmod(0o600)
+                    path.chmod(0o600 if _group_of(self.path.parent) is None else 0o660)
 
     def _beside(self, end: str) -> Path:
         return self.path.with_name(self.path.name + end)
@@ -287,6 +291,53 @@ class SqliteFile:
     def _filled(self, hint: str) -> str:
         backup = _BACKUP.format(path=self.path)
         return hint.format(path=self.path, folder=self.path.parent, backup=backup)
+
+
+def _group_of(folder: Path) -> int | None:
+    """Return the group that shares a folder, or None where it is its owner's alone."""
+    status = folder.stat()
+    shared = status.st_mode & stat.S_ISGID and status.st_mode & 0o077 == 0o070
+    return status.st_gid if shared else None
+
+
+def _granted(path: Path, group: int | None) -> None:
+    """Have a file for its owner alone, or for a group too; only its owner can, and has to."""
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        return
+    own = status.st_mode & 0o600  # read-only is somebody's wish
+    if group is not None and status.st_gid != group:
+        # In a user namespace a group may have no number, so that it can't be named; nobody else comes then.
+        with suppress(OSError):
+            os.chown(path, -1, group)
+    mode = own if group is None else own | own >> 3
+    if status.st_mode & 0o777 != mode:
+        path.chmod(mode)
+
+
+def move_store(old: Path, new: Path) -> None:
+    """Have a store with its newest writes at a new place, unless there is one; nobody may use it meanwhile.
+
+    It is copied by SQLite, which knows what of it lies beside it, and then removed: the two folders may be
+    different mounts. A move that was cut short begins anew.
+
+    Raises:
+        StoreError: it cannot be moved; it is where it was.
+    """
+    if new.exists() or not old.exists():
+        return
+    half = new.with_name(f"{new.name}.moving")
+    try:
+        half.unlink(missing_ok=True)
+        os.close(os.open(half, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(old)) as source, closing(sqlite3.connect(half)) as copy:
+            source.backup(copy)
+        half.rename(new)
+        for end in ("", "-wal", "-shm"):
+            old.with_name(old.name + end).unlink(missing_ok=True)
+    except (OSError, sqlite3.Error) as error:
+        hint = f"make room in {new.parent}, or move {old} there by hand; then start labctl"
+        raise StoreError(f"store {old}: cannot be moved to {new}: {error}", hint=hint) from None
 
 
 def _identity(path: Path) -> _Identity | None:

@@ -2,7 +2,8 @@
 
 The kernel notes the uid when the connection is made, so nothing that is said can change it. Root may, the
 user that the controller runs as may, and the users that the rack file names as operators. An operator that
-does not exist on this machine is nobody, not everybody: his name is only reported. In a user namespace that
+does not exist on this machine is nobody, not everybody: his name is only reported. The gateway's user may
+say that there is news in the store (the verb ``nudge``), and nothing else. In a user namespace that
 maps only some users (``PrivateUsers=``) all others look alike, and none of them may.
 """
 
@@ -13,9 +14,12 @@ import pwd
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 _CREDENTIALS = struct.Struct("3i")
+GATEWAY = "labctl-gateway"
+NUDGE = "nudge"
 _OVERFLOW = 65534
 """What the kernel says of users that a user namespace does not map: never somebody."""
 
@@ -53,18 +57,26 @@ def peer_of(sock: socket.socket) -> Peer:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The uids that may give orders; ``missing`` are operators of the rack file that do not exist here."""
+    """The uids that may give orders, and those that may only nudge.
+
+    ``missing`` are operators of the rack file that do not exist here.
+    """
 
     uids: frozenset[int]
     missing: tuple[str, ...] = ()
+    nudgers: frozenset[int] = frozenset()
 
     def __contains__(self, peer: object) -> bool:
-        """Return whether that peer may."""
-        return isinstance(peer, Peer) and peer.uid in self.uids
+        """Return whether that peer may say anything at all."""
+        return isinstance(peer, Peer) and (peer.uid in self.uids or peer.uid in self.nudgers)
+
+    def may(self, peer: Peer, verb: str) -> bool:
+        """Return whether that peer may use a verb."""
+        return peer.uid in self.uids or (verb == NUDGE and peer.uid in self.nudgers)
 
 
-def allowed(operators: Iterable[str]) -> Allowed:
-    """Return who may give orders, for the operators that a rack file names."""
+def allowed(operators: Iterable[str], gateway: str = GATEWAY) -> Allowed:
+    """Return who may give orders, for the operators that a rack file names and the gateway's user."""
     uids: set[int] = {0, os.geteuid()}
     missing = []
     for name in operators:
@@ -72,4 +84,7 @@ def allowed(operators: Iterable[str]) -> Allowed:
             uids.add(pwd.getpwnam(name).pw_uid)
         except KeyError:
             missing.append(name)
-    return Allowed(frozenset(uids - {_OVERFLOW}), tuple(missing))
+    nudgers: set[int] = set()
+    with suppress(KeyError):  # there is no gateway on this machine
+        nudgers.add(pwd.getpwnam(gateway).pw_uid)
+    return Allowed(frozenset(uids - {_OVERFLOW}), tuple(missing), frozenset(nudgers - {_OVERFLOW}))

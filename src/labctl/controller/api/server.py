@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from labctl.controller.api import LONGEST_LINE, VERSION, words
-from labctl.controller.api.peers import Allowed, Peer, peer_of
+from labctl.controller.api.peers import NUDGE, Allowed, Peer, peer_of
 from labctl.controller.api.words import Request, SaidError
 from labctl.domain.problem import LabctlError
 from labctl.ports.store import StoreError
@@ -179,11 +179,7 @@ class Server:
 
     def _refusal(self, peer: Peer) -> SaidError | None:
         if peer not in self._door.allowed:
-            return SaidError(
-                "not-allowed",
-                f"{peer.user} may give no orders to this controller",
-                "use root, or name the user in Controller(operators=...) of the rack file",
-            )
+            return _not_allowed(peer, "may give no orders to this controller")
         with self._guard:
             total = len(self._clients)
             own = sum(one.uid == peer.uid for one in self._clients.values())
@@ -218,7 +214,10 @@ class Server:
     def _answers(self, line: _Line, peer: Peer, said: bytes) -> Generator[Mapping[str, Any]]:
         """Yield what answers a request; whatever goes wrong is the last of it."""
         try:
-            yield from self._answer(words.request(said), peer, self._gone_from(line))
+            request = words.request(said)
+            if not self._door.allowed.may(peer, request.do):
+                raise _not_allowed(peer, f"may only {NUDGE} this controller")
+            yield from self._answer(request, peer, self._gone_from(line))
         except SaidError as refusal:
             yield words.error(refusal)
         except Exception as fault:
@@ -285,6 +284,11 @@ class _Line:
         poll.register(self._sock, 0)
         poll.register(self._waker, 0)
         return bool(poll.poll(max(0.0, wait_s) * 1000))
+
+
+def _not_allowed(peer: Peer, what: str) -> SaidError:
+    hint = "use root, or name the user in Controller(operators=...) of the rack file"
+    return SaidError("not-allowed", f"{peer.user} {what}", hint)
 
 
 def _take(path: Path) -> int:

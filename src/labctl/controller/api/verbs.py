@@ -44,6 +44,7 @@ class Verbs:
             "explain": self._explain,
             "events": self._events,
             "sleep-test": self._sleep_test,
+            "nudge": self._nudge,
         }
         assert self._carry.keys() == VERBS.keys()
 
@@ -133,6 +134,12 @@ class Verbs:
                 yield step
         ok, text = (None, "") if last is None else (last.ok, last.text)
         yield _done({host: {"ok": ok, "because": text}})
+
+    def _nudge(self, request: Request, by: str, gone: Gone) -> Iterator[News]:
+        hosts = self._known(request.fields["hosts"])
+        for host in hosts or ("",):
+            self._service.nudge(host)
+        yield _done({host: {"ok": True} for host in hosts})
 
     # -- claims
 

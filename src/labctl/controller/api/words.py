@@ -136,6 +136,7 @@ VERBS: Mapping[str, Mapping[str, Field]] = {
         "cycles": Field(f"a whole number from 1 to {MOST_CYCLES}", _whole(1, MOST_CYCLES), default=3),
         "stop": _NO,
     },
+    "nudge": {"hosts": _ANY},
 }  # fmt: skip
 """The verbs with their fields; docs/control-api.md explains each, and a test compares the two."""
 

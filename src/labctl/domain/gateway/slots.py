@@ -39,7 +39,7 @@ class Slots(Generic[T]):
 
     def leave(self) -> T | None:
         """Give a slot back, or to who is next in line: then that one is returned, and has it."""
-        if not self.waiting or self.running > self.limit:
+        if not self.waiting:
             self.running -= 1
             return None
         return self._next()

@@ -46,6 +46,11 @@ def of_host(name: str, mode: Mode, left_s: float) -> str:
     return f"{name} {STANDS[mode]}" + (f", about {lasting(left_s)} left" if left_s > 0 else "")
 
 
+def of_loading(name: str, model: str, left_s: float) -> str:
+    """Return how far an upstream is that loads a model."""
+    return f"{name} loads {model}" + (f", up to {lasting(left_s)} left" if left_s > 0 else "")
+
+
 def of_line(name: str, ahead: int) -> str:
     """Return how far a request is that waits for a slot."""
     return (

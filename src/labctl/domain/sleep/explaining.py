@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf, isfinite
 
 from labctl.domain.sleep import evidence, idle, proofs, waking, wanting, windows
 from labctl.domain.sleep.actions import Action, Mend, Move, SendWake, StepCaps, Suspend, Unload, Verify
@@ -22,7 +23,9 @@ def lines(sight: Sight, host: str, actions: list[Action]) -> Iterator[str]:
     yield f"{host} is {row.mode} since {windows.local_text(row.since, sight.policy.zone)}{why}"
     if sight.look(host) is None:
         seen = sight.seen.hosts.get(host)
-        ago = f" for {lasting(sight.now.mono - seen.at)}" if seen is not None else ""
+        # One that nobody has heard since this process began was seen at no time at all.
+        at = seen.at if seen is not None else -inf
+        ago = f" for {lasting(sight.now.mono - at)}" if isfinite(at) else ""
         yield f"nothing was seen of {host}{ago}, so nothing is done about it"
     if want := sight.wants.get(host):
         yield want.because

@@ -1,4 +1,4 @@
-"""Leases: one for each host and process, counted here, so that only the first of many requests asks the store.
+"""Leases: one for each host and process, counted here: of many requests only the first asks the store.
 
 A seat is *open* while a request may be counted in without asking anybody: we hold a lease, and the host's
 mode still admits. A lease is kept for a while after the last request; it is given back by a piece of work
@@ -219,7 +219,7 @@ class Seats:
         for seat in self._seats.values():
             lease = seat.lease
             if lease is not None:
-                if not seat.count and not seat.takers and now - seat.idle_at >= LINGER_S:
+                if not seat.count and now - seat.idle_at >= LINGER_S:
                     self._give_back(seat, lease)
             elif not self._trouble and (seat.takers or (seat.count and seat.mode in ADMITS)):
                 self._take(seat)

@@ -9,6 +9,8 @@ lanes        upstreams as they are now: slots, who is avoided, what is loaded
 lives        what is kept of one request, and what it held
 choosing     which upstream, from the world as it was last seen
 search       the wait
+loading      what is said while an upstream loads a model
+reasons      why a request is not served
 presenting   what a client hears meanwhile
 rewriting    a model's other name, in a body, a form or a query
 running      asking an upstream what it has loaded

@@ -23,6 +23,7 @@ from labctl.gateway.desk import reasons
 from labctl.gateway.desk.choosing import Choosing
 from labctl.gateway.desk.lanes import AVOID_S, Lane, Place, Way, ways_of
 from labctl.gateway.desk.lives import Life, record_of, turned_away
+from labctl.gateway.desk.loading import tell_of_loading
 from labctl.gateway.desk.running import Running
 from labctl.gateway.desk.search import Search
 from labctl.gateway.refusals import code_of, problem
@@ -34,6 +35,7 @@ from labctl.gateway.terms import (
     End,
     Exchange,
     Failure,
+    HostNow,
     Meters,
     Pages,
     Reading,
@@ -127,6 +129,9 @@ class FrontDesk:
         if life.over or place is None or way is None or key is None:
             return
         self._give_back(life)
+        if life.task is not None:
+            life.task.cancel()
+            life.task = None
         if failure.kind == "connect":
             place.lane.avoid_until = self.mono() + AVOID_S
         no = reasons.upstream_failed(place.lane, failure)
@@ -165,9 +170,11 @@ class FrontDesk:
             return
         life.tries += 1
         again = way.only is None and self._others(life, way, place)
-        if way.only is None and way.id:
-            self.choosing.sticky.served(way.id, ask.named, ask.body, place.lane.upstream.name)
+        if way.only is None:
+            self.choosing.sticky.served(self.choosing.marks(life, way), place.lane.upstream.name)
         life.exchange.forward(place.target(ask, life.path, again=again))
+        if ask.stream and place.loads_s and place.asked_as not in place.lane.loaded and life.key is not None:
+            life.task = asyncio.get_running_loop().create_task(tell_of_loading(self, life, place, life.key))
 
     def answer(self, life: Life, answer: Answer) -> None:
         """Answer a request by ourselves."""
@@ -183,9 +190,10 @@ class FrontDesk:
                 host.name, f"gateway {key.name}", f"{way.id or host.name} was asked for", until=until
             )
             self.wanted[host.name] = self.wanted.get(host.name, 0) + 1
-            self._held[host.name] = asyncio.get_running_loop().create_task(
-                self._keep(host.name, waiter, self.mono() + way.wait_s)
-            )
+            keeps = asyncio.get_running_loop().create_task(self._until_it_came(host, waiter, way.wait_s))
+            self._held[host.name] = keeps
+            # Not in a `finally` of the task: one that is cancelled before its first step runs none.
+            keeps.add_done_callback(lambda _: self._let_be(host.name, waiter))
         return reasons.waking(host, seconds)
 
     def unwanted(self, host: str) -> None:
@@ -229,7 +237,7 @@ class FrontDesk:
         ask = life.exchange.ask
         way = self._ways.get(ask.model)
         if way is None:
-            no = reasons.no_such_model(ask.model, routes.names_near(self._routes, ask.model))
+            no = reasons.no_such_model(ask.model, routes.names_near(self._routes, ask.model, key))
             self.answer(life, no if ask.model else reasons.no_model())
             return
         life.path = ask.target
@@ -254,7 +262,8 @@ class FrontDesk:
     def _enter(self, life: Life, way: Way, key: Key) -> None:
         """Count a request in for its key, and find somebody who serves it."""
         life.way = way
-        refusal = self.access.enter(key, way.id, self.mono())
+        life.since = now = self.mono()
+        refusal = self.access.enter(key, way.id, now)
         if refusal is not None:
             self.answer(life, refusal)
             return
@@ -322,15 +331,16 @@ class FrontDesk:
         self.meters.took(turned_away(ask, "", answer, code_of(answer), self.wall()), b"")
         return answer
 
-    async def _keep(self, host: str, waiter: Waiter, until: float) -> None:
-        try:
-            while (left := until - self.mono()) > 0:
-                if (await waiter.changed(left)).mode in ADMITS:
-                    break
-        finally:
-            waiter.leave()
-            self.unwanted(host)
-            del self._held[host]
+    async def _until_it_came(self, host: HostNow, waiter: Waiter, within_s: float) -> None:
+        until = self.mono() + within_s
+        while (left := until - self.mono()) > 0:
+            if (await waiter.changed(left)).mode in ADMITS or self.choosing.in_vain(host):
+                break
+
+    def _let_be(self, host: str, waiter: Waiter) -> None:
+        waiter.leave()
+        self.unwanted(host)
+        del self._held[host]
 
     def _way_through(self, table: Table, upstream: Upstream) -> Way:
         served = Served("", upstream.name, "")

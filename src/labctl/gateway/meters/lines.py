@@ -3,8 +3,8 @@
 Whoever reads the log may be slow: a journal under pressure, a terminal that was stopped, a pipe to a program
 that hangs. The event loop never waits for it. Lines are gathered for ``EVERY_S`` (or until there are many)
 and encoded together; they are written in pieces that a descriptor which takes anything takes whole, and only
-as long as it says that it does. What isn't taken is kept up to ``MOST_BYTES``; lines beyond that are lost, and
-the first line that gets through again says how many: ``{"at":..., "lost":N}``.
+as long as it says that it does. What isn't taken is kept up to ``MOST_BYTES``; lines beyond that are lost,
+and the first line that gets through again says how many: ``{"at":..., "lost":N}``.
 
 The descriptor is not set to non-blocking: it is shared with whoever started us, who would get it so as well.
 """

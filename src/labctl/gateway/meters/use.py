@@ -100,14 +100,20 @@ def _last_usage(tail: bytes, at: int) -> Use | None:
             if use[0] >= 0:
                 return use
             first = tail.find(_USAGE)
-            if first < at and (text := _object(tail, first, _USAGE)):
-                began = _of_usage(_usage(text))
-                return began[0], use[1], began[2]
-            return use
+            return _with_prompt(use, _object(tail, first, _USAGE)) if first < at else use
         at = tail.rfind(_USAGE, 0, at)
         if at < 0:
             break
     return None
+
+
+def _with_prompt(use: Use, first: bytes) -> Use:
+    """Return an answer's use with what its first event says of the prompt, where that is there whole."""
+    try:
+        began = _of_usage(_usage(first))
+    except msgspec.MsgspecError:
+        return use
+    return began[0], use[1], began[2]
 
 
 def _object(tail: bytes, at: int, name: bytes) -> bytes:

@@ -64,7 +64,7 @@ def _paths() -> Document:
     needs_key = {"s401": "no key, or a wrong one", "s403": "the key may not, or a strange web page asks"}
     model = {"name": "id", "in": "path", "required": True, "schema": _NAME, "description": "an id or alias"}
     anthropic = {
-        "name": "anthropic-version", "in": "header", "required": False, "schema": _NAME,
+        "name": "anthropic-version", "in": "header", "required": False, "schema": {"type": "string"},
         "description": "with it the answer has the form that Anthropic's clients expect",
     }  # fmt: skip
     lists = {"oneOf": [_ref("Listing"), _ref("OtherListing")]}

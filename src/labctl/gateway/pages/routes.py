@@ -42,10 +42,12 @@ ALLOWED = "Authorization, Content-Type, X-Api-Key, Anthropic-Version, Anthropic-
 
 def page_of(ask: Ask) -> Page | None:
     """Return the page that is asked for; an OPTIONS of any path is one."""
-    if ask.method == "OPTIONS":
-        return Page.OPTIONS
-    page = PATHS.get(ask.path)
-    if page is None and ask.path.startswith(ONE_MODEL) and len(ask.path) > len(ONE_MODEL):
+    return Page.OPTIONS if ask.method == "OPTIONS" else _at(ask.path)
+
+
+def _at(path: str) -> Page | None:
+    page = PATHS.get(path)
+    if page is None and path.startswith(ONE_MODEL) and len(path) > len(ONE_MODEL):
         return Page.MODEL
     return page
 
@@ -57,12 +59,19 @@ def model_asked(ask: Ask) -> str:
 
 def wrong_method(ask: Ask, page: Page) -> Answer | None:
     """Return the refusal of a method that a page does not know, with those that it knows."""
-    knows = ("POST",) if page is Page.PREWAKE else ("GET", "HEAD")
+    knows = _methods(page)
     if page is Page.OPTIONS or ask.method in knows:
         return None
-    allow = ", ".join((*knows, "OPTIONS"))
+    allow = ", ".join(knows)
     refusal = problem(405, "wrong-method", f"{ask.path} knows {allow}, and not {ask.method}")
     return with_headers(refusal, ("Allow", allow))
+
+
+def _methods(page: Page | None) -> tuple[str, ...]:
+    """Return the methods of a page; what is no page of ours is for a model, or an engine's."""
+    if page is None:
+        return ("GET", "HEAD", "POST", "OPTIONS")
+    return ("POST", "OPTIONS") if page is Page.PREWAKE else ("GET", "HEAD", "OPTIONS")
 
 
 def with_headers(answer: Answer, *headers: tuple[str, str]) -> Answer:
@@ -86,13 +95,14 @@ def for_browsers(ask: Ask, *, keyed: bool) -> tuple[tuple[str, str], ...]:
 
 def preflight(ask: Ask) -> Answer:
     """Answer a browser that asks what it may send."""
+    allow = ", ".join(_methods(_at(ask.path)))
     return Answer(
         200,
         b"",
         "text/plain; charset=utf-8",
         (
-            ("Allow", "GET, HEAD, POST, OPTIONS"),
-            ("Access-Control-Allow-Methods", "GET, HEAD, POST"),
+            ("Allow", allow),
+            ("Access-Control-Allow-Methods", allow),
             ("Access-Control-Allow-Headers", ALLOWED),
             ("Access-Control-Max-Age", "600"),
         ),
