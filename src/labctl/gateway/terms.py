@@ -48,7 +48,8 @@ class Ask:
     ``headers`` are as they were sent, names in their own spelling, hop-by-hop ones included; ``named`` has
     the first of each by its name in lower case. ``body`` is what was read; ``rest`` says that more of it
     comes and is passed on as it comes. ``model`` and ``stream`` are what the body (for FORM: its field)
-    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head.
+    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head. ``lines`` is
+    the proxy's: the headers that go upstream, where that is known already.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Ask:
     model: str = ""
     stream: bool = False
     known: Any = None
+    lines: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Failure:
     sent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class End:
     """How an exchange ended.
 
