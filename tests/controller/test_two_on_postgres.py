@@ -17,8 +17,6 @@ sys.path.append(str(Path(__file__).parent.parent / "store"))
 
 from pg_kit import postgres_kit
 
-pytestmark = pytest.mark.xdist_group("postgres")
-
 
 def test_one_leads_the_other_takes_over_and_the_old_one_is_fenced() -> None:
     policy = policy_of(host_policy("gpu1", quiet_s=60))

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from books_kit import NOW, Clock, Site, host, site_at, table_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event as sqlalchemy_event
 
@@ -310,7 +310,9 @@ def test_books_with_a_thread_of_their_own_serve_and_end(tmp_path: Path) -> None:
             assert not thread.is_alive()
 
 
-def test_without_a_store_the_start_is_not_held_up(tmp_path: Path) -> None:
+def test_without_a_store_the_start_is_not_held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labctl.gateway.books.books.LOOK_S", 0.01)
+
     async def run() -> None:
         from labctl.adapters.store import open_store
 
@@ -347,7 +349,7 @@ DEEDS = st.lists(
             *("long", "quiet", "order", "refused", "lost", "seen", "bury", "fail", "mend", "hear"),
         ]
     ),
-    max_size=60,
+    max_size=40,
 )
 
 
@@ -423,6 +425,7 @@ class Anything:
         assert row.claims.leases <= 1 or self.broken
 
 
+@settings(max_examples=60)
 @given(deeds=DEEDS)
 def test_in_any_order_a_request_that_is_in_has_a_lease(deeds: list[str]) -> None:
     async def story(site: Site) -> None:

@@ -166,15 +166,17 @@ async def _story(folder: Path) -> Left:
         await gateway.start()
         server = await asyncio.get_running_loop().create_server(gateway.protocol, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        for name, (request, _) in ASKED.items():
-            left.answers[name] = await _ask(port, request)
-        await _leave_under_way(port, double)
-        shown = f"Host: g\r\nAuthorization: Bearer {GOOD}\r\nConnection: close\r\n\r\n"
-        left.metrics = await _ask(port, f"GET /metrics HTTP/1.1\r\n{shown}".encode())
-        left.status = await _ask(port, f"GET /labctl/v1/status HTTP/1.1\r\n{shown}".encode())
-        server.close()
-        await gateway.drain()
-        await gateway.close()
+        try:
+            for name, (request, _) in ASKED.items():
+                left.answers[name] = await _ask(port, request)
+            await _leave_under_way(port, double)
+            shown = f"Host: g\r\nAuthorization: Bearer {GOOD}\r\nConnection: close\r\n\r\n"
+            left.metrics = await _ask(port, f"GET /metrics HTTP/1.1\r\n{shown}".encode())
+            left.status = await _ask(port, f"GET /labctl/v1/status HTTP/1.1\r\n{shown}".encode())
+        finally:
+            server.close()
+            await gateway.drain()
+            await gateway.close()
         left.seen = [bytes(seen.raw) for seen in double.seen]
     os.close(out)
     store.close()

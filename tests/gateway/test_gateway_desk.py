@@ -332,6 +332,22 @@ async def test_a_host_that_is_paused_while_it_is_waited_for_is_waited_for_no_mor
 
 
 @story
+async def test_a_host_that_nothing_wakes_is_waited_for_while_it_comes_by_itself() -> None:
+    office = Office(table())
+    office.books.is_now("rig", Mode.VERIFYING, refused="nothing wakes it")
+    exchange = office.send()
+    await asyncio.sleep(20)
+    assert exchange.answered is None and office.access.woken == []
+    office.books.is_now("rig", Mode.READY)
+    await settle()
+    assert exchange.at == "rig"
+    office.books.is_now("rig", Mode.UNKNOWN)
+    other = office.send()
+    await settle()
+    assert said(other)[:2] == (503, "must-not-wake")
+
+
+@story
 async def test_a_store_that_goes_while_a_host_is_waited_for_may_come_back_until_the_deadline() -> None:
     office = Office(table(), rig=Mode.ASLEEP)
     waits, gives_up = office.send(), office.send(named={b"prefer": b"wait=20"})
@@ -448,6 +464,17 @@ async def test_who_would_rather_come_again_is_told_when_and_the_host_wakes_all_t
     third = office.send(named=named)
     await settle()
     assert third.at == "rig"
+
+
+@story
+async def test_a_host_that_fails_after_its_clients_were_sent_away_is_not_wished_for_any_more() -> None:
+    office = Office(table(), rig=Mode.ASLEEP)
+    office.send(named={b"labctl-waiting": b"refuse"})
+    await settle()
+    assert len(office.books.waiters) == 1
+    office.books.is_now("rig", Mode.FAILED)
+    await settle()
+    assert office.idle()
 
 
 @story
@@ -897,6 +924,12 @@ async def test_below_hosts_only_what_the_inventory_says_wakes() -> None:
         "detail"
     ] == "rig is asleep, and this path does not wake it"
     assert office.books.wishes == [] and office.access.woken == []
+    office.books.is_now("rig", Mode.WAKING)
+    looks = office.send("/hosts/rig/running", method="GET")
+    await settle()
+    assert said(looks)[2]["detail"] == "rig is waking, and this path does not wake it"
+    assert office.books.wishes == []
+    office.books.is_now("rig", Mode.ASLEEP)
     asks = office.send("/hosts/rig/completion")
     await settle()
     assert office.books.wishes[0][:3] == ("rig", "gateway anna", "/completion was asked for")

@@ -60,6 +60,29 @@ def site(rack: Lab, hosts: Callable[..., tuple[LabHost, ...]], rack_file: Callab
     return file
 
 
+BRING_BACK = """
+systemctl stop labctl-controller
+cd /var/lib/labctl-store && chown -h labctl-controller:labctl-controller * && chmod 600 *
+mv * /var/lib/labctl-controller/ && systemctl start labctl-controller
+test ! -e /var/lib/labctl-controller/store.db
+"""
+
+
+def stores(rack: Lab, hub: str) -> None:
+    """The store is its group's, and one that lay where older versions had it is brought along."""
+    look = ["sh", "-c", "cd /var/lib/labctl-store && stat -c '%n %a %U' . * && stat -c %G . store.db-wal"]
+    wanted = ["store.db 660", "store.db-shm 660", "store.db-wal 660"]
+    said = [
+        ". 2770 labctl-controller",
+        *(f"{one} labctl-controller" for one in wanted),
+        *["labctl-store"] * 2,
+    ]
+    assert rack.run(hub, look, check=True).stdout.splitlines() == said
+    assert "labctl-store" in rack.run(hub, ["id", "-nG", "labctl-controller"], check=True).stdout.split()
+    rack.run(hub, ["sh", "-ec", BRING_BACK], check=True)
+    assert rack.run(hub, look, check=True).stdout.splitlines() == said
+
+
 def test_the_controllers_files_are_its_own_and_go_with_it(site: Path, rack: Lab) -> None:
     words = ["--yes", "--json", "--only=base,agent,controller"]
     done = labctl("apply", str(site), *words, timeout=400)
@@ -70,6 +93,7 @@ def test_the_controllers_files_are_its_own_and_go_with_it(site: Path, rack: Lab)
     hub = json.loads(done.stdout)["hosts"][0]["host"]
     argv = ["sh", "-c", "stat -c '%a %U' /etc/labctl/controller/key /etc/labctl/controller/*.secureon_file"]
     assert rack.run(hub, argv, check=True).stdout.split("\n")[:2] == ["400 labctl-controller"] * 2
+    stores(rack, hub)
     # A secret that is not in the rack file any more goes; on a host that it moved away from all of them go.
     site.write_text(site.read_text().replace(', secureon_file="keys/secureon"', ""))
     done = labctl("apply", str(site), *words, timeout=400)

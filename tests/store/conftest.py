@@ -1,6 +1,7 @@
 """Stores for tests: each test of the contract runs on SQLite and on a real PostgreSQL.
 
-All tests of PostgreSQL run on one xdist worker, so that one server serves them.
+All tests of PostgreSQL run on one xdist worker (tests/conftest.py tells them by their names), so that one
+server serves them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from pg_kit import PostgresKit, postgres_kit
 from labctl.adapters.store import SqlStore, open_store
 from labctl.ports.store import Store
 
-PG = pytest.mark.xdist_group("postgres")
-KINDS = [pytest.param("sqlite", id="sqlite"), pytest.param("postgres", id="postgres", marks=PG)]
+KINDS = [pytest.param("sqlite", id="sqlite"), pytest.param("postgres", id="postgres")]
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +75,3 @@ def store(opened: Callable[[], Store]) -> SqlStore:
     store = opened()
     assert isinstance(store, SqlStore)
     return store
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if isinstance(item, pytest.Function) and "postgres" in item.fixturenames:
-            item.add_marker(PG)

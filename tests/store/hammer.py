@@ -97,7 +97,7 @@ def controller(address: str) -> list[Span]:
                         continue  # it stays closed for a while
                     end = time.monotonic()
                     store.move(name, ways[host.mode], "", version=host.version, term=term, now=0.0)
-                    if host.mode is Mode.SUSPENDING:
+                    if host.mode is Mode.SUSPENDING and name in closed:  # else one before us closed it
                         spans.append(Span("closed", name, closed.pop(name), end))
                     if host.mode is not Mode.READY or choose.random() < 0.5:
                         continue  # it drains for a while

@@ -57,6 +57,7 @@ def serve(path: Path, name: str) -> None:
     from labctl.gateway.access.listening import refuse_open_door
 
     table = read_table(path)
+    process.make_room(table.limits.clients)
     sockets = wiring.passed_sockets() or [process.own_socket(table.listen, table.port)]
     refuse_open_door(table, sockets)
     process.run(_main(table, path.parent, sockets, name))
@@ -115,7 +116,6 @@ def _import_everything() -> None:
     for name in (
         "encodings.idna",
         "labctl.adapters.notify",
-        "prometheus_client",
         "sqlalchemy.dialects.sqlite",
         "sqlalchemy.dialects.postgresql.psycopg",
         "psycopg",

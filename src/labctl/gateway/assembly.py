@@ -40,6 +40,9 @@ from labctl.ports.store import Store
 GLANCE_S = 0.5
 """How often it is looked whether a host stopped serving, so that connections to it are closed."""
 
+CUT_ROUNDS = 50
+"""How often within ``GLANCE_S`` it is looked whether connections that were cut are gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Around:
@@ -135,7 +138,10 @@ class Gateway:
         if self._glance_at is not None:
             self._glance_at.cancel()
         self._proxy.close()
-        await asyncio.sleep(0)  # what was cut is told to the desk, which gives its leases back
+        for _ in range(CUT_ROUNDS):
+            if not self._proxy.clients:
+                break
+            await asyncio.sleep(GLANCE_S / CUT_ROUNDS)  # the desk is told, and gives its leases back
         self._pages.close()
         await self._desk.close()
         await self._nudger.close()

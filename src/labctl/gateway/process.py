@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import resource
 import signal
 import socket
 import ssl
@@ -102,6 +104,24 @@ def status_of(table: Table) -> str:
     return f"{len(table.models)} models on {scheme}://{shown}:{table.port}"
 
 
+def make_room(clients: int) -> None:
+    """Have room for the descriptors of so many clients, each with an upstream's, before any of them comes.
+
+    The kernel doubles a process's table of descriptors whenever it is full. In a process with threads it
+    waits for all processors then (fs/file.c, ``expand_fdtable``: an RCU grace period, 10 to 30 ms), and so do
+    all streams. What has grown once stays so, at 8 bytes for each.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * clients + 512
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    first = os.open(os.devnull, os.O_RDONLY)
+    os.close(os.dup2(first, wanted - 1))
+    os.close(first)
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine in an event loop of its own: uvloop's, or Python's where that is not to be had."""
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
@@ -139,20 +159,20 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        servers: list[asyncio.AbstractServer] = []
         try:
             await self._gateway.start()
             tls = self._gateway.tls
             shakes_s = HANDSHAKE_S if tls is not None else None
-            servers = [
-                await loop.create_server(
+            for one in sockets:
+                server = await loop.create_server(
                     self._gateway.protocol,
                     sock=one,
                     ssl=tls,
                     backlog=BACKLOG,
                     ssl_handshake_timeout=shakes_s,
                 )
-                for one in sockets
-            ]
+                servers.append(server)
             # What exists now lives as long as the process: it need not be looked through again and again.
             gc.collect()
             gc.freeze()
@@ -161,10 +181,11 @@ class Process:
                 self._beat(loop)
             await self._over.wait()
             self._notify.stopping()
-            for server in servers:
-                server.close()
+            _closed(servers)
             await self._drained()
         finally:
+            # Whatever happened: uvloop's loop does not end while one is open.
+            _closed(servers)
             await self._gateway.close()
 
     def stop(self) -> None:
@@ -201,6 +222,11 @@ class Process:
             self._say(f"error=uncaught {told(error)}")
         else:
             self._say("error=uncaught in the event loop")
+
+
+def _closed(servers: Sequence[asyncio.AbstractServer]) -> None:
+    for server in servers:
+        server.close()
 
 
 def told(error: BaseException) -> str:

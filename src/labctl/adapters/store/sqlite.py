@@ -318,20 +318,26 @@ def _granted(path: Path, group: int | None) -> None:
 def move_store(old: Path, new: Path) -> None:
     """Have a store with its newest writes at a new place, unless there is one; nobody may use it meanwhile.
 
-    The file itself goes last: as long as it is at its old place, a move that was cut short can go on.
+    It is copied by SQLite, which knows what of it lies beside it, and then removed: the two folders may be
+    different mounts. A move that was cut short begins anew.
 
     Raises:
-        StoreError: it cannot be moved.
+        StoreError: it cannot be moved; it is where it was.
     """
+    if new.exists() or not old.exists():
+        return
+    half = new.with_name(f"{new.name}.moving")
     try:
-        if new.exists() or not old.exists():
-            return
-        for path in old.parent.glob(f"{old.name}?*"):
-            path.rename(new.with_name(new.name + path.name.removeprefix(old.name)))
-        old.rename(new)
-    except OSError as error:
-        hint = f"stop labctl, move {old}* to {new.parent} by hand, start labctl"
-        raise StoreError(f"store {old}: cannot be moved to {new}: {error.strerror}", hint=hint) from None
+        half.unlink(missing_ok=True)
+        os.close(os.open(half, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(old)) as source, closing(sqlite3.connect(half)) as copy:
+            source.backup(copy)
+        half.rename(new)
+        for end in ("", "-wal", "-shm"):
+            old.with_name(old.name + end).unlink(missing_ok=True)
+    except (OSError, sqlite3.Error) as error:
+        hint = f"make room in {new.parent}, or move {old} there by hand; then start labctl"
+        raise StoreError(f"store {old}: cannot be moved to {new}: {error}", hint=hint) from None
 
 
 def _identity(path: Path) -> _Identity | None:

@@ -54,9 +54,9 @@ EASE: dict[Mode, Ease] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Option:
-    """One who could serve; ``at`` is its place in the table.
+    """One who could serve; ``at`` is its place in the table. Not frozen, since that costs more than all else.
 
     ``seconds`` is what is expected until it begins: for a slot, or to wake and to load. ``fits``: the power
     budget has room for its wake. ``avoided``: it did not answer a moment ago.
@@ -77,9 +77,12 @@ def ordered(options: Sequence[Option]) -> list[Option]:
     """Return the options, best first."""
     if len(options) < 2:
         return list(options)
-    coming = (o.seconds for o in options if o.fits and o.ease in (Ease.WAKING, Ease.ASLEEP))
-    soonest = min(coming, default=inf)
-    least = min((o.running for o in options if o.ease <= Ease.AWAKE), default=0)
+    soonest, least = inf, 1 << 30
+    for option in options:
+        if option.ease <= Ease.AWAKE:
+            least = min(least, option.running)
+        elif option.fits and option.ease <= Ease.ASLEEP:
+            soonest = min(soonest, option.seconds)
     return sorted(options, key=lambda option: _rank(option, soonest, least))
 
 

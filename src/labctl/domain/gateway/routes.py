@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from labctl.domain.gateway.table import Host, Model, Served, Table, Upstream
+from labctl.domain.gateway.table import Host, Key, Model, Served, Table, Upstream
 
 GENERATING = frozenset(
     {
@@ -129,7 +129,8 @@ def matches(rules: Sequence[str], method: str, path: str) -> bool:
     return False
 
 
-def names_near(routes: Mapping[str, Route], asked: str, most: int = 3) -> list[str]:
-    """Return the listed models whose names are most like one that nobody serves."""
-    listed = [name for name, route in routes.items() if route.model.listed]
-    return get_close_matches(asked[:200], listed, most)
+def names_near(routes: Mapping[str, Route], asked: str, key: Key, most: int = 3) -> list[str]:
+    """Return the names of models that a key may see which are most like one that nobody serves."""
+    models = {name: route.model for name, route in routes.items() if route.model.listed}
+    seen = [name for name, model in models.items() if not key.models or model.id in key.models]
+    return get_close_matches(asked[:200], seen, most)

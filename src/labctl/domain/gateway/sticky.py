@@ -12,9 +12,10 @@ prompt again, nothing else.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 HEADERS = (b"x-conversation-id", b"x-session-id", b"conversation_id", b"session_id", b"session-id")
+_NAMES = frozenset(HEADERS)
 SHORTEST = 256
 """Bytes of a beginning that is worth to be remembered."""
 LONGEST = 64 * 1024
@@ -29,31 +30,34 @@ class Sticky:
         self._most = most
         self._last: OrderedDict[int, str] = OrderedDict()
 
-    def last(self, model: str, named: Mapping[bytes, bytes], body: bytes) -> str:
-        """Return the upstream that served a conversation last, or nothing."""
-        for mark in _marks(model, named, body):
+    def last(self, marks: Sequence[int]) -> str:
+        """Return the upstream that served a conversation last, or nothing; ``marks`` are its."""
+        for mark in marks:
             if (upstream := self._last.get(mark)) is not None:
                 return upstream
         return ""
 
-    def served(self, model: str, named: Mapping[bytes, bytes], body: bytes, upstream: str) -> None:
+    def served(self, marks: Sequence[int], upstream: str) -> None:
         """Remember who serves a conversation."""
-        mark = next(_marks(model, named, body), None)
-        if mark is None:
+        if not marks:
             return
-        self._last[mark] = upstream
-        self._last.move_to_end(mark)
-        if len(self._last) > self._most:
-            self._last.popitem(last=False)
+        last, mark = self._last, marks[0]
+        last[mark] = upstream
+        last.move_to_end(mark)
+        if len(last) > self._most:
+            last.popitem(last=False)
 
 
-def _marks(model: str, named: Mapping[bytes, bytes], body: bytes) -> Iterator[int]:
-    """Yield the marks of a conversation, the surest first."""
-    for name in HEADERS:
-        if value := named.get(name):
-            yield hash((model, name, value))
-            return
-    length = 1 << (min(len(body), LONGEST).bit_length() - 1) if body else 0
+def marks_of(model: str, named: Mapping[bytes, bytes], body: bytes) -> Sequence[int]:
+    """Return the marks of a conversation, the surest first."""
+    if not _NAMES.isdisjoint(named):
+        return (hash((model, *(named.get(name) for name in HEADERS))),)
+    size = len(body)
+    if size < SHORTEST:
+        return ()
+    length = 1 << ((size if size < LONGEST else LONGEST).bit_length() - 1)
+    marks = []
     while length >= SHORTEST:
-        yield hash((model, body[:length]))
+        marks.append(hash((model, body[:length])))
         length >>= 1
+    return marks

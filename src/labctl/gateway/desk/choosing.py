@@ -7,18 +7,19 @@ sleeps counts as awake, and any other as it was seen last: the books know whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from labctl.domain.budget import budget_of
 from labctl.domain.gateway.picking import EASE, Ease, Option, has_room, line_s, ordered
-from labctl.domain.gateway.sticky import Sticky
+from labctl.domain.gateway.sticky import Sticky, marks_of
 from labctl.domain.gateway.table import Table
 from labctl.domain.sleep.lifecycle import Mode
+from labctl.gateway.desk import reasons
 from labctl.gateway.desk.lanes import Place, Way
 from labctl.gateway.desk.lives import Life
 from labctl.gateway.desk.running import Running
-from labctl.gateway.terms import Books, HostNow
+from labctl.gateway.terms import Answer, Books, HostNow
 
 Ranked = list[tuple[Option, Place]]
 
@@ -42,23 +43,34 @@ class Choosing:
             return replace(known, mode=Mode.READY)
         return known
 
+    def in_vain(self, wished: HostNow) -> Answer | None:
+        """Return why a host will not come, if it was ``wished`` when it was wished for; None: it may."""
+        now = self.now(wished.name)
+        if now.mode is Mode.FAILED and (wished.mode is not Mode.FAILED or wished.since != now.since):
+            return reasons.wake_failed(now)
+        if now.refused and EASE[now.mode] > Ease.WAKING:
+            return reasons.must_not_wake(now, "")
+        return None
+
     def ranked(self, life: Life, way: Way) -> Ranked:
         """Return who could serve a request, best first, without those that were left out."""
-        key, out, now = life.key, life.out, self._mono()
-        places = [
-            (at, place)
-            for at, place in enumerate(way.places)
-            if (out is None or place not in out) and (place.lane.host or (key is not None and key.outside))
-        ]
+        key, out, now, places = life.key, life.out, self._mono(), way.places
+        if out is not None:
+            places = tuple(place for place in places if place not in out)
+        if way.outside and (key is None or not key.outside):
+            places = tuple(place for place in places if place.lane.host)
         if len(places) == 1:
-            return [(self._option(0, places[0][1], "", now, alone=True), places[0][1])]
-        ask = life.exchange.ask
-        last = self.sticky.last(way.id, ask.named, ask.body) if way.id else ""
-        found = {
-            option.at: option for option in (self._option(*one, last, now, alone=False) for one in places)
-        }
-        by_place = dict(places)
-        return [(option, by_place[option.at]) for option in ordered(list(found.values()))]
+            return [(self._option(0, places[0], "", now, alone=True), places[0])]
+        last = self.sticky.last(self.marks(life, way))
+        options = [self._option(at, place, last, now, alone=False) for at, place in enumerate(places)]
+        return [(option, places[option.at]) for option in ordered(options)]
+
+    def marks(self, life: Life, way: Way) -> Sequence[int]:
+        """Return the marks of a request's conversation, which are looked for once."""
+        if life.marks is None:
+            ask = life.exchange.ask
+            life.marks = marks_of(way.id, ask.named, ask.body) if way.id else ()
+        return life.marks
 
     def fits(self, host: str) -> bool:
         """Return whether the power budget has room for a host's wake now."""

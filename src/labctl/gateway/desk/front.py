@@ -35,6 +35,7 @@ from labctl.gateway.terms import (
     End,
     Exchange,
     Failure,
+    HostNow,
     Meters,
     Pages,
     Reading,
@@ -169,8 +170,8 @@ class FrontDesk:
             return
         life.tries += 1
         again = way.only is None and self._others(life, way, place)
-        if way.only is None and way.id:
-            self.choosing.sticky.served(way.id, ask.named, ask.body, place.lane.upstream.name)
+        if way.only is None:
+            self.choosing.sticky.served(self.choosing.marks(life, way), place.lane.upstream.name)
         life.exchange.forward(place.target(ask, life.path, again=again))
         if ask.stream and place.loads_s and place.asked_as not in place.lane.loaded and life.key is not None:
             life.task = asyncio.get_running_loop().create_task(tell_of_loading(self, life, place, life.key))
@@ -189,7 +190,7 @@ class FrontDesk:
                 host.name, f"gateway {key.name}", f"{way.id or host.name} was asked for", until=until
             )
             self.wanted[host.name] = self.wanted.get(host.name, 0) + 1
-            keeps = asyncio.get_running_loop().create_task(_until_awake(waiter, self.mono, way.wait_s))
+            keeps = asyncio.get_running_loop().create_task(self._until_it_came(host, waiter, way.wait_s))
             self._held[host.name] = keeps
             # Not in a `finally` of the task: one that is cancelled before its first step runs none.
             keeps.add_done_callback(lambda _: self._let_be(host.name, waiter))
@@ -236,7 +237,7 @@ class FrontDesk:
         ask = life.exchange.ask
         way = self._ways.get(ask.model)
         if way is None:
-            no = reasons.no_such_model(ask.model, routes.names_near(self._routes, ask.model))
+            no = reasons.no_such_model(ask.model, routes.names_near(self._routes, ask.model, key))
             self.answer(life, no if ask.model else reasons.no_model())
             return
         life.path = ask.target
@@ -261,7 +262,8 @@ class FrontDesk:
     def _enter(self, life: Life, way: Way, key: Key) -> None:
         """Count a request in for its key, and find somebody who serves it."""
         life.way = way
-        refusal = self.access.enter(key, way.id, self.mono())
+        life.since = now = self.mono()
+        refusal = self.access.enter(key, way.id, now)
         if refusal is not None:
             self.answer(life, refusal)
             return
@@ -329,6 +331,12 @@ class FrontDesk:
         self.meters.took(turned_away(ask, "", answer, code_of(answer), self.wall()), b"")
         return answer
 
+    async def _until_it_came(self, host: HostNow, waiter: Waiter, within_s: float) -> None:
+        until = self.mono() + within_s
+        while (left := until - self.mono()) > 0:
+            if (await waiter.changed(left)).mode in ADMITS or self.choosing.in_vain(host):
+                break
+
     def _let_be(self, host: str, waiter: Waiter) -> None:
         waiter.leave()
         self.unwanted(host)
@@ -339,12 +347,6 @@ class FrontDesk:
         names = {one.model for one in table.served if one.upstream == upstream.name}
         waits = [model.wait_s for model in table.models if model.id in names]
         return Way(None, (Place(served, self.lanes[upstream.name]),), wait_s=max(waits, default=WAIT_S))
-
-
-async def _until_awake(waiter: Waiter, mono: Callable[[], float], within_s: float) -> None:
-    until = mono() + within_s
-    while (left := until - mono()) > 0 and (await waiter.changed(left)).mode not in ADMITS:
-        pass
 
 
 def _nowhere(ask: Ask) -> Answer:

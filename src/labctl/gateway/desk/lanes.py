@@ -101,10 +101,11 @@ class Place:
 class Way:
     """A model's ways: ``only`` is the one place of a model that one host alone serves, else None.
 
-    Below /hosts/ there is no model: ``id`` is empty then, and the way leads to one upstream.
+    Below /hosts/ there is no model: ``id`` is empty then, and the way leads to one upstream. ``outside``: not
+    all of its places are in the rack.
     """
 
-    __slots__ = ("id", "last", "model", "only", "places", "wait_s")
+    __slots__ = ("id", "last", "model", "only", "outside", "places", "wait_s")
 
     def __init__(
         self, model: Model | None, places: tuple[Place, ...], last: tuple[Place, ...] = (), wait_s: float = 0
@@ -114,6 +115,7 @@ class Way:
         self.wait_s = model.wait_s if model is not None else wait_s
         self.places = places
         self.last = last
+        self.outside = not all(place.lane.host for place in places)
         self.only = places[0] if len(places) == 1 and places[0].lane.host and not last else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from labctl.domain.gateway.table import Key
 from labctl.gateway.desk.lanes import Place, Way
@@ -14,7 +15,8 @@ class Life:
 
     ``place`` is whose slot (in the rack: and lease) it holds. ``entered``: it counts for its key. ``path`` is
     what it asks of an upstream. ``out`` is who was tried or left out, and why. ``wakes``: it may wake a host.
-    ``spoke``: its client has heard of the wait.
+    ``spoke``: its client has heard of the wait. ``since`` (mono): it was read then, and waits at most as long
+    as its model's requests may.
     """
 
     __slots__ = (
@@ -22,12 +24,14 @@ class Life:
         "entered",
         "exchange",
         "key",
+        "marks",
         "out",
         "over",
         "path",
         "place",
         "queued_s",
         "served_by",
+        "since",
         "spoke",
         "task",
         "tries",
@@ -39,6 +43,7 @@ class Life:
     def __init__(self, exchange: Exchange, key: Key | None) -> None:
         self.exchange = exchange
         self.key = key
+        self.since = 0.0
         self.way: Way | None = None
         self.path = ""
         self.wakes = True
@@ -48,6 +53,7 @@ class Life:
         self.place: Place | None = None
         self.served_by: Place | None = None
         self.task: asyncio.Task[None] | None = None
+        self.marks: Sequence[int] | None = None
         self.out: dict[Place, Answer] | None = None
         self.tries = 0
         self.queued_s = 0.0

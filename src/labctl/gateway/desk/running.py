@@ -8,6 +8,7 @@ for the answer: the next choice is made by it. Whatever goes wrong leaves what w
 from __future__ import annotations
 
 import asyncio
+import re
 
 import msgspec
 
@@ -17,6 +18,7 @@ from labctl.gateway.desk.lanes import Lane
 EVERY_S = 10.0
 WITHIN_S = 2.0
 MOST_BYTES = 256 * 1024
+_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d{1,12})\r\n", re.IGNORECASE)
 PATHS = {Kind.LLAMA_SWAP: "/running", Kind.OLLAMA: "/api/ps"}
 
 
@@ -65,7 +67,7 @@ async def _ask(lane: Lane, path: str) -> None:
     try:
         async with asyncio.timeout(WITHIN_S):
             said = await _get(lane, path)
-    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return
     lane.loaded = said
 
@@ -75,13 +77,15 @@ async def _get(lane: Lane, path: str) -> frozenset[str]:
     reader, writer = await asyncio.open_connection(upstream.address, upstream.port, limit=MOST_BYTES)
     try:
         key = f"Authorization: Bearer {lane.key}\r\n" if lane.key else ""
-        # HTTP/1.0: its answer ends with the connection, and comes in one piece.
+        # HTTP/1.0: its answer has no chunks; it ends where it says, or with the connection.
         writer.write(f"GET {path} HTTP/1.0\r\nHost: {upstream.address}:{upstream.port}\r\n{key}\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         if head.split(b" ", 2)[1] != b"200":
             raise ValueError("it does not tell")
+        length = _LENGTH.search(head)
+        size = min(int(length[1]), MOST_BYTES) if length else MOST_BYTES
         body = bytearray()
-        while len(body) < MOST_BYTES and (piece := await reader.read(64 * 1024)):
+        while len(body) < size and (piece := await reader.read(size - len(body))):
             body += piece
     finally:
         writer.close()

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from labctl.domain.gateway import waiting
 from labctl.domain.gateway.picking import Ease, Option
 from labctl.domain.gateway.table import Key, Waiting
-from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.gateway.desk import presenting, reasons
 from labctl.gateway.desk.choosing import Ranked
 from labctl.gateway.desk.lanes import Lane, Place, Way
@@ -59,7 +58,7 @@ class Search:
         named = life.exchange.ask.named
         self._desk, self._life, self._way, self._key = desk, life, way, key
         self._began = self._wished_at = desk.mono()
-        self._deadline = life.exchange.ask.began + waiting.patience_s(named, way.wait_s)
+        self._deadline = life.since + waiting.patience_s(named, way.wait_s)
         self._style = waiting.way_of(named, way.model, key)
         self._said_at = 0.0
         self._lines: list[Lane] = []
@@ -181,22 +180,13 @@ class Search:
         while True:
             ranked = self._desk.choosing.ranked(self._life, self._way)
             wished = self._wished
-            if wished is None or (no := self._in_vain(wished)) is None:
+            if wished is None or (no := self._desk.choosing.in_vain(wished)) is None:
                 return ranked
             for _, place in ranked:
                 if place.lane.host == wished.name:
                     self._woke(place, came=False)
                     self._life.leave_out(place, no)
             self._unwish()
-
-    def _in_vain(self, wished: HostNow) -> Answer | None:
-        """Return why a host will not come, if it was ``wished`` when it was wished for; None: it may."""
-        now = self._desk.choosing.now(wished.name)
-        if now.mode is Mode.FAILED and (wished.mode is not Mode.FAILED or wished.since != now.since):
-            return reasons.wake_failed(now)
-        if now.refused and now.mode not in ADMITS:
-            return reasons.must_not_wake(now, "")
-        return None
 
     def _wish(self, option: Option, place: Place) -> bool:
         """Wish for a host and wait for it, or leave its place out."""
@@ -221,12 +211,14 @@ class Search:
         world = self._desk.books.world
         if world.trouble:
             return reasons.store_unusable(host.name, world.trouble)
-        if host.refused or world.paused:
-            return reasons.must_not_wake(host, world.paused)
         if not self._life.wakes:
             return reasons.does_not_wake(host)
-        if option.ease is Ease.WAKING or self._desk.wanted.get(host.name):
-            return None  # others woke it
+        if option.ease is Ease.WAKING:
+            return None  # others woke it, or it comes by itself
+        if host.refused or world.paused:
+            return reasons.must_not_wake(host, world.paused)
+        if self._desk.wanted.get(host.name):
+            return None  # others in this process wish for it already
         return self._desk.access.may_wake(self._key, host.name, self._desk.mono())
 
     def _unwish(self) -> None:
@@ -298,7 +290,7 @@ class Search:
         if trouble and best.lane.host:
             return reasons.store_unusable(best.lane.host, trouble)
         standing = self._standing(option, best)
-        waited = self._desk.mono() - self._life.exchange.ask.began
+        waited = self._desk.mono() - self._life.since
         return reasons.too_late(best.lane, standing, waited, option)
 
     def _let_go(self) -> None:

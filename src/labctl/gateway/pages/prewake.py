@@ -207,14 +207,14 @@ class Prewaker:
     async def _wait(self, waiter: Waiter, wanted: _Wanted, key: Key, woken_at: float | None) -> None:
         around, name = self._around, wanted.host.name
         began = around.mono()
-        began_to_come = came = False
+        before, came = self._outlook.now(wanted.host), False
         while not came and (left := began + wanted.wait_s - around.mono()) > 0:
             now = await waiter.changed(left)
             came = now.mode in ADMITS
-            # Where it had failed before we came, it may still come; that it fails now is the end.
-            if now.refused or (now.mode is Mode.FAILED and began_to_come):
+            # Where it had failed before we came, it may still come; that it fails anew is the end.
+            anew = (now.mode, now.since) != (before.mode, before.since)
+            if now.refused or (now.mode is Mode.FAILED and anew):
                 break
-            began_to_come = began_to_come or now.mode in ON_THE_WAY
         if woken_at is not None:
             around.meters.wake(name, key.name, around.mono() - woken_at, came=came)
 
