@@ -172,7 +172,7 @@ class Exchange:
             self._drop()
             self._cut("late")
         elif not self._passing and taken > min(target.first_byte_s, target.whole_s):
-            self._fail("late", f"{target.upstream.name} said nothing within {target.first_byte_s:.0f} s")
+            self._fail("late", f"{target.upstream.name} said nothing within {target.first_byte_s:g} s")
 
     # --- the upstream connection's
 

@@ -323,5 +323,5 @@ def why_not(error: OSError, within_s: float) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "refuses connections: nothing listens there"
     if isinstance(error, TimeoutError):
-        return f"took no connection within {within_s:.0f} s"
+        return f"took no connection within {within_s:g} s"
     return f"cannot be reached: {error.strerror or error}"
