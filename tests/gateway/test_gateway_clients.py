@@ -198,12 +198,10 @@ def test_openai_shows_why_a_stream_that_has_begun_gets_no_answer(client: openai.
 
 # --- curl
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("curl") is None, reason="curl is not installed: apt install curl"
-)
-
 
 def _curl(*argv: str, stdin: bytes = b"", status: int = 0) -> bytes:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed: apt install curl")
     done = subprocess.run(
         ["curl", "-sS", "--max-time", "20", *argv], input=stdin, capture_output=True, check=False
     )
