@@ -48,8 +48,8 @@ class Ask:
     ``headers`` are as they were sent, names in their own spelling, hop-by-hop ones included; ``named`` has
     the first of each by its name in lower case. ``body`` is what was read; ``rest`` says that more of it
     comes and is passed on as it comes. ``model`` and ``stream`` are what the body (for FORM: its field)
-    says; ``model`` is empty where there is none. ``known`` is the desk's: what the head told it. ``lines`` is
-    the proxy's: the headers that go upstream, where that is known already.
+    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head.
+    ``lines`` is the proxy's: the headers that go upstream, where those are known already.
     """
 
     id: str
