@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages_kit import OPEN_TABLE, PEOPLE, TABLE, Site, host
+from pages_kit import PEOPLE, TABLE, Site, host
 
 from labctl.domain.gateway.origins import foreign_because
 from labctl.domain.sleep.lifecycle import Mode
@@ -249,30 +249,12 @@ def test_a_wrong_method_is_told_which_are_right(method: str, path: str, allow: s
     assert _header(answer, "Allow") == allow
 
 
-def test_any_page_of_a_browser_may_ask_where_keys_are_needed() -> None:
-    site = Site()
-    answer = site.ask("OPTIONS", "/v1/chat/completions", key=None, origin="https://chat.example")
+def test_a_browser_is_told_what_it_may_send() -> None:
+    answer = Site().ask("OPTIONS", "/v1/chat/completions", key=None, origin="https://chat.example")
     assert answer.status == 200 and answer.body == b""
-    assert _header(answer, "Access-Control-Allow-Origin") == "*"
+    assert "POST" in (_header(answer, "Access-Control-Allow-Methods") or "")
     assert "Authorization" in (_header(answer, "Access-Control-Allow-Headers") or "")
     assert _header(answer, "Access-Control-Allow-Credentials") is None
-
-
-@pytest.mark.parametrize("method,path", LOOKS)
-@pytest.mark.parametrize("host", ["localhost:8080", "evil.example"])
-def test_without_keys_no_browser_shows_an_answer_to_a_strange_web_page(
-    method: str, path: str, host: str
-) -> None:
-    answer = Site(OPEN_TABLE).ask(method, path, origin="https://evil.example", host=host)
-    assert _header(answer, "Access-Control-Allow-Origin") is None
-    assert _header(answer, "Vary") == "Origin"
-
-
-def test_without_keys_a_page_of_this_machine_may_read() -> None:
-    answer = Site(OPEN_TABLE).ask("GET", "/v1/models", origin="http://localhost:3000", host="127.0.0.1:8080")
-    assert answer.status == 200
-    assert _header(answer, "Access-Control-Allow-Origin") == "http://localhost:3000"
-    assert _header(answer, "Vary") == "Origin"
 
 
 @pytest.mark.parametrize(
