@@ -30,19 +30,8 @@ class Incoming(Wire):
 
     __slots__ = (
         *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
-        *(
-            "_headed",
-            "_headers",
-            "_known",
-            "_left",
-            "_limit",
-            "_parser",
-            "_pending",
-            "_pieces",
-            "_reading",
-            "_silent",
-        ),
-        *("_taking", "_unparsed", "_url", "body_bytes", "exchange"),
+        *("_headed", "_headers", "_known", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading"),
+        *("_silent", "_taking", "_unparsed", "_url", "body_bytes", "exchange"),
     )
 
     _ask: Ask
@@ -152,13 +141,7 @@ class Incoming(Wire):
         if self._headed:
             whole = self._head_bytes == len(piece)
             self._head_done(more=bool(rest))
-            if (
-                whole
-                and self._phase is not HEAD
-                and self.keep
-                and not self._ask.upgrade
-                and not self._expects
-            ):
+            if whole and self.keep and self._phase is not HEAD:
                 self._known = known(piece, self._ask)
         else:
             self._ending = b"" if found >= 0 else (ending + piece)[-3:]
