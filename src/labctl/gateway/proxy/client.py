@@ -185,6 +185,8 @@ class Client(Incoming):
             *(proxy.next_id(), last.method, last.target, last.path, last.query, "1.1", last.headers),
             *(last.named, self._name, proxy.mono()),
         )
+        if last.lines is None:
+            last.lines = heads.passed_on(ask)
         ask.lines = last.lines
         reading = proxy.head(ask)
         if reading is Reading.WHOLE and more and length <= proxy.limits.json_bytes:
