@@ -187,6 +187,15 @@ def test_openai_waits_for_a_host_that_wakes_and_skips_what_is_said_meanwhile(
     assert client.chat.completions.create(**asked).choices[0].message.content == TEXT
 
 
+def test_openai_shows_why_a_stream_that_has_begun_gets_no_answer(client: openai.OpenAI, site: Site) -> None:
+    asked = {**ASKED, "model": "never"}
+    stream = client.chat.completions.create(**asked, stream=True, extra_headers={"Prefer": "wait=1"})
+    assert stream.response.headers["access-control-allow-origin"] == "*"
+    with pytest.raises(openai.APIError, match="waited 1 s: sloth is asleep, and is being woken"):
+        list(stream)
+    assert site.wished(0) == []
+
+
 # --- curl
 
 pytestmark = pytest.mark.skipif(
@@ -268,6 +277,13 @@ def test_curl_wakes_in_advance_and_learns_how_long_it_takes(site: Site) -> None:
     site.move("sloth", Event.WISHED, Event.SEEN, Event.BROKEN)
     site.wished(0)
     assert json.loads(_posted(site, "/labctl/v1/prewake", {"model": "tiny"}))["state"] == "ready"
+
+
+def test_a_web_page_may_read_whatever_the_gateway_says_by_itself(site: Site) -> None:
+    allowed = b"\r\nAccess-Control-Allow-Origin: *\r\n"
+    for path in ("/health", "/v1/models", "/v1/nothing"):
+        told = _curl("-i", f"{site.url}{path}", "-H", "Origin: https://chat.example")
+        assert told.count(b"\r\nAccess-Control-Allow-Origin:") == 1 and allowed in told
 
 
 def test_metrics_and_status_are_for_keys_that_may_see(site: Site) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import random
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -389,7 +390,7 @@ def mutated(chance: random.Random) -> list[bytes]:
             raw[at:at] = raw[start : start + chance.randint(1, 40)]
     cuts = sorted(chance.randrange(len(raw) + 1) for _ in range(chance.choice((0, 0, 1, 3))))
     edges = [0, *cuts, len(raw)]
-    return [bytes(raw[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [bytes(raw[a:b]) for a, b in pairwise(edges) if b > a]
 
 
 @pytest.mark.parametrize("seed", range(4))

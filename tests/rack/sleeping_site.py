@@ -219,7 +219,7 @@ def site(
     (folder / "known_hosts").write_text("".join(known))
     made = Site(sleep_rack, folder / "rack.py", operator_key, hub, box, machine)
     made.write()
-    assert all(made.apply("agent,wol,engines,services,controller", hub, box).values())
+    assert all(made.apply("agent,wol,engines,services,controller,gateway", hub, box).values())
     with ThreadPoolExecutor(1) as pool:
         if machine is not None:
             made.cycle = pool.submit(_machine_is_set_up_and_sleeps, made, lend_sleeper, machine)

@@ -159,20 +159,20 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        servers: list[asyncio.AbstractServer] = []
         try:
             await self._gateway.start()
             tls = self._gateway.tls
             shakes_s = HANDSHAKE_S if tls is not None else None
-            servers = [
-                await loop.create_server(
+            for one in sockets:
+                server = await loop.create_server(
                     self._gateway.protocol,
                     sock=one,
                     ssl=tls,
                     backlog=BACKLOG,
                     ssl_handshake_timeout=shakes_s,
                 )
-                for one in sockets
-            ]
+                servers.append(server)
             # What exists now lives as long as the process: it need not be looked through again and again.
             gc.collect()
             gc.freeze()
@@ -181,10 +181,11 @@ class Process:
                 self._beat(loop)
             await self._over.wait()
             self._notify.stopping()
-            for server in servers:
-                server.close()
+            _closed(servers)
             await self._drained()
         finally:
+            # Whatever happened: uvloop's loop does not end while one is open.
+            _closed(servers)
             await self._gateway.close()
 
     def stop(self) -> None:
@@ -221,6 +222,11 @@ class Process:
             self._say(f"error=uncaught {told(error)}")
         else:
             self._say("error=uncaught in the event loop")
+
+
+def _closed(servers: Sequence[asyncio.AbstractServer]) -> None:
+    for server in servers:
+        server.close()
 
 
 def told(error: BaseException) -> str:

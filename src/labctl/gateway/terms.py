@@ -48,7 +48,8 @@ class Ask:
     ``headers`` are as they were sent, names in their own spelling, hop-by-hop ones included; ``named`` has
     the first of each by its name in lower case. ``body`` is what was read; ``rest`` says that more of it
     comes and is passed on as it comes. ``model`` and ``stream`` are what the body (for FORM: its field)
-    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head.
+    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head. ``lines`` is
+    the proxy's: the headers that go upstream, where that is known already.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Ask:
     model: str = ""
     stream: bool = False
     known: Any = None
+    lines: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Failure:
     sent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class End:
     """How an exchange ended.
 
@@ -123,7 +125,8 @@ class End:
     (upstream died under way; the client saw that its answer is not whole), "late" (its time was up).
     ``status`` is what the client saw (0: nothing). Times are mono; ``sent_at`` is when the request went
     upstream, ``first_at`` when the first byte of the answer's body came, 0 for never. ``tail`` is the last
-    of the answer's body, for what it says of its use (at least its last 4 KiB, where it is that long).
+    of the answer's body, for what it says of its use (at least its last 4 KiB, where it is that long), behind
+    its first KiB: some streams say only there what they read.
     ``bytes_in``, ``bytes_out``: of bodies.
     """
 

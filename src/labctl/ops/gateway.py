@@ -62,7 +62,7 @@ class Instances(FactBase[Seen]):
     def process(self, output: list[str]) -> Seen:
         """Read a line for each thing."""
         lines = [line.split() for line in output]
-        socket = next((line for line in lines if line[:1] == ["socket"] and len(line) > 2), ())
+        socket = next((line for line in lines if line[:1] == ["socket"] and len(line) > 2), [])
         return Seen(
             socket[1] if socket else "inactive",
             bool(socket) and socket[2] == "yes",

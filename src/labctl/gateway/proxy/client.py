@@ -90,7 +90,7 @@ class Client(Incoming):
         if phase is HEAD and not self._head_bytes:
             self._close()
         elif phase is HEAD:
-            self.refuse(408, "too-slow", f"no whole head came within {self.proxy.limits.head_s:.0f} s")
+            self.refuse(408, "too-slow", f"no whole head came within {self.proxy.limits.head_s:g} s")
             self._close()
         elif phase is LINGER:
             self.transport.abort()
@@ -98,7 +98,7 @@ class Client(Incoming):
             self._stalled()
 
     def _stalled(self) -> None:
-        words = f"nothing of the body came for {self.proxy.limits.body_s:.0f} s"
+        words = f"nothing of the body came for {self.proxy.limits.body_s:g} s"
         exchange = self.exchange
         if exchange is None:
             self.refuse(408, "too-slow", words)

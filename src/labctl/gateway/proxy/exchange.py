@@ -172,7 +172,7 @@ class Exchange:
             self._drop()
             self._cut("late")
         elif not self._passing and taken > min(target.first_byte_s, target.whole_s):
-            self._fail("late", f"{target.upstream.name} said nothing within {target.first_byte_s:.0f} s")
+            self._fail("late", f"{target.upstream.name} said nothing within {target.first_byte_s:g} s")
 
     # --- the upstream connection's
 
@@ -299,7 +299,11 @@ class Exchange:
             body = heads.chunk(body)
         head = b"%b %b HTTP/1.1\r\n%b%b%b%b\r\n" % (
             *(ask.method.encode(), target.path.encode(), up.pool.host_line),
-            *(heads.passed_on(ask), heads.credentials(ask, target) if target.key else b"", framing),
+            *(
+                heads.passed_on(ask) if ask.lines is None else ask.lines,
+                heads.credentials(ask, target) if target.key else b"",
+                framing,
+            ),
         )
         self._up = up
         self.sent_at = now
@@ -389,4 +393,5 @@ class Exchange:
         self.proxy.ended(
             self, End(how, self.status, self.sent_at, self.first_at, now, client.body_bytes, body_bytes, tail)
         )
+        self.life = None  # it knows this exchange: nobody has to find out that both are garbage
         client.done(now)

@@ -39,9 +39,12 @@ OURS = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"
 
 CHUNK_END = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+READABLE = b"Access-Control-Allow-Origin: *\r\n"
+"""Web pages may read what we say: they need a key, and without keys ``access`` turns strange ones away."""
+
 EVENT_STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
-    b"X-Accel-Buffering: no\r\n"
+    b"X-Accel-Buffering: no\r\n" + READABLE
 )
 STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
@@ -190,7 +193,7 @@ def credentials(ask: Ask, target: Target) -> bytes:
 def answer_bytes(answer: Answer, *, method: str, close: bool) -> bytes:
     """Return an answer of our own as it goes to the client."""
     head = STATUS_LINES.get(answer.status) or b"HTTP/1.1 %d -\r\n" % answer.status
-    lines = [head]
+    lines = [head, READABLE]
     if answer.status not in (204, 304):
         lines.append(
             b"Content-Type: %b\r\nContent-Length: %d\r\n" % (answer.content_type.encode(), len(answer.body))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from labctl.gateway.proxy import bodies, heads
+from labctl.gateway.proxy.known import Known, known
 from labctl.gateway.proxy.wire import BODY, BUSY, HEAD, Wire
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Answer, Ask, Reading
@@ -29,8 +30,19 @@ class Incoming(Wire):
 
     __slots__ = (
         *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
-        *("_headed", "_headers", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading", "_silent"),
-        *("_taking", "_url", "body_bytes", "exchange"),
+        *(
+            "_headed",
+            "_headers",
+            "_known",
+            "_left",
+            "_limit",
+            "_parser",
+            "_pending",
+            "_pieces",
+            "_reading",
+            "_silent",
+        ),
+        *("_taking", "_unparsed", "_url", "body_bytes", "exchange"),
     )
 
     _ask: Ask
@@ -49,6 +61,7 @@ class Incoming(Wire):
         self._left = 0  # how much of it is to come
         self._limit = 0
         self._silent = 0  # bytes of chunks that brought no body
+        self._known: Known | None = None  # the last head
         self._flowing = False  # pieces go straight on to an upstream
         self._begin()
 
@@ -59,6 +72,7 @@ class Incoming(Wire):
         self._headers: list[tuple[bytes, bytes]] = []
         self._headed = False
         self._complete = False
+        self._unparsed = False  # the parser has not seen the head, and shall not see its body
         self._head_bytes = 0
         self._ending = b""  # the last bytes that were fed, where an empty line could have begun
         self._pieces: list[bytes] = []  # of the body, as they were read
@@ -114,6 +128,12 @@ class Incoming(Wire):
 
     def _take_head(self, data: bytes) -> bytes:
         """Feed a head until its empty line; return what comes after it."""
+        if self._known is not None and not self._head_bytes:
+            at, length = self._known.found(data)
+            if at:
+                self._take_known(self._known, at, length, more=len(data) > at)
+                return data[at:]
+            self._known = None
         ending = self._ending
         found = (ending + data).find(_END) if ending else data.find(_END)
         if found < 0:
@@ -136,7 +156,16 @@ class Incoming(Wire):
             self.refuse(400, "bad-request", f"the request is no HTTP/1.1: {error}")
             return b""
         if self._headed:
+            whole = self._head_bytes == len(piece)
             self._head_done(more=bool(rest))
+            if (
+                whole
+                and self._phase is not HEAD
+                and self.keep
+                and not self._ask.upgrade
+                and not self._expects
+            ):
+                self._known = known(piece, self._ask)
         else:
             self._ending = b"" if found >= 0 else (ending + piece)[-3:]
         return rest
@@ -151,6 +180,24 @@ class Incoming(Wire):
         except heads.Unfit as unfit:
             self.refuse(unfit.status, unfit.code, str(unfit))
             return
+        self._ask_desk(length, more=more)
+
+    def _take_known(self, last: Known, at: int, length: int, *, more: bool) -> None:
+        """Take a head that is the last one's, but for the length of its body."""
+        proxy = self.proxy
+        self._head_bytes = at
+        self._headed = self._unparsed = True
+        self._complete = not length
+        self.body_bytes = 0
+        self._left = self._declared = length
+        ask = self._ask = Ask(
+            *(proxy.next_id(), last.method, last.target, last.path, last.query, "1.1", last.headers),
+            *(last.named, self._name, proxy.mono()),
+        )
+        ask.lines = last.lines
+        self._ask_desk(length, more=more)
+
+    def _ask_desk(self, length: int, *, more: bool) -> None:
         reading = self.proxy.head(self._ask)
         if isinstance(reading, Answer):
             self._reply(reading)
@@ -244,7 +291,11 @@ class Incoming(Wire):
             if self._left >= 0:
                 data, rest = data[: self._left], data[self._left :]
                 self._left -= len(data)
-                self._parser.feed_data(data)
+                if self._unparsed:
+                    self.on_body(data)
+                    self._complete = not self._left
+                else:
+                    self._parser.feed_data(data)
                 self._took(len(data))
             else:
                 rest = self._take_chunks(data)

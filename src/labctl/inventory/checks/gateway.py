@@ -23,13 +23,13 @@ def gateway(rack: Rack) -> Iterator[Finding]:
     wanted = rack.gateway
     if wanted is None:
         return
-    yield from _store(rack, wanted)
     yield from _open(wanted)
     yield from _names(rack, wanted)
     host = next((one for one in rack.hosts if one.name == wanted.host), None)
     if host is None:
         yield missing((*_AT, "host"), "host", wanted.host, [one.name for one in rack.hosts])
         return
+    yield from _store(rack, wanted)
     if "always-on" not in host.roles:
         reason = f"{host.name} has not the role always-on, and who wakes others must not sleep"
         yield Finding((*_AT, "host"), reason, 'add roles=["always-on"] to it, or name another host')
