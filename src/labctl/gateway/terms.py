@@ -48,8 +48,8 @@ class Ask:
     ``headers`` are as they were sent, names in their own spelling, hop-by-hop ones included; ``named`` has
     the first of each by its name in lower case. ``body`` is what was read; ``rest`` says that more of it
     comes and is passed on as it comes. ``model`` and ``stream`` are what the body (for FORM: its field)
-    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head. ``lines`` is
-    the proxy's: the headers that go upstream, where that is known already.
+    says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head.
+    ``lines`` is the proxy's: the headers that go upstream, where they are known already.
     """
 
     id: str
@@ -123,10 +123,10 @@ class End:
 
     ``how``: "served" (upstream's answer, whole), "answered" (by us), "left" (the client went away), "cut"
     (upstream died under way; the client saw that its answer is not whole), "late" (its time was up).
-    ``status`` is what the client saw (0: nothing). Times are mono; ``sent_at`` is when the request went
-    upstream, ``first_at`` when the first byte of the answer's body came, 0 for never. ``tail`` is the last
-    of the answer's body, for what it says of its use (at least its last 4 KiB, where it is that long), behind
-    its first KiB: some streams say only there what they read.
+    ``status`` is what the client saw (0: nothing; in a stream that we had begun: what came of it upstream).
+    Times are mono; ``sent_at`` is when the request went upstream, ``first_at`` when the first byte of the
+    answer's body came, 0 for never. ``tail`` is the beginning of the answer's body (1 KiB) and its last 4 KiB
+    at least, for what it says of its use; all of it, where it is short.
     ``bytes_in``, ``bytes_out``: of bodies.
     """
 

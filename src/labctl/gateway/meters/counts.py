@@ -99,8 +99,8 @@ class Counts:
         # Cut to what a person reads; rounding takes four times as long.
         record.at = record.at * 1e3 // 1 / 1e3
         record.seconds = record.seconds * 1e6 // 1 / 1e6 or _NO_TIME
-        record.queued_s = record.queued_s * 1e6 // 1 / 1e6 or _NO_TIME
-        record.woke_s = record.woke_s * 1e6 // 1 / 1e6 or _NO_TIME
+        record.queued_s = record.queued_s * 1e6 // 1 / 1e6 if record.queued_s else _NO_TIME
+        record.woke_s = record.woke_s * 1e6 // 1 / 1e6 if record.woke_s else _NO_TIME
         record.first_s = record.first_s * 1e6 // 1 / 1e6 if record.first_s >= 0 else _NEVER
         if len(record.path) > _PATH:
             record.path = record.path[:_PATH]

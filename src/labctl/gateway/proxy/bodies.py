@@ -19,7 +19,7 @@ class Unreadable(ValueError):
     """A body that is not what its request says it is; the text never quotes it."""
 
 
-class _Peek(msgspec.Struct):
+class _Peek(msgspec.Struct, gc=False):
     model: str = ""
     stream: bool | None = False
 

@@ -189,15 +189,16 @@ class Exchange:
             return False
         lower = head.lower()
         self.status = status
-        self._chunked = b"\r\ntransfer-encoding:" in lower
-        self._framed = self._chunked or b"\r\ncontent-length:" in lower or up.done
+        said = heads.telling(lower)
+        self._chunked = b"transfer-encoding:" in said
+        self._framed = self._chunked or b"content-length:" in said or up.done
         if self._events:
             self._join(up, lower, rest)
             return True
         decoded = self._chunked and self.ask.version == "1.0"
         if decoded or not self._framed or self.ask.upgrade:
             self.client.keep = False
-        head = heads.relayed(head, lower=lower, close=self._must_close(), decoded=decoded)
+        head = heads.relayed(head, said=said, close=self._must_close(), decoded=decoded)
         self.begun = self._passing = True
         up.raw = not decoded
         self.client.transport.write(head + rest if rest and not decoded else head)

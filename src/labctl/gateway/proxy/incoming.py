@@ -30,19 +30,8 @@ class Incoming(Wire):
 
     __slots__ = (
         *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
-        *(
-            "_headed",
-            "_headers",
-            "_known",
-            "_left",
-            "_limit",
-            "_parser",
-            "_pending",
-            "_pieces",
-            "_reading",
-            "_silent",
-        ),
-        *("_taking", "_unparsed", "_url", "body_bytes", "exchange"),
+        *("_headed", "_headers", "_known", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading"),
+        *("_silent", "_taking", "_unparsed", "_url", "body_bytes", "exchange"),
     )
 
     _ask: Ask
@@ -128,12 +117,6 @@ class Incoming(Wire):
 
     def _take_head(self, data: bytes) -> bytes:
         """Feed a head until its empty line; return what comes after it."""
-        if self._known is not None and not self._head_bytes:
-            at, length = self._known.found(data)
-            if at:
-                self._take_known(self._known, at, length, more=len(data) > at)
-                return data[at:]
-            self._known = None
         ending = self._ending
         found = (ending + data).find(_END) if ending else data.find(_END)
         if found < 0:
@@ -158,13 +141,7 @@ class Incoming(Wire):
         if self._headed:
             whole = self._head_bytes == len(piece)
             self._head_done(more=bool(rest))
-            if (
-                whole
-                and self._phase is not HEAD
-                and self.keep
-                and not self._ask.upgrade
-                and not self._expects
-            ):
+            if whole and self.keep and self._phase is not HEAD:
                 self._known = known(piece, self._ask)
         else:
             self._ending = b"" if found >= 0 else (ending + piece)[-3:]
@@ -180,25 +157,10 @@ class Incoming(Wire):
         except heads.Unfit as unfit:
             self.refuse(unfit.status, unfit.code, str(unfit))
             return
-        self._ask_desk(length, more=more)
+        self._read_on(self.proxy.head(self._ask), length, more=more)
 
-    def _take_known(self, last: Known, at: int, length: int, *, more: bool) -> None:
-        """Take a head that is the last one's, but for the length of its body."""
-        proxy = self.proxy
-        self._head_bytes = at
-        self._headed = self._unparsed = True
-        self._complete = not length
-        self.body_bytes = 0
-        self._left = self._declared = length
-        ask = self._ask = Ask(
-            *(proxy.next_id(), last.method, last.target, last.path, last.query, "1.1", last.headers),
-            *(last.named, self._name, proxy.mono()),
-        )
-        ask.lines = last.lines
-        self._ask_desk(length, more=more)
-
-    def _ask_desk(self, length: int, *, more: bool) -> None:
-        reading = self.proxy.head(self._ask)
+    def _read_on(self, reading: Reading | Answer, length: int, *, more: bool) -> None:
+        """Do as the desk says; ``more``: some of the body is here already."""
         if isinstance(reading, Answer):
             self._reply(reading)
             return
@@ -289,7 +251,8 @@ class Incoming(Wire):
         rest = b""
         try:
             if self._left >= 0:
-                data, rest = data[: self._left], data[self._left :]
+                if len(data) > self._left:
+                    data, rest = data[: self._left], data[self._left :]
                 self._left -= len(data)
                 if self._unparsed:
                     self.on_body(data)

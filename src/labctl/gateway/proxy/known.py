@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 
-from labctl.gateway.proxy import heads
 from labctl.gateway.terms import Ask
 
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,9})\r\n")
@@ -22,7 +21,7 @@ _MOST_DIGITS = 9
 class Known:
     """A head that was read: its bytes around the digits of its length, and what it said besides.
 
-    ``lines`` are those of its headers that an upstream gets to see.
+    ``lines`` are those of its headers that an upstream gets to see, once it came a second time.
     """
 
     __slots__ = ("_after", "_before", "headers", "lines", "method", "named", "path", "query", "target")
@@ -32,7 +31,7 @@ class Known:
         self._after = after
         self.method, self.target, self.path, self.query = ask.method, ask.target, ask.path, ask.query
         self.headers, self.named = ask.headers, ask.named
-        self.lines = heads.passed_on(ask)
+        self.lines: bytes | None = None
 
     def found(self, data: bytes) -> tuple[int, int]:
         """Return where this head ends in what came, and its body's length; (0, 0): it is another one."""
@@ -48,6 +47,11 @@ class Known:
 
 
 def known(head: bytes, ask: Ask) -> Known | None:
-    """Return a sound head of HTTP/1.1, to be known again; None where its body's length is not stated."""
+    """Return a sound head of HTTP/1.1, to be known again.
+
+    None where its body's length is not stated, or more hangs on the head than what is kept of it.
+    """
+    if ask.upgrade or b"expect" in ask.named:
+        return None
     stated = _LENGTH.search(head)
     return None if stated is None else Known(head[: stated.start(1)], head[stated.end(1) :], ask)
