@@ -319,6 +319,41 @@ async def test_when_a_wake_fails_the_next_host_is_woken() -> None:
 
 
 @story
+async def test_when_a_wake_takes_far_longer_than_usual_the_next_host_is_woken() -> None:
+    office = Office(TWO, rig=Mode.ASLEEP, box=Mode.ASLEEP)
+    office.books.hosts["rig"] = replace(office.books.hosts["rig"], comes_s=10.0)
+    exchange = office.send()
+    await settle()
+    office.books.is_now("rig", Mode.WAKING)
+    await asyncio.sleep(29)
+    assert [waiter.host for waiter in office.books.waiters] == ["rig"]
+    await asyncio.sleep(8)
+    assert [waiter.host for waiter in office.books.waiters] == ["box"]
+    office.books.is_now("box", Mode.WAKING)
+    later = office.send()
+    await settle()
+    assert [waiter.host for waiter in office.books.waiters] == ["box", "box"]
+    office.books.is_now("rig", Mode.READY)  # it came after all, and sooner
+    office.books.is_now("box", Mode.VERIFYING)
+    await settle()
+    assert (exchange.at, later.at) == ("rig", "rig")
+    exchange.end()
+    later.end()
+    assert office.idle()
+
+
+@story
+async def test_a_host_that_is_late_is_waited_for_where_nobody_else_can_serve() -> None:
+    office = Office(table(), rig=Mode.WAKING)
+    office.books.hosts["rig"] = replace(office.books.hosts["rig"], comes_s=10.0)
+    exchange = office.send()
+    await asyncio.sleep(119)
+    assert exchange.answered is None and [waiter.host for waiter in office.books.waiters] == ["rig"]
+    await asyncio.sleep(2)
+    assert said(exchange)[:2] == (503, "not-awake-in-time")
+
+
+@story
 async def test_a_host_that_is_paused_while_it_is_waited_for_is_waited_for_no_more() -> None:
     office = Office(table(), rig=Mode.ASLEEP)
     exchange = office.send()

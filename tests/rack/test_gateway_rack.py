@@ -40,6 +40,13 @@ def asked(model: str, **more: object) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": "Hello"}], **always, **more}
 
 
+def asks(client: openai.OpenAI, model: str, *, stream: bool = False, **more: object) -> Any:
+    """Have the official client ask the same."""
+    body = asked(model, **more)
+    beyond = {name: body.pop(name) for name in ("ignore_eos", "cache_prompt")}
+    return client.chat.completions.create(**body, stream=stream, extra_body=beyond)
+
+
 def post(connection: http.client.HTTPConnection, body: dict[str, Any], key: str = KEY) -> dict[str, Any]:
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     connection.request("POST", CHAT, json.dumps(body), headers)
@@ -92,10 +99,8 @@ def client(site: Site, armed: object) -> openai.OpenAI:
     if site.cycle is None:
         pytest.skip(f"virtual machines need {', '.join(lacks_for_machines())}")
     site.cycle.result(timeout=400)
-    find = (
-        'for file in /opt/labctl/labctl/current/lib/python3*/site-packages/"$1"; do sed -i "$2" "$file"; done'
-    )
-    site.do(site.hub, "sh", "-c", find, "sh", BOOT_S, QUICK)
+    site.do(site.hub, "sed", "-i", QUICK, PATIENCE)
+    assert "BOOT_S = 8.0" in site.do(site.hub, "cat", PATIENCE)
     site.write(after="6s", machine_after="6s")
     site.apply("controller", site.hub)
     return openai.OpenAI(
@@ -117,7 +122,7 @@ def cut(site: Site, client: openai.OpenAI) -> Cut:
     """The gateway is killed in the middle of a stream from the box, which stands still meanwhile."""
     engine = "labctl-alone.service"
     error: Exception | None = None
-    stream = iter(client.chat.completions.create(**asked("tiny-alone", max_tokens=3500), stream=True))
+    stream = iter(asks(client, "tiny-alone", max_tokens=3500, stream=True))
     next(stream)
     site.do(site.box, "systemctl", "kill", "--signal=STOP", engine)
     at = time.time()
@@ -129,7 +134,7 @@ def cut(site: Site, client: openai.OpenAI) -> Cut:
         error = ended
     site.do(site.box, "systemctl", "kill", "--signal=CONT", engine)
     # Whoever comes now waits for its successor at the socket, which is systemd's.
-    assert client.chat.completions.create(**asked("tiny-coder")).choices[0].message.content
+    assert asks(client, "tiny-coder").choices[0].message.content
     return Cut(at, error, " ".join(site.explain(site.box)["against"]))
 
 
@@ -148,7 +153,7 @@ def _all_at_once(site: Site, client: openai.OpenAI, kept: http.client.HTTPConnec
     """Ask a host that sleeps for many answers; return the text that the same request gets in each way."""
 
     def streamed() -> str:
-        chunks = client.chat.completions.create(**asked("tiny-chat"), stream=True)
+        chunks = asks(client, "tiny-chat", stream=True)
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -213,7 +218,7 @@ def test_a_wake_that_fails_is_said_in_time_and_another_host_serves(
     site.rack.sleep_fault(site.box.name, "deaf")
     try:
         with ThreadPoolExecutor(2) as pool:
-            alone = pool.submit(lambda: client.chat.completions.create(**asked("tiny-alone")))
+            alone = pool.submit(lambda: asks(client, "tiny-alone"))
             began = time.monotonic()
             elsewhere = pool.submit(once, site, asked("tiny-writer"))
             with pytest.raises(openai.APIStatusError) as refused:
@@ -252,13 +257,13 @@ def test_a_new_table_under_load_loses_no_request_and_no_stream(site: Site, clien
     tokens = 600
 
     def stream() -> None:
-        chunks = client.chat.completions.create(**asked("tiny-coder", max_tokens=tokens), stream=True)
+        chunks = asks(client, "tiny-coder", max_tokens=tokens, stream=True)
         (last,) = (chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason)
         assert last == "length"
 
     loads = [
         Load(lambda: once(site, asked("tiny-coder"))),
-        Load(lambda: patient.chat.completions.create(**asked("tiny-coder"))),
+        Load(lambda: asks(patient, "tiny-coder")),
         Load(stream),
     ]
     stop = threading.Event()
