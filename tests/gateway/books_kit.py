@@ -7,9 +7,11 @@ happens between asking and hearing. What the event loop hears comes at once and 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,6 +142,15 @@ class Site:
         return bool(verdict)
 
 
+@cache
+def empty_store() -> bytes:
+    """Return the file of an empty store: to make its tables takes longer than most tests."""
+    with tempfile.TemporaryDirectory(prefix="labctl-books-") as name:
+        path = Path(name) / "store.db"
+        store_at(Unflushed(path), create=True).close()
+        return path.read_bytes()
+
+
 def bring(store: Store, name: str, mode: Mode) -> None:
     """Have a host in a mode."""
     leading = store.leading() or store.lead("one", over=None, now=NOW)
@@ -157,7 +168,8 @@ def bring(store: Store, name: str, mode: Mode) -> None:
 def site_at(folder: Path, modes: dict[str, Mode] | None = None, *hosts: Host, name: str = "gateway") -> Site:
     """Return a gateway over a new store whose hosts are in these modes; it has not looked yet."""
     path = folder / "store.db"
-    store = store_at(Unflushed(path, busy_s=0.02), create=True)
+    path.write_bytes(empty_store())
+    store = store_at(Unflushed(path, busy_s=0.02), create=False)
     modes = {"gpu1": Mode.READY} if modes is None else modes
     for one, mode in modes.items():
         bring(store, one, mode)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from books_kit import NOW, Clock, Site, host, site_at, table_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event as sqlalchemy_event
 
@@ -349,7 +349,7 @@ DEEDS = st.lists(
             *("long", "quiet", "order", "refused", "lost", "seen", "bury", "fail", "mend", "hear"),
         ]
     ),
-    max_size=60,
+    max_size=40,
 )
 
 
@@ -425,6 +425,7 @@ class Anything:
         assert row.claims.leases <= 1 or self.broken
 
 
+@settings(max_examples=60)
 @given(deeds=DEEDS)
 def test_in_any_order_a_request_that_is_in_has_a_lease(deeds: list[str]) -> None:
     async def story(site: Site) -> None:

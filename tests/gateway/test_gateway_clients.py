@@ -25,8 +25,8 @@ TEXT = "".join(WORDS)
 ASKED: Any = {"model": "tiny", "messages": [{"role": "user", "content": "How is the rack?"}]}
 FEW = "sk-labctl-for-few"
 PLAN = Plan(
-    hosts={"box": Mode.READY, "sleeper": Mode.ASLEEP, "sloth": Mode.ASLEEP},
-    models={"tiny": ("box",), "big": ("sleeper",), "never": ("sloth",)},
+    hosts={"box": Mode.READY, "sleeper": Mode.ASLEEP, "sloth": Mode.ASLEEP, "snail": Mode.ASLEEP},
+    models={"tiny": ("box",), "big": ("sleeper",), "never": ("sloth",), "late": ("snail",)},
     keys=(key(), key("few", FEW, models=("tiny",), sees=False, wakes_per_hour=0)),
     aliases={"tiny": ("org/tiny", "gpt-4o")},
     limits=Limits(say_after_s=0.02, say_every_s=0.05, json_bytes=64 * 1024),
@@ -50,7 +50,7 @@ def client(site: Site) -> Iterator[openai.OpenAI]:
 
 def test_openai_lists_the_models_with_their_state(client: openai.OpenAI) -> None:
     models = {model.id: model for model in client.models.list()}
-    assert list(models) == ["tiny", "big", "never"]
+    assert list(models) == ["tiny", "big", "never", "late"]
     told: Any = models["tiny"].model_extra
     assert told["labctl"]["state"] == "ready" and told["labctl"]["expected_s"] == 0
     assert client.models.retrieve("org/tiny").id == "org/tiny"
@@ -187,14 +187,21 @@ def test_openai_waits_for_a_host_that_wakes_and_skips_what_is_said_meanwhile(
     assert client.chat.completions.create(**asked).choices[0].message.content == TEXT
 
 
-# --- curl
+def test_openai_shows_why_a_stream_that_has_begun_gets_no_answer(client: openai.OpenAI, site: Site) -> None:
+    asked = {**ASKED, "model": "late"}
+    stream = client.chat.completions.create(**asked, stream=True, extra_headers={"Prefer": "wait=1"})
+    assert stream.response.headers["access-control-allow-origin"] == "*"
+    with pytest.raises(openai.APIError, match="waited 1 s: snail is asleep, and is being woken"):
+        list(stream)
+    assert site.wished(0) == []
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("curl") is None, reason="curl is not installed: apt install curl"
-)
+
+# --- curl
 
 
 def _curl(*argv: str, stdin: bytes = b"", status: int = 0) -> bytes:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed: apt install curl")
     done = subprocess.run(
         ["curl", "-sS", "--max-time", "20", *argv], input=stdin, capture_output=True, check=False
     )
@@ -270,7 +277,15 @@ def test_curl_wakes_in_advance_and_learns_how_long_it_takes(site: Site) -> None:
     assert json.loads(_posted(site, "/labctl/v1/prewake", {"model": "tiny"}))["state"] == "ready"
 
 
+def test_a_web_page_may_read_whatever_the_gateway_says_by_itself(site: Site) -> None:
+    allowed = b"\r\nAccess-Control-Allow-Origin: *\r\n"
+    for path in ("/health", "/v1/models", "/v1/nothing"):
+        told = _curl("-i", f"{site.url}{path}", "-H", "Origin: https://chat.example")
+        assert told.count(b"\r\nAccess-Control-Allow-Origin:") == 1 and allowed in told
+
+
 def test_metrics_and_status_are_for_keys_that_may_see(site: Site) -> None:
+    _posted(site, "/v1/chat/completions", ASKED)
     text = _curl(f"{site.url}/metrics", "-H", f"Authorization: Bearer {KEY}").decode()
     assert 'labctl_gateway_host_mode{host="box",mode="ready"' in text
     assert "labctl_gateway_requests_total{" in text and "labctl_gateway_store_usable" in text
@@ -312,7 +327,10 @@ def test_a_websocket_is_passed_through(site: Site) -> None:
 
 
 def test_what_was_asked_answered_and_shown_as_a_key_is_in_no_log(site: Site) -> None:
-    until(lambda: '"path":"/v1/realtime"' in site.rack.log.read_text())
+    _posted(site, "/v1/chat/completions", ASKED)
+    _curl(f"{site.url}/v1/models", "-H", f"x-api-key: {FEW}")
+    _curl(f"{site.url}/v1/models", "-H", "Authorization: Bearer sk-wrong")
+    until(lambda: '"code":"unknown-key"' in site.rack.log.read_text())
     log = site.rack.log.read_text()
     lines = [json.loads(line) for line in log.splitlines()]
     assert {line["key"] for line in lines} >= {"tests", "few"}

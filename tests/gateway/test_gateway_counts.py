@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from access_world import Timers, record, table
 from prometheus_client.parser import text_string_to_metric_families
@@ -121,12 +122,28 @@ def test_answers_that_do_not_say_their_tokens_are_counted_as_such() -> None:
     assert not [name for name, _ in read if name == "tokens_total"]
 
 
+@pytest.mark.parametrize("changes", [{"how": "cut"}, {"how": "left"}, {"status": 500}])
+def test_an_answer_that_is_none_or_not_whole_need_not_say_them(changes: dict[str, object]) -> None:
+    counts = _counts()
+    counts.took(record(**changes), b"data: ...")
+    assert b"tokens_unsaid" not in counts.text({})
+
+
 def test_the_record_gets_its_tokens_and_times_that_a_person_can_read() -> None:
     counts = _counts()
-    one = record(first_s=0.123456789, seconds=1.000000499)
+    one = record(first_s=0.123456789, seconds=1.000000499, queued_s=0.1 + 0.2, woke_s=float("0"))
     counts.took(one, USAGE)
     assert (one.prompt_tokens, one.answer_tokens, one.cached_tokens) == (12, 21, 4)
     assert (one.at, one.first_s, one.seconds) == (1790000000.123, 0.123456, 1.0)
+    line = json.loads(msgspec.json.encode(one))
+    assert line["queued_s"] == 0.3
+    assert "woke_s" not in line
+
+
+def test_what_there_was_none_of_is_not_in_the_line() -> None:
+    one = record(first_s=float("-1"), seconds=float("0"), queued_s=float("0"), woke_s=float("0"))
+    _counts().took(one, b"")
+    assert not {"first_s", "seconds", "queued_s", "woke_s"} & json.loads(msgspec.json.encode(one)).keys()
 
 
 def test_a_client_can_not_make_a_line_as_long_as_it_likes() -> None:

@@ -11,6 +11,7 @@ import asyncio
 import random
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -308,8 +309,9 @@ def test_what_can_be_read_in_two_ways_is_refused_or_read_in_one(name: str) -> No
     async def test() -> None:
         rig = Rig()
         raw, expected = CORPUS[name]
-        outcomes = [await talk(rig, [raw]), await talk(rig, [raw[at : at + 1] for at in range(len(raw))])]
-        for outcome in outcomes:
+        outcomes = []
+        for pieces in ([raw], [raw[at : at + 1] for at in range(len(raw))]):
+            outcomes.append(outcome := await talk(rig, pieces))
             check(outcome)
             assert len(outcome.recorder.seen) == expected
         assert outcomes[0].refusals == outcomes[1].refusals
@@ -328,6 +330,24 @@ def test_an_upload_with_empty_lines_arrives_as_it_was_sent() -> None:
             outcome = await talk(rig, [raw[:at], raw[at:]])
             check(outcome)
             assert [body for *_, body in outcome.recorder.seen] == [b"0\r\n\r\n0\r\n\r\n\r\n0", b""]
+        rig.close()
+
+    run(test(), loops="asyncio")
+
+
+def test_a_head_that_is_nearly_the_last_one_again_says_what_it_says_alone() -> None:
+    """A head that came before is known again; one byte of difference, and it is read anew."""
+
+    async def test() -> None:
+        rig = Rig()
+        good = POST + b"A: b\r\nContent-Length: 13\r\nC: d\r\n\r\n" + JSON
+        for at in range(len(good) - len(JSON)):
+            for byte in (b"9", b"x", b" ", b"\n", b"\0", b""):
+                other = good[:at] + byte + good[at + 1 :]
+                check(alone := await talk(rig, [other]))
+                check(after := await talk(rig, [good, good, other]))
+                assert after.recorder.seen[2:] == alone.recorder.seen, other
+                assert after.refusals == alone.refusals, other
         rig.close()
 
     run(test(), loops="asyncio")
@@ -389,7 +409,7 @@ def mutated(chance: random.Random) -> list[bytes]:
             raw[at:at] = raw[start : start + chance.randint(1, 40)]
     cuts = sorted(chance.randrange(len(raw) + 1) for _ in range(chance.choice((0, 0, 1, 3))))
     edges = [0, *cuts, len(raw)]
-    return [bytes(raw[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [bytes(raw[a:b]) for a, b in pairwise(edges) if b > a]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -137,6 +137,9 @@ def test_an_answer_that_is_cut_says_the_same_or_nothing(tail: bytes, use: Use) -
         b'{"usage": {"prompt_tokens": 99999999999999999999999999}}',
         b'{"usage": {"prompt_tokens": true}}',
         b'{"usage": [1, 2]}',
+        b'["usage",{"prompt_tokens":9}]',
+        b'["\\"usage", {"prompt_tokens":9}]',
+        b'["eval_count", 9]',
         b'{"usage": {"prompt_tokens": 12',
         b'"usage"',
         b'{"usage": ',
@@ -163,6 +166,14 @@ def test_a_model_can_not_say_what_it_costs(words: str, small: bool) -> None:
     tail = _json(padding=padding, content=words)
     for begin in (0, *range(len(tail) - 80, len(tail))):
         assert use_of(tail[begin:]) == UNSAID
+
+
+def test_a_stream_that_is_cut_in_its_first_event_still_says_its_answer() -> None:
+    begin = _events({"type": "message_start", "message": {"usage": ANTHROPIC}}, done=False)
+    end = _events({"type": "message_delta", "usage": {"output_tokens": 7}}, done=False)
+    assert use_of(begin + b"x" * 4096 + end) == (120, 7, 100)
+    for cut in range(len(begin)):
+        assert use_of(begin[:cut] + b"x" * 4096 + end) in ((120, 7, 100), (-1, 7, -1)), cut
 
 
 @settings(max_examples=300, deadline=None)

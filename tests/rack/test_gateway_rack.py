@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ CHAT = "/v1/chat/completions"
 AT_ONCE = 12
 # A wake is given up after six minutes, since a server may take three to boot. Here boots are quick.
 QUICK = "s/^BOOT_S = 180.0$/BOOT_S = 8.0/"
-BOOT_S = "labctl/inventory/sleeping.py"
+PATIENCE = "/opt/labctl/labctl/current/src/labctl/inventory/sleeping.py"
 
 
 def asked(model: str, **more: object) -> dict[str, Any]:
@@ -49,8 +50,14 @@ def post(connection: http.client.HTTPConnection, body: dict[str, Any], key: str 
     return document
 
 
-def to_gateway(site: Site) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(site.hub.address, PORT, timeout=180)
+def to_gateway(site: Site) -> closing[http.client.HTTPConnection]:
+    return closing(http.client.HTTPConnection(site.hub.address, PORT, timeout=180))
+
+
+def once(site: Site, body: dict[str, Any]) -> str:
+    """Ask on a connection of its own, and return the text of the answer."""
+    with to_gateway(site) as connection:
+        return text_of(post(connection, body))
 
 
 def text_of(document: dict[str, Any]) -> str:
@@ -132,8 +139,26 @@ def test_the_gateway_is_set_up_once_and_runs_hardened(site: Site) -> None:
     assert site.apply("gateway,controller", site.hub) == {site.hub.name: 0}
     assert instances(site) == serve
     site.do(site.hub, "systemd-analyze", "security", "--threshold=15", "--no-pager", *serve)
-    found = post(to_gateway(site), asked("tiny-coder"))
+    with to_gateway(site) as connection:
+        found = post(connection, asked("tiny-coder"))
     assert found["model"] == "tiny-coder" and text_of(found)
+
+
+def _all_at_once(site: Site, client: openai.OpenAI, kept: http.client.HTTPConnection) -> str:
+    """Ask a host that sleeps for many answers; return the text that the same request gets in each way."""
+
+    def streamed() -> str:
+        chunks = client.chat.completions.create(**asked("tiny-chat"), stream=True)
+        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        stream = pool.submit(streamed)
+        first = pool.submit(post, kept, asked("tiny-chat"))
+        others = [pool.submit(once, site, asked("tiny-chat", seed=number)) for number in range(AT_ONCE - 2)]
+        said = text_of(first.result())
+        assert stream.result() == said
+        assert all(other.result() for other in others)
+    return said
 
 
 # Its leases last for half a minute after a gateway is killed: that is waited for meanwhile.
@@ -143,41 +168,27 @@ def test_a_request_wakes_a_machine_that_truly_sleeps_and_it_sleeps_again(
     machine = site.machine
     assert machine is not None
     asleep(site, machine)
-    times, packets = site.rack.packets(machine.name), len(site.rack.packets(machine.name))
-    slept = len(times)
-    polled = to_gateway(site)
-    for path in ("/v1/models", "/health", "/metrics", "/", "/labctl/v1/status") * 40:
-        polled.request("GET", path, headers={"Authorization": f"Bearer {KEY}"})
-        answer = polled.getresponse()
-        said = answer.read()
-        assert answer.status == 200, (path, said)
+    packets = len(site.rack.packets(machine.name))
+    with to_gateway(site) as polled:
+        for path in ("/v1/models", "/health", "/metrics", "/", "/labctl/v1/status") * 40:
+            polled.request("GET", path, headers={"Authorization": f"Bearer {KEY}"})
+            answer = polled.getresponse()
+            assert answer.status == 200, (path, answer.read())
+            answer.read()
     (listed,) = (one for one in client.models.list().data if one.id == "tiny-chat")
     assert listed.labctl["state"] == "asleep"  # type: ignore[attr-defined]
-    assert len(site.rack.packets(machine.name)) == slept, "nobody who only looks wakes a host"
+    assert len(site.rack.packets(machine.name)) == packets, "nobody who only looks wakes a host"
 
     began = time.time()
-    kept = to_gateway(site)
-
-    def streamed() -> str:
-        chunks = client.chat.completions.create(**asked("tiny-chat"), stream=True)
-        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        stream = pool.submit(streamed)
-        first = pool.submit(post, kept, asked("tiny-chat"))
-        others = [
-            pool.submit(post, to_gateway(site), asked("tiny-chat", seed=number))
-            for number in range(AT_ONCE - 2)
-        ]
-        said = text_of(first.result())
-        assert stream.result() == said
-        assert all(text_of(other.result()) for other in others)
-    socket = kept.sock
-    assert text_of(post(kept, asked("tiny-chat"))) == said
-    assert kept.sock is socket is not None, "one connection for a cold and for a warm request"
-    direct = http.client.HTTPConnection(machine.address, 8081, timeout=60)
-    assert text_of(post(direct, asked("tiny-chat"), ENGINE_KEY)) == said
-
+    with ExitStack() as stack:
+        kept = stack.enter_context(to_gateway(site))
+        said = _all_at_once(site, client, kept)
+        socket = kept.sock
+        assert text_of(post(kept, asked("tiny-chat"))) == said
+        assert kept.sock is socket is not None, "one connection for a cold and for a warm request"
+        straight = closing(http.client.HTTPConnection(machine.address, 8081, timeout=60))
+        direct = stack.enter_context(straight)
+        assert text_of(post(direct, asked("tiny-chat"), ENGINE_KEY)) == said
     outcomes = [one["outcome"] for one in site.rack.packets(machine.name)[packets:]]
     assert outcomes.count("wakes") == 1, outcomes
     asleep(site, machine)
@@ -197,19 +208,18 @@ def test_a_killed_gateways_host_falls_asleep_when_its_leases_have_ended(site: Si
 def test_a_wake_that_fails_is_said_in_time_and_another_host_serves(
     site: Site, client: openai.OpenAI, cut: Cut
 ) -> None:
-    machine = site.machine
-    assert machine is not None
-    asleep(site, site.box, machine)
+    site.say("suspend", site.spare.name)
+    asleep(site, site.box)
     site.rack.sleep_fault(site.box.name, "deaf")
     try:
         with ThreadPoolExecutor(2) as pool:
             alone = pool.submit(lambda: client.chat.completions.create(**asked("tiny-alone")))
             began = time.monotonic()
-            elsewhere = pool.submit(post, to_gateway(site), asked("tiny-writer"))
+            elsewhere = pool.submit(once, site, asked("tiny-writer"))
             with pytest.raises(openai.APIStatusError) as refused:
                 alone.result()
             assert time.monotonic() - began < 100
-            assert text_of(elsewhere.result())
+            assert elsewhere.result()
     finally:
         site.rack.sleep_fault(site.box.name, "sleep-heal")
     said = refused.value.response.json()
@@ -247,7 +257,7 @@ def test_a_new_table_under_load_loses_no_request_and_no_stream(site: Site, clien
         assert last == "length"
 
     loads = [
-        Load(lambda: text_of(post(to_gateway(site), asked("tiny-coder")))),
+        Load(lambda: once(site, asked("tiny-coder"))),
         Load(lambda: patient.chat.completions.create(**asked("tiny-coder"))),
         Load(stream),
     ]

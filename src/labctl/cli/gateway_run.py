@@ -116,7 +116,6 @@ def _import_everything() -> None:
     for name in (
         "encodings.idna",
         "labctl.adapters.notify",
-        "prometheus_client",
         "sqlalchemy.dialects.sqlite",
         "sqlalchemy.dialects.postgresql.psycopg",
         "psycopg",

@@ -49,6 +49,7 @@ class Ask:
     the first of each by its name in lower case. ``body`` is what was read; ``rest`` says that more of it
     comes and is passed on as it comes. ``model`` and ``stream`` are what the body (for FORM: its field)
     says; ``model`` is empty where there is none. ``known`` is the desk's: what it found by the head.
+    ``lines`` is the proxy's: the headers that go upstream, where they are known already.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Ask:
     model: str = ""
     stream: bool = False
     known: Any = None
+    lines: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +117,16 @@ class Failure:
     sent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class End:
     """How an exchange ended.
 
     ``how``: "served" (upstream's answer, whole), "answered" (by us), "left" (the client went away), "cut"
     (upstream died under way; the client saw that its answer is not whole), "late" (its time was up).
-    ``status`` is what the client saw (0: nothing). Times are mono; ``sent_at`` is when the request went
-    upstream, ``first_at`` when the first byte of the answer's body came, 0 for never. ``tail`` is the last
-    of the answer's body, for what it says of its use (at least its last 4 KiB, where it is that long).
+    ``status`` is what the client saw (0: nothing; in a stream that we had begun: what came of it upstream).
+    Times are mono; ``sent_at`` is when the request went upstream, ``first_at`` when the first byte of the
+    answer's body came, 0 for never. ``tail`` is the beginning of the answer's body (1 KiB) and its last 4 KiB
+    at least, for what it says of its use; all of it, where it is short.
     ``bytes_in``, ``bytes_out``: of bodies.
     """
 

@@ -83,7 +83,7 @@ class Keys:
             return self._anybody(ask, self._anonymous)
         named = ask.named
         shown = named.get(b"authorization")
-        if shown is not None and shown[:7].lower() == b"bearer ":
+        if shown is not None and (shown.startswith(b"Bearer ") or shown[:7].lower() == b"bearer "):
             shown = shown[7:].strip()
         else:
             shown = named.get(b"x-api-key")

@@ -24,6 +24,8 @@ from labctl.gateway.terms import Record
 
 # How much of a path stands in the log: it is a client's, and may be as long as a head.
 _PATH = 200
+# The defaults themselves: only what is the same object is left out of a line.
+_NO_TIME, _NEVER = (getattr(Record("", 0.0, "", "", "", ""), name) for name in ("seconds", "first_s"))
 _GAUGE = "gauge"
 _COUNTER = "counter"
 
@@ -96,9 +98,10 @@ class Counts:
             self._measure(record, row, tail)
         # Cut to what a person reads; rounding takes four times as long.
         record.at = record.at * 1e3 // 1 / 1e3
-        record.seconds = record.seconds * 1e6 // 1 / 1e6
-        if record.first_s > 0:
-            record.first_s = record.first_s * 1e6 // 1 / 1e6
+        record.seconds = record.seconds * 1e6 // 1 / 1e6 or _NO_TIME
+        record.queued_s = record.queued_s * 1e6 // 1 / 1e6 if record.queued_s else _NO_TIME
+        record.woke_s = record.woke_s * 1e6 // 1 / 1e6 if record.woke_s else _NO_TIME
+        record.first_s = record.first_s * 1e6 // 1 / 1e6 if record.first_s >= 0 else _NEVER
         if len(record.path) > _PATH:
             record.path = record.path[:_PATH]
         self._lines.add(record)
@@ -117,7 +120,7 @@ class Counts:
         served.first.add(first_s)
         prompt, answer, cached = use_of(tail)
         if prompt < 0 and answer < 0:
-            used.unsaid += 1
+            used.unsaid += record.how == "served" and record.status < 400
             return
         record.prompt_tokens, record.answer_tokens, record.cached_tokens = prompt, answer, cached
         if prompt > 0:

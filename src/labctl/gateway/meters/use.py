@@ -6,8 +6,9 @@ streams, where nobody asked for usage), or Ollama's counts. So the last such obj
 that says what it read only in its first event (Anthropic's ``message_start``), the first one as well.
 
 The bytes may begin anywhere, so that object is cut out of them and nothing else of the answer is kept.
-Words of a model can't pass for its use: inside of a JSON string a quote has a backslash before it. What isn't
-found, or is no sound number, is -1: nobody may take a guess for a count.
+Words of a model can't pass for its use: inside of a JSON string both quotes of a name have a backslash before
+them, and no colon follows any other string. (A transcription as plain text could; it is counted, no more.)
+What isn't found, or is no sound number, is -1: nobody may take a guess for a count.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ _NULLS = 8
 _SMALL = 2048
 # The colon after a name, its spaces and the brace.
 _COLON = 4
-_BACKSLASH = ord("\\")
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -87,7 +87,7 @@ def use_of(tail: bytes) -> Use:
             return _of_timings(_timings(text))
     except msgspec.MsgspecError:
         return UNSAID
-    if (at := tail.rfind(_EVALS)) > 0 and tail[at - 1] != _BACKSLASH:
+    if (at := tail.rfind(_EVALS)) >= 0:
         counts = dict(_EVAL.findall(tail, max(0, at - 512)))
         return int(counts.get(b"prompt_eval_count", -1)), int(counts.get(b"eval_count", -1)), -1
     return UNSAID
@@ -100,21 +100,27 @@ def _last_usage(tail: bytes, at: int) -> Use | None:
             if use[0] >= 0:
                 return use
             first = tail.find(_USAGE)
-            if first < at and (text := _object(tail, first, _USAGE)):
-                began = _of_usage(_usage(text))
-                return began[0], use[1], began[2]
-            return use
+            return _with_prompt(use, _object(tail, first, _USAGE)) if first < at else use
         at = tail.rfind(_USAGE, 0, at)
         if at < 0:
             break
     return None
 
 
+def _with_prompt(use: Use, first: bytes) -> Use:
+    """Return an answer's use with what its first event says of the prompt, where that is there whole."""
+    try:
+        began = _of_usage(_usage(first))
+    except msgspec.MsgspecError:
+        return use
+    return began[0], use[1], began[2]
+
+
 def _object(tail: bytes, at: int, name: bytes) -> bytes:
     """Return the object of that name, whole; empty where it is null, cut off, or words of a model."""
     after = at + len(name)
     begin = tail.find(b"{", after, after + _COLON)
-    if begin < 0 or (at and tail[at - 1] == _BACKSLASH):
+    if begin < 0 or b":" not in tail[after:begin]:
         return b""
     end, deep = begin, 0
     while (close := tail.find(b"}", end)) >= 0:

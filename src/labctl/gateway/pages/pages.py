@@ -84,8 +84,7 @@ class OwnPages:
 
     def answer(self, ask: Ask, key: Key | None) -> Answer:
         """Answer it; ``key`` is None where it showed none, which only pages open to all are given."""
-        answer = self._answer(ask, key or self._table.anonymous)
-        return routes.with_headers(answer, *routes.for_browsers(ask, keyed=bool(self._table.keys)))
+        return self._answer(ask, key or self._table.anonymous)
 
     def close(self) -> None:
         """Wait for no host any more."""

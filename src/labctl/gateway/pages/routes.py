@@ -1,8 +1,6 @@
 """Which paths are the gateway's own, which methods they know, who may read them, and what browsers may do.
 
-A web page of another origin may use the gateway where keys are asked for: the page must have one. Without
-keys only pages of this machine's loopback may; ``access`` turns others away, and here no browser is told that
-they may.
+Web pages of any origin may ask: they need a key, and where none is needed ``access`` turns strange ones away.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 from enum import Enum
 from urllib.parse import unquote
 
-from labctl.domain.gateway.origins import foreign_because
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Answer, Ask
 
@@ -77,20 +74,6 @@ def _methods(page: Page | None) -> tuple[str, ...]:
 def with_headers(answer: Answer, *headers: tuple[str, str]) -> Answer:
     """Return an answer with more headers."""
     return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, *headers), answer.close)
-
-
-def _header(ask: Ask, name: bytes) -> str:
-    return ask.named.get(name, b"").decode("latin-1")
-
-
-def for_browsers(ask: Ask, *, keyed: bool) -> tuple[tuple[str, str], ...]:
-    """Return the headers that let a web page read an answer."""
-    if keyed:
-        return (("Access-Control-Allow-Origin", "*"),)
-    origin = _header(ask, b"origin")
-    if not origin or foreign_because(origin, _header(ask, b"host")):
-        return (("Vary", "Origin"),)
-    return (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
 
 
 def preflight(ask: Ask) -> Answer:

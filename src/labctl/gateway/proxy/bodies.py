@@ -19,7 +19,7 @@ class Unreadable(ValueError):
     """A body that is not what its request says it is; the text never quotes it."""
 
 
-class _Peek(msgspec.Struct):
+class _Peek(msgspec.Struct, gc=False):
     model: str = ""
     stream: bool | None = False
 
@@ -66,6 +66,7 @@ _BOUNDARY = re.compile(rb';\s*boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70}))', 
 _DISPOSITION = re.compile(rb"content-disposition:\s*form-data([^\r\n]*)", re.IGNORECASE)
 _PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
 _HEAD_BYTES = 16 * 1024
+_BEHIND = (b"\r\n", b"--")  # what follows a boundary
 
 
 def boundary_of(content_type: bytes) -> bytes:
@@ -115,6 +116,9 @@ class Form:
         buffer, delimiter = self.buffer, self._delimiter
         found = buffer.find(delimiter, self._at)
         after = found + len(delimiter)
+        while found >= 0 and len(buffer) >= after + 2 and buffer[after : after + 2] not in _BEHIND:
+            found = buffer.find(delimiter, after)  # another, longer boundary
+            after = found + len(delimiter)
         if found < 0 or len(buffer) < after + 2:
             if found < 0 and not self._inside:
                 self._at = max(self._at, len(buffer) - len(delimiter) + 1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from labctl.gateway.proxy import heads, sockets
+from labctl.gateway.proxy import bodies, heads, sockets
 from labctl.gateway.proxy.exchange import Exchange
 from labctl.gateway.proxy.incoming import Incoming
+from labctl.gateway.proxy.known import Known
 from labctl.gateway.proxy.watch import Watched
 from labctl.gateway.proxy.wire import BODY, BUSY, HEAD, LINGER, TUNNEL
 from labctl.gateway.refusals import problem
-from labctl.gateway.terms import Answer
+from labctl.gateway.terms import Answer, Ask, Reading
 
 _AHEAD_BYTES = 64 * 1024
 _LINGER_BYTES = 4 * 1024 * 1024
@@ -39,7 +40,8 @@ class Client(Incoming):
         """Take what comes, each byte in the phase that it belongs to."""
         phase = self._phase
         if phase is HEAD or phase is BODY:
-            self._take(data)
+            if phase is BODY or self._known is None or not self._take_known(self._known, data):
+                self._take(data)
         elif phase is BUSY:
             self._pending += data
             if len(self._pending) > _AHEAD_BYTES:
@@ -90,7 +92,7 @@ class Client(Incoming):
         if phase is HEAD and not self._head_bytes:
             self._close()
         elif phase is HEAD:
-            self.refuse(408, "too-slow", f"no whole head came within {self.proxy.limits.head_s:.0f} s")
+            self.refuse(408, "too-slow", f"no whole head came within {self.proxy.limits.head_s:g} s")
             self._close()
         elif phase is LINGER:
             self.transport.abort()
@@ -98,7 +100,7 @@ class Client(Incoming):
             self._stalled()
 
     def _stalled(self) -> None:
-        words = f"nothing of the body came for {self.proxy.limits.body_s:.0f} s"
+        words = f"nothing of the body came for {self.proxy.limits.body_s:g} s"
         exchange = self.exchange
         if exchange is None:
             self.refuse(408, "too-slow", words)
@@ -167,6 +169,50 @@ class Client(Incoming):
         self.go_on()
 
     # --- its own
+
+    def _take_known(self, last: Known, data: bytes) -> bool:
+        """Take a request, or its head alone, whose head is the last one's; False: it has to be read."""
+        at, length = last.found(data)
+        more = len(data) - at
+        if self._head_bytes or not at or not length or more not in (0, length):
+            return False
+        proxy = self.proxy
+        self._head_bytes = at
+        self._headed = self._unparsed = True
+        self.body_bytes = 0
+        self._left = self._declared = length
+        ask = self._ask = Ask(
+            *(proxy.next_id(), last.method, last.target, last.path, last.query, "1.1", last.headers),
+            *(last.named, self._name, proxy.mono()),
+        )
+        if last.lines is None:
+            last.lines = heads.passed_on(ask)
+        ask.lines = last.lines
+        reading = proxy.head(ask)
+        if reading is Reading.WHOLE and more and length <= proxy.limits.json_bytes:
+            self._take_whole(ask, data[at:])
+            return True
+        self._read_on(reading, length, more=more > 0)
+        if more:
+            self._take(data[at:])
+        elif self._phase is BODY:
+            self._deadline = proxy.loop.time() + proxy.limits.body_s
+        return True
+
+    def _take_whole(self, ask: Ask, body: bytes) -> None:
+        """Begin with a request that is here to its last byte, and nothing after it."""
+        if not self._hold_bytes(len(body)):
+            return
+        self._complete = self._taking = True
+        self._left = 0
+        self.body_bytes = len(body)
+        try:
+            ask.model, ask.stream, body = bodies.peek(body)
+        except bodies.Unreadable as error:
+            self.refuse(400, "bad-body", str(error))
+        else:
+            self._start(body)
+        self._taking = False
 
     def _start(self, body: bytes, *, rest: bool = False) -> None:
         ask = self._ask

@@ -172,7 +172,7 @@ class Exchange:
             self._drop()
             self._cut("late")
         elif not self._passing and taken > min(target.first_byte_s, target.whole_s):
-            self._fail("late", f"{target.upstream.name} said nothing within {target.first_byte_s:.0f} s")
+            self._fail("late", f"{target.upstream.name} said nothing within {target.first_byte_s:g} s")
 
     # --- the upstream connection's
 
@@ -189,15 +189,16 @@ class Exchange:
             return False
         lower = head.lower()
         self.status = status
-        self._chunked = b"\r\ntransfer-encoding:" in lower
-        self._framed = self._chunked or b"\r\ncontent-length:" in lower or up.done
+        said = heads.telling(lower)
+        self._chunked = b"transfer-encoding:" in said
+        self._framed = self._chunked or b"content-length:" in said or up.done
         if self._events:
             self._join(up, lower, rest)
             return True
         decoded = self._chunked and self.ask.version == "1.0"
         if decoded or not self._framed or self.ask.upgrade:
             self.client.keep = False
-        head = heads.relayed(head, lower=lower, close=self._must_close(), decoded=decoded)
+        head = heads.relayed(head, said=said, close=self._must_close(), decoded=decoded)
         self.begun = self._passing = True
         up.raw = not decoded
         self.client.transport.write(head + rest if rest and not decoded else head)
@@ -299,7 +300,11 @@ class Exchange:
             body = heads.chunk(body)
         head = b"%b %b HTTP/1.1\r\n%b%b%b%b\r\n" % (
             *(ask.method.encode(), target.path.encode(), up.pool.host_line),
-            *(heads.passed_on(ask), heads.credentials(ask, target) if target.key else b"", framing),
+            *(
+                heads.passed_on(ask) if ask.lines is None else ask.lines,
+                heads.credentials(ask, target) if target.key else b"",
+                framing,
+            ),
         )
         self._up = up
         self.sent_at = now
@@ -389,4 +394,5 @@ class Exchange:
         self.proxy.ended(
             self, End(how, self.status, self.sent_at, self.first_at, now, client.body_bytes, body_bytes, tail)
         )
+        self.life = None  # it knows this exchange: nobody has to find out that both are garbage
         client.done(now)

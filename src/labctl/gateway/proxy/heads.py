@@ -11,6 +11,7 @@ RFC 9112 wants them. What it lets through and we don't is checked here. All of i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -37,11 +38,20 @@ HOP_BY_HOP = frozenset(
 OURS = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"x-api-key"}
 """Headers of a request that we write ourselves or keep."""
 
+_FRAMING = frozenset({b"transfer-encoding:", b"content-length:"})
+telling = re.compile(
+    rb"\r\n(transfer-encoding:|content-length:|connection:|keep-alive:|proxy-|upgrade:|trailer:)"
+).findall
+"""Return the names of headers, in an answer's head in lower case, that frame it or end here: in one pass."""
+
 CHUNK_END = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+READABLE = b"Access-Control-Allow-Origin: *\r\n"
+"""Web pages may read what we say: they need a key, and without keys ``access`` turns strange ones away."""
+
 EVENT_STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
-    b"X-Accel-Buffering: no\r\n"
+    b"X-Accel-Buffering: no\r\n" + READABLE
 )
 STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
@@ -190,7 +200,7 @@ def credentials(ask: Ask, target: Target) -> bytes:
 def answer_bytes(answer: Answer, *, method: str, close: bool) -> bytes:
     """Return an answer of our own as it goes to the client."""
     head = STATUS_LINES.get(answer.status) or b"HTTP/1.1 %d -\r\n" % answer.status
-    lines = [head]
+    lines = [head, READABLE]
     if answer.status not in (204, 304):
         lines.append(
             b"Content-Type: %b\r\nContent-Length: %d\r\n" % (answer.content_type.encode(), len(answer.body))
@@ -204,19 +214,12 @@ def answer_bytes(answer: Answer, *, method: str, close: bool) -> bytes:
     return b"".join(lines)
 
 
-def relayed(head: bytes, *, lower: bytes, close: bool, decoded: bool) -> bytes:
+def relayed(head: bytes, *, said: Sequence[bytes], close: bool, decoded: bool) -> bytes:
     """Return the head of an upstream's answer as the client gets it.
 
-    ``lower`` is the head in lower case; ``decoded``: its body loses its chunks on the way (HTTP/1.0).
+    ``said`` is what ``telling`` found in it; ``decoded``: its body loses its chunks on the way (HTTP/1.0).
     """
-    if (
-        b"\r\nconnection:" in lower
-        or b"\r\nkeep-alive:" in lower
-        or b"\r\nproxy-" in lower
-        or b"\r\nupgrade:" in lower
-        or b"\r\ntrailer:" in lower
-        or decoded
-    ):
+    if decoded or not _FRAMING.issuperset(said):
         head = _filtered(head, decoded=decoded)
     return head[:-2] + b"Connection: close\r\n\r\n" if close else head
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from labctl.gateway.proxy import bodies, heads
+from labctl.gateway.proxy.known import Known, known
 from labctl.gateway.proxy.wire import BODY, BUSY, HEAD, Wire
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Answer, Ask, Reading
@@ -28,19 +29,9 @@ class Incoming(Wire):
     """The side of a client's connection that reads; ``client.Client`` is the whole."""
 
     __slots__ = (
-        *(
-            "_alive",
-            "_ask",
-            "_complete",
-            "_declared",
-            "_ending",
-            "_expects",
-            "_flowing",
-            "_form",
-            "_head_bytes",
-        ),
-        *("_headed", "_headers", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading", "_silent"),
-        *("_taking", "_url", "body_bytes", "exchange"),
+        *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
+        *("_headed", "_headers", "_known", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading"),
+        *("_silent", "_taking", "_unparsed", "_url", "body_bytes", "exchange"),
     )
 
     _ask: Ask
@@ -59,6 +50,7 @@ class Incoming(Wire):
         self._left = 0  # how much of it is to come
         self._limit = 0
         self._silent = 0  # bytes of chunks that brought no body
+        self._known: Known | None = None  # the last head
         self._flowing = False  # pieces go straight on to an upstream
         self._begin()
 
@@ -69,6 +61,7 @@ class Incoming(Wire):
         self._headers: list[tuple[bytes, bytes]] = []
         self._headed = False
         self._complete = False
+        self._unparsed = False  # the parser has not seen the head, and shall not see its body
         self._head_bytes = 0
         self._ending = b""  # the last bytes that were fed, where an empty line could have begun
         self._pieces: list[bytes] = []  # of the body, as they were read
@@ -146,7 +139,10 @@ class Incoming(Wire):
             self.refuse(400, "bad-request", f"the request is no HTTP/1.1: {error}")
             return b""
         if self._headed:
+            whole = self._head_bytes == len(piece)
             self._head_done(more=bool(rest))
+            if whole and self.keep and self._phase is not HEAD:
+                self._known = known(piece, self._ask)
         else:
             self._ending = b"" if found >= 0 else (ending + piece)[-3:]
         return rest
@@ -161,7 +157,10 @@ class Incoming(Wire):
         except heads.Unfit as unfit:
             self.refuse(unfit.status, unfit.code, str(unfit))
             return
-        reading = self.proxy.head(self._ask)
+        self._read_on(self.proxy.head(self._ask), length, more=more)
+
+    def _read_on(self, reading: Reading | Answer, length: int, *, more: bool) -> None:
+        """Do as the desk says; ``more``: some of the body is here already."""
         if isinstance(reading, Answer):
             self._reply(reading)
             return
@@ -252,9 +251,14 @@ class Incoming(Wire):
         rest = b""
         try:
             if self._left >= 0:
-                data, rest = data[: self._left], data[self._left :]
+                if len(data) > self._left:
+                    data, rest = data[: self._left], data[self._left :]
                 self._left -= len(data)
-                self._parser.feed_data(data)
+                if self._unparsed:
+                    self.on_body(data)
+                    self._complete = not self._left
+                else:
+                    self._parser.feed_data(data)
                 self._took(len(data))
             else:
                 rest = self._take_chunks(data)

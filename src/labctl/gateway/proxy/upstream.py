@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 IDLE_S = 4.0
 IDLE_AT_MOST = 128
 HEAD_BYTES = 64 * 1024
+BEGIN_BYTES = 1024
 TAIL_BYTES = 4 * 1024
 _KEPT_BYTES = 2 * TAIL_BYTES
 
@@ -106,7 +107,7 @@ class Connection(asyncio.Protocol):
         return bool(self._head or self._interim or self.headed)
 
     def tail(self) -> bytes:
-        """Return the last of the answer's body, ``TAIL_BYTES`` of it or a little more."""
+        """Return the beginning of the answer's body, and at least the last ``TAIL_BYTES`` of it."""
         return b"".join(self._tail)
 
     # --- told by the transport
@@ -193,8 +194,9 @@ class Connection(asyncio.Protocol):
         self._tail.append(piece)
         self._kept += len(piece)
         if self._kept > _KEPT_BYTES:
-            self._tail = [b"".join(self._tail)[-TAIL_BYTES:]]
-            self._kept = TAIL_BYTES
+            whole = b"".join(self._tail)
+            self._tail = [whole[:BEGIN_BYTES], whole[-TAIL_BYTES:]]
+            self._kept = BEGIN_BYTES + TAIL_BYTES
 
     def on_message_complete(self) -> None:
         """Note the end."""
@@ -321,5 +323,5 @@ def why_not(error: OSError, within_s: float) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "refuses connections: nothing listens there"
     if isinstance(error, TimeoutError):
-        return f"took no connection within {within_s:.0f} s"
+        return f"took no connection within {within_s:g} s"
     return f"cannot be reached: {error.strerror or error}"
