@@ -351,7 +351,7 @@ def test_secrets_lie_beside_the_table_and_keys_of_clients_nowhere(folder: Path) 
     assert not any(secret in parts.table for secret in ("r-key", "v-key", "b-key"))
     read = json.loads(parts.table)
     assert (read["certificate"], read["private_key"]) == ("certificate.pem", "private-key.pem")
-    assert read["store"] == "/var/lib/labctl-controller/store.db"
+    assert read["store"] == "/var/lib/labctl-store/store.db"
     assert read["controller"] == "/run/labctl-controller/socket"
 
 
@@ -466,7 +466,7 @@ def test_the_unit_may_do_little(tmp_path: Path, database: bool) -> None:
 
 def test_the_unit_reaches_its_store_and_nothing_of_the_controllers() -> None:
     unit = gateway.unit(rack(), BUILD)
-    assert "ReadWritePaths=-/var/lib/labctl-controller\n" in unit
+    assert "ReadWritePaths=-/var/lib/labctl-store\n" in unit
     assert "InaccessiblePaths=-/etc/labctl/controller -/etc/labctl/secrets" in unit
     assert "PrivateDevices=yes" in unit
     assert "-I -OO -X pycache_prefix=/opt/labctl/labctl/" in unit

@@ -1,7 +1,8 @@
-"""A rack that sleeps, and the laptop from which it is asked: hub, box and a virtual machine, applied once.
+"""A rack that sleeps, and the laptop from which it is asked: hub, box, spare and machine, applied once.
 
 The hub never sleeps: it runs the controller and the gateway, and serves a model. The box sleeps as a
-container does, the machine with a kernel of its own; both serve, too. All engines are the real llama-server.
+container does, the machine with a kernel of its own, and the spare, which has a model of the box as well,
+when it is told to. All of them serve by the real llama-server.
 
     def test_something(site):
         site.say("wake", site.box.name)       # types a command, which goes to the hub by SSH
@@ -45,12 +46,12 @@ def serves(name, model, port, **more):
     return LlamaServer(name=name, model=model, port=port, ctx_size=4096, parallel=2, **more)
 
 
-def sleeper(name, address, mac, after, **models):
+def sleeper(name, address, mac, after, models, suspend=True):
     return Host(
         name=name,
         address=address,
         wake=WakeOnLan(mac=mac),
-        idle=IdlePolicy(suspend=True, after=after, min_up="0s", signals=QUIET),
+        idle=IdlePolicy(suspend=suspend, after=after, min_up="0s", signals=QUIET),
         open_ports=[port for _, port in models.values()],
         services=[
             serves(name, model, port, listen="0.0.0.0", api_key=ASKED)
@@ -85,15 +86,16 @@ rack = Rack(
             services=[serves("coder", "tiny-coder", 8081)],
         ),
         sleeper("{box.name}", "{box.address}", "{box.mac}", "{after}",
-            writer=("tiny-writer", 8081), alone=("tiny-alone", 8082)),
+            {{"writer": ("tiny-writer", 8081), "alone": ("tiny-alone", 8082)}}),
+        sleeper("{spare.name}", "{spare.address}", "{spare.mac}", "30m",
+            {{"writer": ("tiny-writer", 8081)}}, suspend=False),
 {machine}
     ],
 )
 globals().update(rack.groups())
 """
 MACHINE = """\
-        sleeper("{host.name}", "{host.address}", "{host.mac}", "{after}",
-            chat=("tiny-chat", 8081), writer=("tiny-writer", 8082)),
+        sleeper("{host.name}", "{host.address}", "{host.mac}", "{after}", {{"chat": ("tiny-chat", 8081)}}),
 """
 
 
@@ -106,6 +108,7 @@ class Site:
     key: Path
     hub: LabHost
     box: LabHost
+    spare: LabHost
     machine: LabHost | None
     cycle: Future[None] | None = field(default=None)
 
@@ -115,6 +118,7 @@ class Site:
         text = RACK.format(
             hub=self.hub,
             box=self.box,
+            spare=self.spare,
             wheels=wheels.INSIDE,
             port=PORT,
             after=after,
@@ -202,7 +206,7 @@ def site(
     if not lacks_for_machines():
         request.getfixturevalue("machine")  # it boots while the others are set up
         machine = next(host for host in sleep_rack.spec.hosts if host.machine == "qemu")
-    hub, box = (lend_sleeper(lent, "nspawn", suite) for suite in ("trixie", "bookworm"))
+    hub, box, spare = (lend_sleeper(lent, "nspawn", suite) for suite in ("trixie", "bookworm", "bookworm"))
     folder = tmp_path_factory.mktemp("site") / "inventory"
     (folder / "keys").mkdir(parents=True)
     for suffix in ("", ".pub"):
@@ -214,12 +218,12 @@ def site(
     keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "keys/controller")]
     subprocess.run(keygen, check=True)
     (folder / "pins.py").write_text(mirror.recipe(wares, "pins"))
-    hosts = [host for host in (hub, box, machine) if host is not None]
+    hosts = [host for host in (hub, box, spare, machine) if host is not None]
     known = (f"{host.address} {sleep_rack.host_key(host.name)}\n" for host in hosts)
     (folder / "known_hosts").write_text("".join(known))
-    made = Site(sleep_rack, folder / "rack.py", operator_key, hub, box, machine)
+    made = Site(sleep_rack, folder / "rack.py", operator_key, hub, box, spare, machine)
     made.write()
-    assert all(made.apply("agent,wol,engines,services,controller,gateway", hub, box).values())
+    assert all(made.apply("agent,wol,engines,services,controller,gateway", hub, box, spare).values())
     with ThreadPoolExecutor(1) as pool:
         if machine is not None:
             made.cycle = pool.submit(_machine_is_set_up_and_sleeps, made, lend_sleeper, machine)
