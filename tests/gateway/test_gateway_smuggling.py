@@ -161,7 +161,7 @@ class Rig:
         self.desk = FakeDesk([upstream(1)])
         table = Table("rack", "", 0, (), tuple(self.desk.upstreams), (), (), Rack(()), limits=LIMITS)
         self.proxy = Proxy(self.desk, table, Path("/"))
-        self.pool = MemoryPool(self.proxy.loop, self.desk.upstreams[0], None)
+        self.pool = MemoryPool(self.proxy.loop, self.desk.upstreams[0], None, self.proxy.outbox)
         self.proxy._pools[self.desk.upstreams[0].name] = self.pool
 
     def close(self) -> None:
@@ -204,6 +204,7 @@ async def talk(rig: Rig, pieces: list[bytes]) -> Outcome:
         while (exchange := client.exchange) is not None:
             if exchange._dialling is not None:
                 await exchange._dialling
+            rig.proxy.outbox.send()
             if answered == len(recorder.seen):
                 break  # it waits for more of its body
             answered += 1
@@ -211,6 +212,7 @@ async def talk(rig: Rig, pieces: list[bytes]) -> Outcome:
             serving.data_received(
                 b"HTTP/1.1 200 OK\r\nX-Number: %d\r\nContent-Length: 2\r\n\r\nok" % answered
             )
+    rig.proxy.outbox.send()
     assert answered == len(recorder.seen), "a request without an exchange"
     transport.closed = True
     client.connection_lost(None)

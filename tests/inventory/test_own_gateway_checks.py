@@ -112,3 +112,26 @@ def test_a_gateway_with_a_cloud_alone_serves_that(tmp_path: Path) -> None:
     found = loaded(tmp_path, rack(f'host="hub", {CLOUD}', "")).rack
     assert found.gateway is not None
     assert reach(found, found.host("hub"), found.gateway).upstreams == ()
+
+
+@pytest.mark.parametrize("needs", ["", 'depends_on=["help"], '])
+def test_hosts_that_lend_cards_to_what_it_serves_are_awake_with_it(needs: str, tmp_path: Path) -> None:
+    cable = 'private=PrivateNet(interface="eth1", address="10.9.0.{}")'
+    rig = OPEN.replace("port=8001, listen", 'port=8001, rpc=["help"], listen')
+    lender = (
+        f'Host(name="help", address="10.0.0.3", {cable.format(3)}, wake=WakeOnLan(mac="52:54:00:00:00:03"), '
+        "idle=IdlePolicy(suspend=True), "
+        'services=[RpcServer(name="rpc", port=50052, binary="/r")])'
+    )
+    text = rack('host="hub"', f"{needs}{cable.format(2)}, {rig}").replace(
+        "],\ngateway", f", {lender}],\ngateway"
+    )
+    file = write(tmp_path, rack_text(f"from labctl.inventory import PrivateNet, RpcServer\n{text}"))
+    found = [one for one in problems(file) if one.field == "depends_on"]
+    if needs:
+        assert found == []
+    else:
+        (one,) = found
+        assert (one.host, one.field) == ("rig", "depends_on")
+        assert "m also runs on help, which may sleep while rig is awake" in one.reason
+        assert 'add depends_on=["help"] to rig' in one.hint

@@ -8,6 +8,7 @@ from labctl.gateway.proxy import bodies, heads, sockets
 from labctl.gateway.proxy.exchange import Exchange
 from labctl.gateway.proxy.incoming import Incoming
 from labctl.gateway.proxy.known import Known
+from labctl.gateway.proxy.outbox import Line
 from labctl.gateway.proxy.watch import Watched
 from labctl.gateway.proxy.wire import BODY, BUSY, HEAD, LINGER, TUNNEL
 from labctl.gateway.refusals import problem
@@ -27,7 +28,7 @@ class Client(Incoming):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a first request."""
         proxy = self.proxy
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = Line(transport, proxy.outbox)  # type: ignore[arg-type]
         peer = transport.get_extra_info("peername")
         self._name = str(peer[0]) if peer else ""
         self._bucket = proxy.round.add(self)

@@ -10,9 +10,11 @@ import ipaddress
 from collections.abc import Iterator
 
 from labctl.inventory.checks.finding import Finding, Where, missing, twice
+from labctl.inventory.clusters import devices_of
 from labctl.inventory.gatewaying import Gateway
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
+from labctl.inventory.services import Ollama
 from labctl.inventory.upstreams import Reach, reach
 
 _AT: Where = ("gateway",)
@@ -37,6 +39,7 @@ def gateway(rack: Rack) -> Iterator[Finding]:
     found = reach(rack, host, wanted)
     yield from _serves(rack, wanted, found)
     yield from _refers(rack, wanted, found)
+    yield from _lent(rack, found)
 
 
 def _store(rack: Rack, wanted: Gateway) -> Iterator[Finding]:
@@ -133,6 +136,25 @@ def _serves(rack: Rack, wanted: Gateway, found: Reach) -> Iterator[Finding]:
         yield Finding(
             _AT, f"has nothing to serve: {reasons}", "let it reach a server of models, or remove it"
         )
+
+
+def _lent(rack: Rack, found: Reach) -> Iterator[Finding]:
+    """Yield hosts whose engines use cards of others that may be asleep while they are awake."""
+    told = set()
+    for served in (one for upstream in found.upstreams for one in upstream.models):
+        if isinstance(served.engine, Ollama):
+            continue
+        for part in devices_of(rack, served.engine, served.host):
+            host, other = served.host, part.host
+            pair = (host.name, other.name)
+            if other.name in (host.name, *host.depends_on) or not other.idle.suspend or pair in told:
+                continue
+            told.add(pair)
+            yield Finding(
+                ("hosts", rack.hosts.index(host), "depends_on"),
+                f"{served.id} also runs on {other.name}, which may sleep while {host.name} is awake",
+                f'add depends_on=["{other.name}"] to {host.name}',
+            )
 
 
 def _refers(rack: Rack, wanted: Gateway, found: Reach) -> Iterator[Finding]:
