@@ -18,7 +18,7 @@ from collections import deque
 from hmac import compare_digest
 from math import ceil
 
-from labctl.domain.gateway.origins import foreign_because
+from labctl.gateway.access.origins import foreign_because
 from labctl.domain.gateway.quota import (
     HOUR_S,
     MINUTE_S,

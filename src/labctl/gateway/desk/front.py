@@ -45,8 +45,12 @@ from labctl.gateway.terms import (
 WAIT_S = 300.0
 """How long a request below /hosts/ may wait, where the upstream serves no model that says so."""
 
-ELSEWHERE = frozenset({"connect", "reset", "status", "bad"})
-"""After these somebody else is asked; one that is late may be at work on the answer."""
+ELSEWHERE = frozenset({"connect", "status"})
+"""After these somebody else is asked: it never got the request, or says itself that it does not serve it now.
+
+One that is late may be at work on the answer, and one that hung up may have died of the request, as the next
+would: what may have begun is not begun again.
+"""
 
 
 @dataclass(frozen=True, slots=True)

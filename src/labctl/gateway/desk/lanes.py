@@ -25,7 +25,9 @@ AVOID_S = 5.0
 USUAL_S = 10.0
 """How long an answer is taken to last as long as an upstream gave none."""
 
-AGAIN = frozenset({502, 503, 504})
+AGAIN = frozenset({503})
+"""By these an upstream says itself that it did not take a request: it loads, or it is full."""
+
 NEVER: frozenset[int] = frozenset()
 
 HOLD_SEVERAL = frozenset({Kind.LLAMA_SWAP, Kind.OLLAMA})
