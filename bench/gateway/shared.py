@@ -32,20 +32,28 @@ def measure(bench: Bench, prepare: Prepare, seconds: float, counts: tuple[int, .
         print(f"{count} on one port", file=sys.stderr, flush=True)
         try:
             with _groups(count) as groups:
-                for number, group in enumerate(groups):
+                for number in range(count):
                     start = prepare(bench.around, port)
                     log = bench.around.work / f"shared-{count}-{number}.log"
-                    place = Place(tuple(CORES), ahead=False, group=group)
+                    place = Place(tuple(CORES), ahead=False)
                     started.append(Running(start.argv, place, log, start.env))
                     started[-1].until_open(port, start.within_s)
                 bench.ports["shared"] = port
                 one = Contestant("shared", prepare)
                 connections = f"{CONNECTIONS * count}"
                 bench.ask(one, "closed", "small", "1.0", connections)  # what is only made when it is needed
+                for running, group in zip(started, groups, strict=True):
+                    running.hold_to(group)
+                time.sleep(0.5)
                 before = [running.cpu_s() for running in started]
                 told = bench.ask(one, "closed", "small", f"{seconds}", connections)
                 spent = [running.cpu_s() - was for running, was in zip(started, before, strict=True)]
-                told |= {"processes": count, "quota": QUOTA, "least": min(spent) / (sum(spent) or 1.0)}
+                told |= {
+                    "processes": count,
+                    "quota": QUOTA,
+                    "least": min(spent) / (sum(spent) or 1.0),
+                    "spent_s": sum(spent),
+                }
                 bench.records.append({"who": OURS, "what": "shared", **told})
                 for running in started:
                     running.stop()
