@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import ssl
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from proxy_kit import CHAT, CHAT_PATH, STREAM, Site, Truncated, Wire, request, run, site, upstream
+from proxy_kit import (
+    CHAT,
+    CHAT_PATH,
+    STREAM,
+    Site,
+    Truncated,
+    Wire,
+    certificate,
+    request,
+    run,
+    site,
+    upstream,
+)
 from upstream_double import Double, frame, read_frame
 
 from labctl.domain.gateway.table import Kind, Limits
@@ -360,29 +370,6 @@ def test_a_drain_that_takes_too_long_cuts_what_is_left() -> None:
 
 
 # --- TLS outside ---
-
-
-def certificate(folder: Path, name: str) -> None:
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ),
-            *("-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost"),
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        env={"PATH": os.environ["PATH"]},
-    )
 
 
 def test_an_upstream_outside_is_asked_by_tls_and_its_certificate_checked(tmp_path: Path) -> None:

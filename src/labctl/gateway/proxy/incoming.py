@@ -350,6 +350,13 @@ class Incoming(Wire):
         else:
             exchange.answer(problem(status, code, detail))
 
+    def _linger(self) -> None:
+        """Hang up: at once where all of the request was read, for then nothing comes that would reset it."""
+        if self._complete:
+            self._close()
+        else:
+            super()._linger()
+
     # --- the whole connection's
 
     def _start(self, body: bytes, *, rest: bool = False) -> None:
