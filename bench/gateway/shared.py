@@ -45,14 +45,14 @@ def measure(bench: Bench, prepare: Prepare, seconds: float, counts: tuple[int, .
                 for running, group in zip(started, groups, strict=True):
                     running.hold_to(group)
                 time.sleep(0.5)
-                before = [running.cpu_s() for running in started]
+                before, began = [running.cpu_s() for running in started], time.monotonic()
                 told = bench.ask(one, "closed", "small", f"{seconds}", connections)
                 spent = [running.cpu_s() - was for running, was in zip(started, before, strict=True)]
                 told |= {
                     "processes": count,
                     "quota": QUOTA,
                     "least": min(spent) / (sum(spent) or 1.0),
-                    "spent_s": sum(spent),
+                    "cores": sum(spent) / (time.monotonic() - began),
                 }
                 bench.records.append({"who": OURS, "what": "shared", **told})
                 for running in started:
