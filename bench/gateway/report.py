@@ -179,7 +179,7 @@ def _at_most(
 def _shared(records: Sequence[Record]) -> str:
     lines = [
         f"Several processes on one port, each held to {records[0]['quota']:.0%} of a processor by its "
-        "control group, so that two processors hold several:",
+        "control group, so that one holds several:",
         "",
         "| processes | requests/s | processors that they had | by processor time | the one that had least |",
         "| --- | --- | --- | --- | --- |",
