@@ -485,6 +485,7 @@ async def hear(rig: Rig, pieces: list[bytes]) -> tuple[Memory, Client, str]:
             serving.data_received(piece)
     if not rig.desk.ends:
         serving.connection_lost(None)
+    rig.proxy.outbox.send()
     (end,) = rig.desk.ends
     return transport, client, end.how
 
@@ -519,6 +520,7 @@ def test_an_answer_is_whole_or_visibly_not_and_never_runs_into_the_next(seed: in
                         await exchange._dialling
                     (serving,) = [each for each in rig.pool.made if each.exchange is not None]
                     serving.data_received(NEXT)
+                    rig.proxy.outbox.send()
                     assert transport.sent[len(first) :] == NEXT
             except (AssertionError, httptools.HttpParserError) as error:
                 raise AssertionError(f"seed {seed}, mutation {number}, {how}: {pieces} {first!r}") from error
