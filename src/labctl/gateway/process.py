@@ -205,6 +205,9 @@ class Process:
                 self._say(f"draining failed: {told(end)}")
 
     def _reload(self) -> None:
+        if self._gateway.tls is None:
+            self._say("there is no certificate to be read again")
+            return
         try:
             self._gateway.reload()
         except LabctlError as error:
