@@ -132,6 +132,16 @@ def test_what_is_large_goes_out_at_once_behind_what_was_written_before() -> None
     assert wire.told[2:] == [b"tail"]
 
 
+def test_a_line_keeps_no_more_than_what_would_go_out_at_once() -> None:
+    rig = Rig()
+    line, wire = rig.line()
+    for _ in range(10):
+        line.write(b"x" * (LARGE // 4))
+    assert b"".join(wire.told) == b"x" * 2 * LARGE
+    rig.loop.turn()
+    assert b"".join(wire.told) == b"x" * (10 * LARGE // 4)
+
+
 def test_a_connection_that_is_lost_meanwhile_is_not_written_to() -> None:
     rig = Rig()
     line, wire = rig.line()

@@ -83,11 +83,9 @@ class Incoming(Wire):
         self.keep = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
-        """Keep a piece of the body, or pass it on."""
+        """Keep a piece of the body."""
         self.body_bytes += len(piece)
-        if self._flowing and self.exchange is not None:
-            self.exchange.pass_on(piece)
-        elif self._reading is not Reading.NONE:
+        if self._reading is not Reading.NONE:
             self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
@@ -266,7 +264,14 @@ class Incoming(Wire):
             self._fail_body(400, "bad-request", f"the body's chunks are none: {error}")
         except bodies.Unreadable as error:
             self._fail_body(400, "bad-body", str(error))
+        self._pass_on()
         return rest
+
+    def _pass_on(self) -> None:
+        """Pass on what came now, where it goes straight on: in one, since chunks may be small."""
+        if self._flowing and self._pieces and self.exchange is not None:
+            pieces, self._pieces = self._pieces, []
+            self.exchange.pass_on(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _take_chunks(self, data: bytes) -> bytes:
         """Feed chunks up to each empty line, since the last of them is the body's end."""
@@ -299,6 +304,7 @@ class Incoming(Wire):
                 self._read_whole()
         elif exchange is not None:
             if self._complete:
+                self._pass_on()
                 self._phase = BUSY
                 if self._flowing:
                     exchange.passed_all()

@@ -84,6 +84,8 @@ class Line(asyncio.Transport):
                 self._write(data)
         elif self._data:
             self._data += data
+            if len(self._data) >= LARGE:
+                self.send()
         elif data:
             self._data = data
             self._outbox.add(self)
