@@ -104,6 +104,14 @@ async def test_what_an_upstream_may_answer_is_only_retried_where_others_are_left
     assert exchange.at == "box" and exchange.targets[1].again == frozenset()
 
 
+@story
+async def test_an_answer_that_is_not_streamed_may_take_as_long_for_its_first_byte_as_for_all_of_it() -> None:
+    office = Office(table(served=(Served("qwen", "rig", "qwen", first_byte_s=30.0, whole_s=900.0),)))
+    office.books.held.add("rig")
+    assert office.send(stream=True).targets[0].first_byte_s == 30.0
+    assert office.send(stream=False).targets[0].first_byte_s == 900.0
+
+
 # --- heads
 
 
