@@ -127,6 +127,10 @@ class Line(asyncio.Transport):
         """Read again."""
         self._transport.resume_reading()
 
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes were written and not sent yet."""
+        return len(self._data) + self._transport.get_write_buffer_size()
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport says of itself."""
         return self._transport.get_extra_info(name, default)
