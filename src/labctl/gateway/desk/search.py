@@ -5,7 +5,8 @@ One round, again and again until a place is found or a reason:
 1. Rank who could serve. None left: the last resort, or the reasons why not.
 2. The best is awake with a slot free: take slot and lease. No lease: the store said why; next round.
 3. Time is up: the last resort, or refuse, with what was waited for.
-4. Whoever is awake is full: wait in the lines of all of them. Whichever moves on first serves.
+4. Whoever is awake and full: wait in the lines of all of them. Whichever moves on first serves. One that has
+   room is none of those: it did not answer a moment ago, and nobody would call up who waits there.
 5. The best has to come: wish for it, if the key may wake it. The wish ends when the search does, after the
    lease was taken, so that nobody puts the host to sleep between them.
 6. Sleep until a slot is granted, the host has changed, there is something to say to the client, or a while is
@@ -107,7 +108,7 @@ class Search:
                 continue
             if self._desk.mono() >= self._deadline:
                 return await self._last_resort() or self._too_late(option, best)
-            self._line_up([place for other, place in ranked if other.ease <= Ease.AWAKE])
+            self._line_up([place for other, place in ranked if other.ease <= Ease.AWAKE and not other.free])
             if option.ease > Ease.AWAKE and self._wish(option, best) and self._style is Waiting.REFUSE:
                 return self._desk.hold(self._key, self._way, best, option.seconds)
             if self._life.out is None or best not in self._life.out:

@@ -1,0 +1,47 @@
+"""Requests against hosts: what happens where a line, a wake, a clock or a body is not as anybody meant it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from books_kit import Site
+from desk_kit import Office, ahead, settle, table, upstream
+
+from labctl.domain.sleep.lifecycle import Mode
+
+TWO = table(upstreams=(upstream("rig"), upstream("box")))
+
+
+def told(site: Site, story: Callable[[Site], Awaitable[None]]) -> None:
+    """Run a story after the first look."""
+
+    async def run() -> None:
+        site.books.tick()
+        site.clerk.rounds()
+        await story(site)
+
+    asyncio.run(run())
+
+
+def test_nobody_stands_in_line_where_there_is_room() -> None:
+    """One who did not answer is avoided: it has room, and nobody would ever call up who waits there."""
+
+    async def run() -> None:
+        office = Office(TWO, box=Mode.ASLEEP)
+        first = office.send()
+        await settle()
+        first.fail("connect")
+        second = office.send()
+        await settle()
+        assert office.desk.lanes["rig"].slots.waiting == 0
+        await asyncio.sleep(6)  # it is not avoided any more
+        third = office.send()
+        await settle()
+        assert second.at == third.at == "rig"
+        for one in (first, second, third):
+            one.end("left" if one is first else "served")
+        await settle()
+        assert office.idle()
+
+    ahead(run())
