@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
-from books_kit import Site
+from books_kit import NOW, Site, site_at
 from desk_kit import Office, ahead, settle, table, upstream
 
 from labctl.domain.sleep.lifecycle import Mode
@@ -45,3 +46,18 @@ def test_nobody_stands_in_line_where_there_is_room() -> None:
         assert office.idle()
 
     ahead(run())
+
+
+def test_who_looks_away_and_waits_again_is_still_told_the_time(tmp_path: Path) -> None:
+    """A search that leaves its lines waits for its host alone: the wait before must not undo the next."""
+
+    async def story(site: Site) -> None:
+        waiter = site.books.want("gpu1", "gateway ann", "m", until=NOW + 600)
+        before = asyncio.ensure_future(waiter.changed(60))
+        await asyncio.sleep(0)
+        before.cancel()
+        async with asyncio.timeout(5):
+            await waiter.changed(0.01)
+        waiter.leave()
+
+    told(site_at(tmp_path, {"gpu1": Mode.ASLEEP}), story)

@@ -48,7 +48,9 @@ class HostWaiter:
                 await future
             finally:
                 late.cancel()
-                self._future = None
+                # Who was cancelled comes here late: then it may be the next wait's already.
+                if self._future is future:
+                    self._future = None
         self._said = vigil.news()
         return vigil.now()
 
