@@ -9,6 +9,7 @@ from pathlib import Path
 from books_kit import NOW, Site, site_at
 from desk_kit import Office, ahead, settle, table, upstream
 
+from labctl.domain.gateway.slots import Slots
 from labctl.domain.sleep.lifecycle import Mode
 
 TWO = table(upstreams=(upstream("rig"), upstream("box")))
@@ -46,6 +47,14 @@ def test_nobody_stands_in_line_where_there_is_room() -> None:
         assert office.idle()
 
     ahead(run())
+
+
+def test_whoever_fills_a_line_fills_his_own() -> None:
+    slots: Slots[int] = Slots(1, 3)
+    slots.enter()
+    assert [slots.line_up("greedy", number) for number in range(5)] == [True] * 3 + [False] * 2
+    assert slots.line_up("modest", 9)
+    assert [slots.leave(), slots.leave()] == [0, 9]
 
 
 def test_who_looks_away_and_waits_again_is_still_told_the_time(tmp_path: Path) -> None:

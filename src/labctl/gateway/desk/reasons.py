@@ -136,12 +136,12 @@ def too_late(lane: Lane, standing: str, waited_s: float, option: Option) -> Answ
     )
 
 
-def line_full(lane: Lane) -> Answer:
-    """503: too many wait already."""
+def line_full(lane: Lane, key: str) -> Answer:
+    """503: too many of its key wait already."""
     return problem(
         503,
         "line-full",
-        f"{lane.upstream.name} is busy, and {lane.slots.waiting} requests wait for it already",
+        f"{lane.upstream.name} is busy, and {lane.slots.queue} requests of the key {key} wait already",
         host=lane.host,
         hint="send it again later",
         retry_after_s=max(1.0, lane.usual_s),

@@ -155,7 +155,7 @@ class Search:
                 if place.lane.slots.line_up(self._key.name, self):
                     self._lines.append(place.lane)
                 else:
-                    self._life.leave_out(place, reasons.line_full(place.lane))
+                    self._life.leave_out(place, reasons.line_full(place.lane, self._key.name))
 
     def _leave_lines(self, but: Lane | None = None) -> None:
         for lane in self._lines:
