@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from books_kit import NOW, Site, site_at
 from desk_kit import Office, ahead, settle, table, upstream
 
@@ -68,5 +69,22 @@ def test_who_looks_away_and_waits_again_is_still_told_the_time(tmp_path: Path) -
         async with asyncio.timeout(5):
             await waiter.changed(0.01)
         waiter.leave()
+
+    told(site_at(tmp_path, {"gpu1": Mode.ASLEEP}), story)
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_clock_that_is_set_ends_no_wish_of_who_waits(tmp_path: Path, jump_s: float) -> None:
+    async def story(site: Site) -> None:
+        waiter = site.books.want("gpu1", "gateway ann", "m", until=NOW + 600)
+        site.clerk.rounds()
+        site.clock.set_by += jump_s
+        site.pass_s(1.0)
+        site.pass_s(1.0)
+        (wish,) = site.row().wishes
+        assert wish.until > site.clock.wall()
+        waiter.leave()
+        site.clerk.rounds()
+        assert site.row().wishes == ()
 
     told(site_at(tmp_path, {"gpu1": Mode.ASLEEP}), story)
