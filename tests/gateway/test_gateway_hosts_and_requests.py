@@ -12,6 +12,7 @@ from desk_kit import Office, ahead, settle, table, upstream
 
 from labctl.domain.gateway.slots import Slots
 from labctl.domain.sleep.lifecycle import Mode
+from labctl.gateway.books.books import FROZEN_S
 
 TWO = table(upstreams=(upstream("rig"), upstream("box")))
 
@@ -88,3 +89,22 @@ def test_a_clock_that_is_set_ends_no_wish_of_who_waits(tmp_path: Path, jump_s: f
         assert site.row().wishes == ()
 
     told(site_at(tmp_path, {"gpu1": Mode.ASLEEP}), story)
+
+
+def test_a_process_that_stood_still_lets_nobody_in_before_it_ticks(tmp_path: Path) -> None:
+    """After a standstill what came meanwhile is read first, and timers run after that."""
+
+    async def story(site: Site) -> None:
+        assert await site.books.lease("gpu1") is None
+        site.books.leave("gpu1")
+        site.store.bury("gateway", site.store.instances()[0].beat, now=site.clock.wall())
+        site.clock.passed += FROZEN_S + 20
+        assert not site.books.enter("gpu1")
+        task = asyncio.create_task(site.books.lease("gpu1"))
+        await asyncio.sleep(0)
+        assert not task.done()
+        site.pass_s(0.0)
+        assert await task is None
+        assert site.leases() == 1
+
+    told(site_at(tmp_path), story)
