@@ -108,3 +108,23 @@ def test_a_process_that_stood_still_lets_nobody_in_before_it_ticks(tmp_path: Pat
         assert site.leases() == 1
 
     told(site_at(tmp_path), story)
+
+
+def test_a_lease_is_kept_while_the_store_cannot_take_it_back(tmp_path: Path) -> None:
+    async def story(site: Site) -> None:
+        assert await site.books.lease("gpu1") is None
+        site.books.leave("gpu1")
+        away = (tmp_path / "store.db").rename(tmp_path / "away.db")
+        site.pass_s(1.0)
+        assert site.books.world.trouble
+        for _ in range(20):
+            site.pass_s(1.0)
+        assert site.books.enter("gpu1"), "it is awake, and nobody can have put it to sleep"
+        site.books.leave("gpu1")
+        away.rename(tmp_path / "store.db")
+        site.pass_s(1.0)
+        site.pass_s(3.0)
+        site.pass_s(1.0)
+        assert (site.books.world.trouble, site.leases()) == ("", 0)
+
+    told(site_at(tmp_path), story)

@@ -225,7 +225,8 @@ class Seats:
         for seat in self._seats.values():
             lease = seat.lease
             if lease is not None:
-                if not seat.count and now - seat.idle_at >= LINGER_S:
+                # While the store cannot take it back, it is what the host is served on by.
+                if not seat.count and now - seat.idle_at >= LINGER_S and not self._trouble:
                     self._give_back(seat, lease)
             elif not self._trouble and (seat.takers or (seat.count and seat.mode in ADMITS)):
                 self._take(seat)
