@@ -91,6 +91,38 @@ def test_a_clock_that_is_set_ends_no_wish_of_who_waits(tmp_path: Path, jump_s: f
     told(site_at(tmp_path, {"gpu1": Mode.ASLEEP}), story)
 
 
+def test_the_time_for_a_wake_is_never_taken_from_that_for_a_line_twice() -> None:
+    async def run() -> None:
+        office = Office(TWO, rig=Mode.ASLEEP, box=Mode.ASLEEP)
+        exchange = office.send()
+        await asyncio.sleep(40)
+        office.books.is_now("rig", Mode.READY)
+        await settle()
+        exchange.fail("connect")
+        await asyncio.sleep(10)
+        office.books.is_now("box", Mode.READY)
+        await settle()
+        exchange.end()
+        (record,) = office.meters.records
+        assert (record.woke_s, record.queued_s) == (50.0, 0.0)
+
+    ahead(run())
+
+
+def test_a_wake_that_failed_counts_once_however_many_upstreams_the_host_has() -> None:
+    async def run() -> None:
+        office = Office(table(upstreams=(upstream("a", "rig"), upstream("b", "rig"))), rig=Mode.ASLEEP)
+        exchange = office.send()
+        await asyncio.sleep(30)
+        office.books.is_now("rig", Mode.FAILED)
+        await settle()
+        assert exchange.answered is not None
+        assert office.meters.wakes == [("rig", "anna", 30.0, False)]
+        assert office.meters.records[0].woke_s == 30.0
+
+    ahead(run())
+
+
 def test_a_process_that_stood_still_lets_nobody_in_before_it_ticks(tmp_path: Path) -> None:
     """After a standstill what came meanwhile is read first, and timers run after that."""
 

@@ -78,14 +78,14 @@ class Search:
 
     async def run(self) -> None:
         """Search, and say what came of it."""
-        life = self._life
+        life, woke_s = self._life, self._life.woke_s
         try:
             found = await self._search()
         except Exception as error:
             self._desk.broke(error)
             found = reasons.our_bug()
         finally:
-            life.queued_s += self._desk.mono() - self._began - life.woke_s
+            life.queued_s += self._desk.mono() - self._began - (life.woke_s - woke_s)
             self._let_go()
         life.task = None
         if isinstance(found, Answer):
@@ -136,7 +136,7 @@ class Search:
             lane.free()
             raise
         if refused is None:
-            self._woke(place, came=True)
+            self._woke(lane.host, came=True)
             return True
         lane.free()
         if refused.mode is None:
@@ -185,8 +185,8 @@ class Search:
                 return ranked
             for _, place in ranked:
                 if place.lane.host == wished.name:
-                    self._woke(place, came=False)
                     self._life.leave_out(place, no)
+            self._woke(wished.name, came=False)
             self._unwish()
 
     def _wish(self, option: Option, place: Place) -> bool:
@@ -228,7 +228,7 @@ class Search:
             self._desk.unwanted(self._wished.name)
         self._waiter = self._wished = None
 
-    def _woke(self, place: Place, *, came: bool) -> None:
+    def _woke(self, host: str, *, came: bool) -> None:
         """Count the wake that was waited for, when it ends."""
         if self._wished is None or self._wished.name != place.lane.host:
             return
@@ -286,7 +286,7 @@ class Search:
         return waiting.of_host(host.name, host.mode, left)
 
     def _too_late(self, option: Option, best: Place) -> Answer:
-        self._woke(best, came=False)
+        self._woke(best.lane.host, came=False)
         trouble = self._desk.books.world.trouble
         if trouble and best.lane.host:
             return reasons.store_unusable(best.lane.host, trouble)
