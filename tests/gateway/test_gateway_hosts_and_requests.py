@@ -11,6 +11,7 @@ from books_kit import NOW, Site, site_at
 from desk_kit import Office, ahead, settle, table, upstream
 
 from labctl.domain.gateway.slots import Slots
+from labctl.domain.gateway.table import Served
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.gateway.books.books import FROZEN_S
 
@@ -160,3 +161,43 @@ def test_a_lease_is_kept_while_the_store_cannot_take_it_back(tmp_path: Path) -> 
         assert (site.books.world.trouble, site.leases()) == ("", 0)
 
     told(site_at(tmp_path), story)
+
+
+def test_a_body_that_cannot_be_rewritten_holds_no_slot_and_no_lease() -> None:
+    async def run() -> None:
+        served = (Served("qwen", "rig", "qwen-by-another-name"),)
+        office = Office(table(served=served), rig=Mode.ASLEEP)
+        exchange = office.send(body=b'{"model":"qwen","\xff":1}')
+        await settle()
+        office.books.is_now("rig", Mode.READY)
+        await settle()
+        assert exchange.answered is not None and exchange.answered.status == 400
+        assert office.idle()
+
+    ahead(run())
+
+
+def test_a_websocket_with_endless_parameters_is_a_bad_request_and_no_bug() -> None:
+    async def run() -> None:
+        office = Office(table())
+        query = "&".join(["a=1"] * 60)
+        exchange = office.send(f"/v1/realtime?{query}", method="GET", upgrade=True, body=b"", model="")
+        assert exchange.answered is not None and exchange.answered.status == 400
+
+    ahead(run())
+
+
+def test_a_request_that_cannot_be_sent_is_told_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        broken: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: broken.append(context))
+        office = Office(table(), rig=Mode.ASLEEP)
+        exchange = office.send()
+        await settle()
+        monkeypatch.setattr(exchange, "forward", None)
+        office.books.is_now("rig", Mode.READY)
+        await settle()
+        assert exchange.answered is not None and exchange.answered.status == 500
+        assert office.idle() and len(broken) == 1
+
+    ahead(run())

@@ -37,6 +37,11 @@ def no_model() -> Answer:
     )
 
 
+def unreadable(what: str) -> Answer:
+    """400: it cannot be called by its upstream's name."""
+    return problem(400, "bad-request", f"the model's name in {what} cannot be read and rewritten")
+
+
 def no_such_path(method: str, path: str) -> Answer:
     """404: nothing is there."""
     return problem(

@@ -88,10 +88,14 @@ class Search:
             life.queued_s += self._desk.mono() - self._began - (life.woke_s - woke_s)
             self._let_go()
         life.task = None
-        if isinstance(found, Answer):
-            self._desk.answer(life, found)
-        else:
-            self._desk.send(life, found)
+        try:
+            if isinstance(found, Answer):
+                self._desk.answer(life, found)
+            else:
+                self._desk.send(life, found)
+        except Exception as error:  # else it would wait for ever, with its slot and its lease
+            self._desk.broke(error)
+            self._desk.answer(life, reasons.our_bug())
 
     async def _search(self) -> Place | Answer:
         while True:
@@ -183,10 +187,10 @@ class Search:
             wished = self._wished
             if wished is None or (no := self._desk.choosing.in_vain(wished)) is None:
                 return ranked
+            self._woke(wished.name, came=False)
             for _, place in ranked:
                 if place.lane.host == wished.name:
                     self._life.leave_out(place, no)
-            self._woke(wished.name, came=False)
             self._unwish()
 
     def _wish(self, option: Option, place: Place) -> bool:
@@ -230,12 +234,12 @@ class Search:
 
     def _woke(self, host: str, *, came: bool) -> None:
         """Count the wake that was waited for, when it ends."""
-        if self._wished is None or self._wished.name != place.lane.host:
+        if self._wished is None or self._wished.name != host:
             return
         seconds = self._desk.mono() - self._wished_at
         self._life.woke_s += seconds
         if self._first:
-            self._desk.meters.wake(place.lane.host, self._key.name, seconds, came=came)
+            self._desk.meters.wake(host, self._key.name, seconds, came=came)
 
     # --- time
 
