@@ -177,6 +177,20 @@ def test_a_body_that_cannot_be_rewritten_holds_no_slot_and_no_lease() -> None:
     ahead(run())
 
 
+def test_paths_that_a_client_invents_are_not_kept() -> None:
+    async def run() -> None:
+        office = Office(table())
+        for number in range(50):
+            exchange = office.send(f"/v1/audio/{number}")
+            await settle()
+            assert exchange.at == "rig"
+            exchange.end()
+        (place,) = office.desk._ways["qwen"].places
+        assert len(place._targets) <= 1
+
+    ahead(run())
+
+
 def test_a_websocket_with_endless_parameters_is_a_bad_request_and_no_bug() -> None:
     async def run() -> None:
         office = Office(table())
