@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+from assembled_kit import OWNER, SECRET, Rack, Reply, assembled, read, table_for
+from assembled_kit import upstream as serves
 from books_kit import NOW, Site, site_at
 from desk_kit import Office, ahead, settle, table, upstream
+from upstream_double import Double
 
 from labctl.domain.gateway.slots import Slots
-from labctl.domain.gateway.table import Served
-from labctl.domain.sleep.lifecycle import Mode
+from labctl.domain.gateway.table import Key, Model, Served
+from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.gateway.books.books import FROZEN_S
 
 TWO = table(upstreams=(upstream("rig"), upstream("box")))
@@ -27,6 +34,9 @@ def told(site: Site, story: Callable[[Site], Awaitable[None]]) -> None:
         await story(site)
 
     asyncio.run(run())
+
+
+# --- lines
 
 
 def test_nobody_stands_in_line_where_there_is_room() -> None:
@@ -58,6 +68,9 @@ def test_whoever_fills_a_line_fills_his_own() -> None:
     assert [slots.line_up("greedy", number) for number in range(5)] == [True] * 3 + [False] * 2
     assert slots.line_up("modest", 9)
     assert [slots.leave(), slots.leave()] == [0, 9]
+
+
+# --- waiting
 
 
 def test_who_looks_away_and_waits_again_is_still_told_the_time(tmp_path: Path) -> None:
@@ -122,6 +135,9 @@ def test_a_wake_that_failed_counts_once_however_many_upstreams_the_host_has() ->
         assert office.meters.records[0].woke_s == 30.0
 
     ahead(run())
+
+
+# --- leases
 
 
 def test_a_process_that_stood_still_lets_nobody_in_before_it_ticks(tmp_path: Path) -> None:
@@ -215,3 +231,111 @@ def test_a_request_that_cannot_be_sent_is_told_and_holds_nothing(monkeypatch: py
         assert office.idle() and len(broken) == 1
 
     ahead(run())
+
+
+# --- the whole gateway
+
+
+CHAT = "/v1/chat/completions"
+QWEN = json.dumps({"model": "qwen"}).encode()
+UPGRADE = (
+    *("Upgrade: websocket", "Connection: Upgrade"),
+    *("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13"),
+)
+NOBODY = "Authorization: Bearer of nobody"
+NO_WAKERS = [
+    *(("GET", path, b"", (), 200) for path in ("/", "/health", "/metrics", "/v1/models", "/v1/models/qwen")),
+    *((method, CHAT, b"", (), 405) for method in ("GET", "HEAD", "PUT")),
+    ("OPTIONS", CHAT, b"", (), 200),
+    ("GET", "/hosts/rig/props", b"", (), 503),
+    *((method, "/hosts/rig/completion", b"", (), 403) for method in ("GET", "HEAD", "DELETE")),
+    ("OPTIONS", "/hosts/rig/completion", b"", (), 200),
+    ("POST", "/hosts/rig/tokenize", QWEN, (), 503),
+    ("POST", "/hosts/rig/../rig/completion", QWEN, (), 403),
+    ("POST", "/hosts/rig/%63ompletion", QWEN, (), 403),
+    ("POST", "/hosts/rig//completion", QWEN, (), 403),
+    ("POST", "/hosts/rig/shutdown", QWEN, (), 403),
+    ("POST", CHAT, QWEN, (NOBODY,), 401),
+    ("POST", "/labctl/v1/prewake", QWEN, (NOBODY,), 401),
+    ("GET", "/v1/realtime?model=qwen", b"", (NOBODY, *UPGRADE), 401),
+    ("GET", "/v1/realtime?model=qwen", b"", (), 404),
+    ("POST", CHAT, QWEN, ("Authorization: Bearer seldom",), 429),
+    ("POST", CHAT, QWEN, ("Authorization: Bearer other",), 403),
+    ("POST", "/labctl/v1/prewake", QWEN, ("Authorization: Bearer other",), 403),
+    ("POST", "/labctl/v1/prewake", b'{"host":"rig"}', ("Authorization: Bearer other",), 403),
+    ("POST", CHAT, QWEN, ("Authorization: Bearer quiet",), 403),
+    ("POST", "/labctl/v1/prewake", QWEN, ("Authorization: Bearer quiet",), 403),
+    ("POST", "/hosts/rig/completion", QWEN, ("Authorization: Bearer quiet",), 403),
+    ("POST", CHAT, QWEN, ("Prefer: wait=0",), 503),
+    ("POST", CHAT, QWEN[:-1], (), 400),
+    ("POST", "/v1/chat/completions/", QWEN, (), 404),
+    ("POST", "/v1/audio/../chat/completions", QWEN, (), 404),
+]
+
+
+async def sent(rack: Rack, method: str, path: str, body: bytes, *headers: str) -> Reply:
+    """Send a request with the owner's key, unless its headers show another."""
+    shows = () if any("Authorization" in one for one in headers) else (f"Authorization: Bearer {SECRET}",)
+    length = (f"Content-Length: {len(body)}", "Content-Type: application/json") if body else ()
+    lines = (f"{method} {path} HTTP/1.1", "Host: gateway", *shows, *headers, *length, "Connection: close")
+    reader, writer = await rack.connect()
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        raw = await reader.read()
+        return read(raw) if method != "HEAD" else Reply(int(raw.split(b" ")[1]), {}, b"")
+    finally:
+        writer.close()
+
+
+def test_who_must_not_wake_a_host_wishes_for_none(tmp_path: Path) -> None:
+    def key(name: str, **more: Any) -> Key:
+        return Key(name, sha256(name.encode()).hexdigest(), **more)
+
+    keys = (
+        OWNER,
+        key("seldom", per_minute=1),
+        key("other", models=("other",)),
+        key("quiet", wakes_per_hour=0),
+    )
+
+    async def run() -> None:
+        async with Double() as double:
+            rules = ("POST /completion", "POST /tokenize", "GET /props")
+            rig = serves(double, passes=rules, wakes=rules[:1])
+            box = serves(double, "box")
+            models = (Model("qwen", "chat", 5.0), Model("other", "chat", 5.0))
+            served = (Served("qwen", rig.name, "qwen"), Served("other", box.name, "other"))
+            table = table_for(rig, box, folder=tmp_path, keys=keys, models=models, served=served)
+            async with assembled(tmp_path, table, rig=Mode.ASLEEP, box=Mode.ASLEEP) as rack:
+                asked = await sent(rack, "POST", "/hosts/rig/tokenize", QWEN, "Authorization: Bearer seldom")
+                assert asked.status == 503
+                for method, path, body, headers, status in NO_WAKERS:
+                    reply = await sent(rack, method, path, body, *headers)
+                    assert reply.status == status, (method, path, headers, reply)
+                kinds = {one.kind for one in rack.store.happenings(most=1000)}
+                assert not kinds & {"wish", "woken"}, kinds
+                assert (rack.claims("rig"), rack.claims("box")) == ((0, 0), (0, 0))
+                assert double.seen == []
+
+    asyncio.run(run())
+
+
+def test_five_hundred_at_once_are_one_wake_and_each_is_served_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Double() as double:
+            table = table_for(serves(double), folder=tmp_path)
+            async with assembled(tmp_path, table, rig=Mode.ASLEEP) as rack:
+                asks = [asyncio.create_task(rack.ask("POST", CHAT, QWEN)) for _ in range(500)]
+                waiting = re.compile(rb"\nlabctl_gateway_waiting_for_host\{.*\} 500\n")
+                async with asyncio.timeout(30):
+                    while not waiting.search((await rack.ask("GET", "/metrics")).body):
+                        await asyncio.sleep(0.05)
+                rack.move("rig", Event.WISHED, Event.SEEN, Event.PASSED)
+                replies = await asyncio.gather(*asks)
+                assert {reply.status for reply in replies} == {200}
+                assert len(double.seen) == 500
+                kinds = [one.kind for one in rack.store.happenings(host="rig", most=1000)]
+                assert (kinds.count("wish"), kinds.count("woken")) == (1, 1)
+                await rack.until(lambda: rack.claims()[1] == 0)
+
+    asyncio.run(run())
