@@ -137,6 +137,34 @@ def test_a_wake_that_failed_counts_once_however_many_upstreams_the_host_has() ->
     ahead(run())
 
 
+STUCK = {
+    Mode.UNKNOWN: "is looked for, about 60 s left",
+    Mode.SUSPENDING: "is just going to sleep, and is woken then, about 60 s left",
+    Mode.ASLEEP: "is asleep, and is being woken, about 60 s left",
+    Mode.WAKING: "is waking",
+    Mode.VERIFYING: "is up, and is being checked",
+    Mode.FAILED: "did not come up, and is tried again, about 60 s left",
+}
+
+
+@pytest.mark.parametrize("mode", STUCK)
+def test_a_host_that_stays_as_it_is_is_told_when_the_time_is_over(mode: Mode) -> None:
+    async def run() -> None:
+        office = Office(table(), rig=mode)
+        exchange = office.send()
+        await asyncio.sleep(119)
+        assert exchange.answered is None
+        await asyncio.sleep(2)
+        assert exchange.answered is not None
+        problem = json.loads(exchange.answered.body)
+        assert (problem["status"], problem["host"]) == (503, "rig")
+        assert problem["detail"] == f"waited 2 min: rig {STUCK[mode]}"
+        assert problem["hint"].endswith("; `labctl explain rig` says what it waits for")
+        assert office.idle()
+
+    ahead(run())
+
+
 # --- leases
 
 

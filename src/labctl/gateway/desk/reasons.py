@@ -131,12 +131,13 @@ def wake_failed(host: HostNow) -> Answer:
 def too_late(lane: Lane, standing: str, waited_s: float, option: Option) -> Answer:
     """503: the time that it may wait is over."""
     awake = option.ease <= Ease.AWAKE
+    why = "" if awake else f"; `labctl explain {lane.host}` says what it waits for"
     return problem(
         503,
         "too-busy" if awake else "not-awake-in-time",
         f"waited {lasting(waited_s)}: {standing}",
         host=lane.host,
-        hint="send it again; the inventory says how long a model's requests may wait",
+        hint=f"send it again; the inventory says how long a model's requests may wait{why}",
         retry_after_s=max(1.0, option.seconds if option.seconds else BUSY_S),
     )
 
