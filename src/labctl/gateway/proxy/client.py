@@ -77,6 +77,7 @@ class Client(Incoming):
             exchange.left(exc)
         self._release()
         self.proxy.gone(self)
+        del self._parser  # each holds the other: nobody has to find out that both are garbage
 
     # --- told by the round
 
