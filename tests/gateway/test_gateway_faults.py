@@ -254,7 +254,7 @@ def test_a_client_that_does_not_read_holds_the_upstream_and_not_our_memory() -> 
                 await asyncio.sleep(0)
             for _ in range(200):  # as much as would come
                 await asyncio.sleep(0)
-            waiting = inside.transport._transport.get_write_buffer_size()
+            waiting = inside.transport.get_write_buffer_size()
             assert waiting < 2 * 1024 * 1024
             client.writer.transport.resume_reading()
             answer = await client.answer()

@@ -198,7 +198,7 @@ def test_an_upstream_that_does_not_read_holds_the_client_and_not_our_memory() ->
             while not (inside._flowing and inside._paused):
                 await asyncio.sleep(0)
             up = exchange._up  # type: ignore[attr-defined]
-            assert up.transport._transport.get_write_buffer_size() < 1_000_000
+            assert up.transport.get_write_buffer_size() < 1_000_000
             double.transport.resume_reading()
             await sending
             client.cut()
