@@ -98,10 +98,14 @@ class Incoming(Wire):
         self._taking = True
         while data:
             phase = self._phase
-            if phase is HEAD:
+            if phase is HEAD and not self.full:
                 data = self._take_head(data)
             elif phase is BODY:
                 data = self._take_body(data)
+            elif phase is HEAD:  # answers to what it asks next would pile up here: it doesn't read them
+                self._pending = data
+                self.hold()
+                break
             elif phase is BUSY:
                 self._pending = data
                 break
