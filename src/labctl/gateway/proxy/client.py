@@ -144,8 +144,8 @@ class Client(Incoming):
             self.transport.write(heads.CONTINUE)
         self.go_on()
         pieces, self._pieces = self._pieces, []
-        for piece in pieces:
-            exchange.pass_on(piece)
+        if pieces:
+            exchange.pass_on(b"".join(pieces))
         if self._complete:
             exchange.passed_all()
 
