@@ -11,16 +11,21 @@ from rack_texts import loaded, problems, rack_text, write
 from labctl.inventory import Outside
 from labctl.inventory.upstreams import reach
 
-IMPORTS = "from labctl.inventory import Gateway, GatewayHost, GatewayKey, GatewayModel, LlamaSwap, Outside, Secret\n"
+IMPORTS = "from labctl.inventory import Gateway, GatewayHost, GatewayKey, GatewayLimits, GatewayModel, LlamaSwap, Outside, Secret\n"
 MODELS = '[Model(id="m", source="/srv/m", aliases=["small"]), Model(id="n", source="/srv/n")]'
 OPEN = (
     'open_ports=[8001], services=[LlamaServer(name="chat", model="m", port=8001, listen="0.0.0.0", '
     'api_key=Secret(file="keys/k"))]'
 )
+TWO = (
+    f'{OPEN[:-1]}, LlamaServer(name="more", model="n", port=8002, listen="0.0.0.0", '
+    'api_key=Secret(file="keys/k"))]'
+).replace("8001]", "8001, 8002]")
 SHUT = 'services=[LlamaServer(name="chat", model="m", port=8001)]'
 CONTROLLER = 'controller=Controller(host="hub"), controller_key="keys/c.pub"'
 KEY = f'GatewayKey(name="ann", sha256="{"a" * 64}")'
 CLOUD = 'outside=[Outside(name="cloud", url="https://x.example/v1", models={"m": "y"})]'
+BOTH = CLOUD.replace('"y"', '"y", "small": "z"')
 OTHER = CLOUD.replace('"m"', '"n"')
 
 
@@ -50,6 +55,11 @@ def rack(gateway: str, rig: str = OPEN, hub: str = 'roles=["always-on"]', more: 
         (f'host="hub", {OTHER}, models=[GatewayModel(model="m", last_resort=["cloud"])]', OPEN, "models[0].last_resort[0]", "cloud does not have m", "add it to `models` of cloud"),
         ('host="hub", outside=[Outside(name="rig", url="https://x.example", models={"m": "y"})]', OPEN, "outside[0].name", "is taken already by host rig", "another name"),
         ('host="hub", outside=[Outside(name="c", url="http://x.lan", models={"m": "y"}, ca_file="ca.pem")]', OPEN, "outside[0].ca_file", "http://x.lan shows no certificate", "use https://"),
+        (f'host="hub", {CLOUD}, keys=[{KEY}]', OPEN, "outside", "may be asked for nobody: no key has outside=True", "add outside=True"),
+        (f'host="hub", {BOTH}', OPEN, "outside[0].models", "m and small are one model", "remove one"),
+        (f'host="hub", {CLOUD}, models=[GatewayModel(model="m", last_resort=["cloud", "cloud"])]', OPEN, "models[0].last_resort[1]", "cloud is in the list already", "remove it"),
+        (f'host="hub", {CLOUD.replace("cloud", "rig-chat")}', TWO, "outside[0].name", "is taken already by rig/chat, which the gateway calls so", "another name"),
+        ('host="hub", limits=GatewayLimits(held=1024)', OPEN, "limits.held", "one body may be 67108864 bytes, but all that are held only 1024", "`json_body` less"),
         ('host="hub", treats=[GatewayHost(host="hub")]', OPEN, "treats[0].host", "there is no host that it serves called 'hub'", ""),
         ('host="hub", treats=[GatewayHost(host="rig"), GatewayHost(host="rig")]', OPEN, "treats[1].host", "is taken already by another entry", ""),
         ('host="hub", treats=[GatewayHost(host="rig", passes=["GET /props"], wakes=["POST /infill"])]', OPEN, "treats[0].wakes[0]", "POST /infill is not let through", "add it to `passes`"),
