@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,7 @@ _DATABASES = (b"postgresql+psycopg://", b"postgresql://", b"postgres://")
 _KEY = b"PRIVATE KEY-----"
 _OTHERS = 0o077
 Where = tuple[str | int, ...]
+Place = Callable[[Where], tuple[str, int | None]]
 _MIB = 1024 * 1024
 # Beside bodies that are held: the program, and what each connection may have under way.
 _ROOM_MIB = 512
@@ -120,7 +122,7 @@ def ready(
     where: tables.Places,
     folder: Path,
     environment: Mapping[str, str],
-    place: Callable[[Where], tuple[str, int | None]] = lambda _: ("", None),
+    place: Place = lambda _: ("", None),
 ) -> Ready:
     """Read every secret of a rack's gateway and return all that it runs on.
 
@@ -135,39 +137,48 @@ def ready(
         LabctlError: secrets or files cannot be read, others may read them, or the gateway could not begin
             with them; says all of it at once.
     """
-    problems: list[Problem] = []
+    gateway, files = _gateway(rack), beside(rack)
+    faults = _Faults(rack, place)
     hashes: dict[str, str] = {}
     contents: dict[str, bytes] = {}
-    owners: dict[str, str] = {}
-    files = beside(rack)
-
-    def refuse(at: Where, error: LabctlError) -> None:
-        file, line = place(at)
-        host = rack.hosts[at[1]].name if at[0] == "hosts" and isinstance(at[1], int) else ""
-        field = field_text(at[2:] if host else at)
-        problems.extend(Problem(one.reason, one.hint, file, line, host, field) for one in error.problems)
-
-    for number, key in enumerate(_gateway(rack).keys):
+    for number, key in enumerate(gateway.keys):
         at: Where = (*_AT, "keys", number)
-        try:
-            hashes[key.name] = _hash_of(key, folder, environment)
-            if (owner := owners.setdefault(hashes[key.name], key.name)) != key.name:
-                raise LabctlError(f"is the same key as that of {owner}", hint="give each a key of its own")
-        except LabctlError as error:
-            refuse((*at, "secret") if key.secret is not None else at, error)
+        with faults.at((*at, "secret") if key.secret is not None else at):
+            found = _hash_of(key, folder, environment)
+            if twin := next((name for name, one in hashes.items() if one == found), ""):
+                raise LabctlError(f"is the same key as that of {twin}", hint="give each a key of its own")
+            hashes[key.name] = found
     for one in files:
-        try:
+        with faults.at(one.at):
             contents[one.name] = _content(one, folder, environment)
-        except LabctlError as error:
-            refuse(one.at, error)
-    if not problems and tables.CERTIFICATE in contents:
-        try:
-            _fit(folder, _gateway(rack))
-        except LabctlError as error:
-            refuse((*_AT, "certificate"), error)
-    if problems:
-        raise LabctlError(problems)
+    if not faults.problems and tables.CERTIFICATE in contents:
+        with faults.at((*_AT, "certificate")):
+            _fit(folder, gateway)
+    if faults.problems:
+        raise LabctlError(faults.problems)
     return Ready(tables.document(tables.table_of(rack, hashes, where)), files, contents)
+
+
+class _Faults:
+    """What is wrong with files and secrets, all of it, each with the field that names it."""
+
+    def __init__(self, rack: Rack, place: Place) -> None:
+        self._rack = rack
+        self._place = place
+        self.problems: list[Problem] = []
+
+    @contextmanager
+    def at(self, path: Where) -> Iterator[None]:
+        """Keep a ``LabctlError`` that is raised within, as one of the field at ``path``."""
+        try:
+            yield
+        except LabctlError as error:
+            file, line = self._place(path)
+            host = self._rack.hosts[path[1]].name if path[0] == "hosts" and isinstance(path[1], int) else ""
+            field = field_text(path[2:] if host else path)
+            self.problems += (
+                Problem(one.reason, one.hint, file, line, host, field) for one in error.problems
+            )
 
 
 def _hash_of(key: GatewayKey, folder: Path, environment: Mapping[str, str]) -> str:
