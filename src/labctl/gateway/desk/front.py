@@ -84,7 +84,7 @@ class FrontDesk:
         self._below = routes.below_hosts(table)
         self._through = {one.name: self._way_through(table, one) for one in table.upstreams}
         self._running = Running()
-        self.choosing = Choosing(table, parts.books, self._running, parts.mono)
+        self.choosing = Choosing(table, parts.books, self._running, parts.mono, parts.wall)
         self._held: dict[str, asyncio.Task[None]] = {}
 
     # --- the life of a request, in the order of calls

@@ -39,6 +39,7 @@ class Search:
 
     __slots__ = (
         "_began",
+        "_counted",
         "_deadline",
         "_desk",
         "_first",
@@ -53,6 +54,7 @@ class Search:
         "_way",
         "_wished",
         "_wished_at",
+        "_woke_s",
     )
 
     def __init__(self, desk: FrontDesk, life: Life, way: Way, key: Key) -> None:
@@ -61,13 +63,13 @@ class Search:
         self._began = self._wished_at = desk.mono()
         self._deadline = life.since + waiting.patience_s(named, way.wait_s)
         self._style = waiting.way_of(named, way.model, key)
-        self._said_at = 0.0
+        self._said_at = self._woke_s = 0.0
         self._lines: list[Lane] = []
         self._granted: Lane | None = None
         self._pulse: asyncio.Future[None] | None = None
         self._waiter: Waiter | None = None
         self._wished: HostNow | None = None
-        self._first = False
+        self._first = self._counted = False
 
     def granted(self, lane: Lane) -> None:
         """Have a slot, by whoever left it; it is no longer waited for elsewhere."""
@@ -78,14 +80,15 @@ class Search:
 
     async def run(self) -> None:
         """Search, and say what came of it."""
-        life, woke_s = self._life, self._life.woke_s
+        life = self._life
         try:
             found = await self._search()
         except Exception as error:
             self._desk.broke(error)
             found = reasons.our_bug()
         finally:
-            life.queued_s += self._desk.mono() - self._began - (life.woke_s - woke_s)
+            life.queued_s += self._desk.mono() - self._began - self._woke_s
+            life.woke_s += self._woke_s
             self._let_go()
         life.task = None
         try:
@@ -105,6 +108,8 @@ class Search:
             if not ranked:
                 return await self._last_resort() or reasons.none_left(self._life, self._way)
             option, best = ranked[0]
+            if option.ease <= Ease.AWAKE:
+                self._woke(best.lane.host, came=True)  # from here on it waits for a slot
             if option.ease <= Ease.AWAKE and option.free:
                 best.lane.slots.enter()
                 if await self._lease(best):
@@ -198,6 +203,8 @@ class Search:
         host, desk = self._desk.choosing.now(place.lane.host), self._desk
         if self._wished is not None and self._wished.name == host.name:
             return True
+        if self._wished is not None:
+            self._woke(self._wished.name, came=False)  # it takes too long
         self._unwish()
         no = self._may_not(host, option)
         if no is not None:
@@ -209,7 +216,7 @@ class Search:
         self._waiter = desk.books.want(host.name, by, why, until=until)
         self._first = not desk.wanted.get(host.name)
         desk.wanted[host.name] = desk.wanted.get(host.name, 0) + 1
-        self._wished, self._wished_at = host, desk.mono()
+        self._wished, self._wished_at, self._counted = host, desk.mono(), False
         return True
 
     def _may_not(self, host: HostNow, option: Option) -> Answer | None:
@@ -233,11 +240,12 @@ class Search:
         self._waiter = self._wished = None
 
     def _woke(self, host: str, *, came: bool) -> None:
-        """Count the wake that was waited for, when it ends."""
-        if self._wished is None or self._wished.name != host:
+        """Count the wake that was waited for, when it ends; once."""
+        if self._counted or self._wished is None or self._wished.name != host:
             return
+        self._counted = True
         seconds = self._desk.mono() - self._wished_at
-        self._life.woke_s += seconds
+        self._woke_s += seconds
         if self._first:
             self._desk.meters.wake(host, self._key.name, seconds, came=came)
 
