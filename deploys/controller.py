@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deploys.gateway import account
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
@@ -20,6 +21,7 @@ from labctl.inventory.controlling import HOME, STORE_FOLDER, STORE_GROUP
 from labctl.ops import apt, engines, files, leftovers, systemd, users
 from labctl.ops import controller as own
 from labctl.render import controller as wanted
+from labctl.render import gateway as gateways
 from labctl.render import units
 
 # What its sandbox hides is hidden from these too: ping, neighbours and BMCs are asked by programs.
@@ -42,19 +44,7 @@ def controller() -> None:
     pinned = Path(host.data.ssh_known_hosts_file)
     bmc = any(isinstance(part, Ipmi) for other in rack.hosts for part in (other.wake, other.power))
     apt.packages(name="packages", names=[*PACKAGES, *(["ipmitool"] if bmc else [])])
-    users.group(name="group of the store", group=STORE_GROUP, system=True)
-    users.user(
-        name="user",
-        user=wanted.USER,
-        system=True,
-        home=HOME,
-        groups=(STORE_GROUP,),
-        create_home=False,
-        shell="/usr/sbin/nologin",
-    )
-    files.directory(
-        name="folder of the store", path=STORE_FOLDER, mode="2770", user=wanted.USER, group=STORE_GROUP
-    )
+    accounts(rack, spec)
     bundle = wanted.bundle()
     digest = wanted.digest(rack, bundle)
     target = wanted.folder_for(digest)
@@ -76,6 +66,25 @@ def controller() -> None:
     configuration(rack, pinned)
     files.put(name="ping without privilege", dest=wanted.PING, content=wanted.ping(), restarts=wanted.UNIT)
     systemd.unit(name="service", unit=wanted.UNIT, content=wanted.unit(rack, digest), watch_s=2.0)
+
+
+def accounts(rack: Rack, spec: Host) -> None:
+    """Have the users of the store on this host, their group, and the folder that they share."""
+    users.group(name="group of the store", group=STORE_GROUP, system=True)
+    users.user(
+        name="user",
+        user=wanted.USER,
+        system=True,
+        home=HOME,
+        groups=(STORE_GROUP,),
+        create_home=False,
+        shell="/usr/sbin/nologin",
+    )
+    if gateways.runs_on(rack, spec):
+        account(rack)  # at its start the controller looks once who may nudge it
+    files.directory(
+        name="folder of the store", path=STORE_FOLDER, mode="2770", user=wanted.USER, group=STORE_GROUP
+    )
 
 
 def configuration(rack: Rack, pinned: Path) -> None:

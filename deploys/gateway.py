@@ -15,6 +15,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from labctl.inventory import Host, Rack
+from labctl.inventory.controlling import STORE_GROUP
 from labctl.inventory.gatewaying import FOLDER, TABLE, USER
 from labctl.ops import apt, files, leftovers, systemd, users
 from labctl.ops import controller as own
@@ -46,17 +47,30 @@ def gateway() -> None:
     folder = Path(host.data.ssh_known_hosts_file).parent
     parts = wanted.ready(rack, wanted.places(rack), folder, os.environ)
     apt.packages(name="packages", names=PACKAGES)
+    account(rack)
+    build = environment(rack)
+    configuration(parts, f"{program.folder_for(build)}/bin/python")
+    instances(rack, build, wanted.instances(rack, build, parts))
+
+
+def account(rack: Rack) -> None:
+    """Have the user that it runs as; the controller of its host asks for it too, to know who may nudge it."""
+    groups = (STORE_GROUP,) if wanted.places(rack).store else ()
+    for group in groups:
+        users.group(name="group of the store, for the gateway", group=group, system=True)
     users.user(
-        name="user",
+        name="the gateway's user",
         user=USER,
         system=True,
         home="/nonexistent",
+        groups=groups,
         create_home=False,
         shell="/usr/sbin/nologin",
     )
-    build = environment(rack)
-    configuration(parts, f"{program.folder_for(build)}/bin/python")
-    names = wanted.instances(rack, build, parts)
+
+
+def instances(rack: Rack, build: str, names: tuple[str, ...]) -> None:
+    """Have exactly these instances, and the socket that they share."""
     systemd.unit(
         name="what an instance is",
         unit=wanted.TEMPLATE,

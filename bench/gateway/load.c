@@ -5,7 +5,7 @@
  *   load streams PORT REQUEST TOKENS STREAMS SPREAD_US PERIOD_US
  *                                                          event streams, one more each SPREAD_US
  *
- * REQUEST is a file with a whole request. Latencies are milliseconds. Of streams: "way" is from upstream's
+ * REQUEST is a file with whole requests, a NUL between two; they are asked in turn. Latencies are milliseconds. Of streams: "way" is from upstream's
  * sending of a token until it is here, "jitter" how far the gap between two tokens is from PERIOD, "glued" how
  * many came in one piece with the one before, "late" how many came more than 20 ms after they were due,
  * "dropped" how many streams were not whole, to the last byte of their framing.
@@ -25,7 +25,7 @@
 typedef long long ns;
 
 struct conn {
-    int fd, busy, dead;
+    int fd, busy;
     ns asked, last;
     char in[16384];
     size_t got;
@@ -42,8 +42,8 @@ static struct series {
 } took, way, jitter, first;
 
 static int poller, port;
-static char *request;
-static size_t request_size;
+static char *requests;
+static size_t requests_size, next_at;
 static long failed, glued, late_tokens, all_tokens;
 
 static ns now(void) {
@@ -83,7 +83,10 @@ static void ask(struct conn *c, ns asked) {
     c->asked = asked;
     c->busy = 1;
     c->got = 0;
-    if (send(c->fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size) c->dead = 1;
+    char *request = requests + next_at;
+    size_t size = strlen(request);
+    next_at = next_at + size + 1 < requests_size ? next_at + size + 1 : 0;
+    if (send(c->fd, request, size, MSG_NOSIGNAL) != (ssize_t)size) perror("load: send"), exit(1);
 }
 
 /* 1: the answer is whole; 0: more comes; -1: it failed. */
@@ -211,8 +214,8 @@ int main(int argc, char **argv) {
     setrlimit(RLIMIT_NOFILE, &files);
     port = atoi(argv[2]);
     FILE *file = fopen(argv[3], "rb");
-    request = malloc(16 << 20);
-    if (!file || !(request_size = fread(request, 1, 16 << 20, file))) return perror("load: request"), 1;
+    requests = calloc(1, 16 << 20);
+    if (!file || !(requests_size = fread(requests, 1, (16 << 20) - 1, file))) return perror("load: request"), 1;
     poller = epoll_create1(0);
     ns seconds = atof(argv[4]) * 1e9;
     int count = atoi(argv[5]);

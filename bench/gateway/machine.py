@@ -43,19 +43,16 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process runs: on which processors, whether ahead of others, in which control group."""
+    """Where a process runs: on which processors, and whether ahead of others."""
 
     cores: tuple[int, ...]
     ahead: bool
-    group: Path | None = None
 
     def enter(self) -> None:
         """Put this process there."""
         os.sched_setaffinity(0, self.cores)
         if self.ahead:
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-        if self.group:
-            (self.group / "cgroup.procs").write_text("0")
 
 
 class Running:
@@ -75,21 +72,26 @@ class Running:
         self._log = log
 
     def until_open(self, port: int, within_s: float) -> float:
-        """Wait until it listens; return how many seconds that took.
+        """Wait until it answers anything; return how many seconds that took.
 
         Raises:
-            RuntimeError: it ended, or did not listen in time; with the end of what it said.
+            RuntimeError: it ended, or said nothing in time; with the end of what it said on its output.
         """
         began = time.monotonic()
         while time.monotonic() < began + within_s:
             if self._process.poll() is not None:
                 break
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                return time.monotonic() - began
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), within_s) as door,
+            ):
+                door.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                if door.recv(1):
+                    return time.monotonic() - began
             time.sleep(0.02)
         self.stop()
         said = self._log.read_text(errors="replace")[-1500:]
-        raise RuntimeError(f"{self._process.args!r} does not listen on port {port}:\n{said}")
+        raise RuntimeError(f"{self._process.args!r} does not answer on port {port}:\n{said}")
 
     def pids(self) -> list[int]:
         """Return its processes."""
@@ -124,6 +126,11 @@ class Running:
                 lines = Path(f"/proc/{pid}/status").read_text().splitlines()
                 total += sum(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
         return total
+
+    def hold_to(self, group: Path) -> None:
+        """Put it into a control group."""
+        for pid in self.pids():
+            (group / "cgroup.procs").write_text(f"{pid}")
 
     def freeze(self) -> None:
         """Stop it until ``thaw``, so that it takes nothing from what is measured."""

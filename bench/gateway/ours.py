@@ -1,4 +1,4 @@
-"""labctl's gateway as it is run: a key, a lease on a host that sleeps, a store on disk, metrics, a log line.
+"""labctl's gateway as its unit runs it: a key, a lease on a host that sleeps, a store, metrics, a log line.
 
 The host is READY in the store, as a controller would have left it; nobody tends it meanwhile, and so nobody
 buries the gateway or puts the host to sleep.
@@ -31,9 +31,7 @@ def labctl(around: Around, port: int) -> Start:
         _store(place)
     (folder / "table.json").write_bytes(msgspec.json.encode(_table(around.upstream, port, place)))
     program = (sys.executable, "-I", "-OO", "-m", "labctl.cli.gateway_run")
-    return Start(
-        (*program, str(folder / "table.json")), {**os.environ, "LABCTL_STATE": str(around.work / "state")}
-    )
+    return Start((*program, str(folder / "table.json")), {**os.environ, "MALLOC_ARENA_MAX": "1"})
 
 
 def _table(upstream: int, port: int, store: Path) -> Table:

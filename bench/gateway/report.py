@@ -149,10 +149,9 @@ def _judged(results: Results) -> Iterator[tuple[str, str, str, bool | None]]:
     yield _at_most("memory idle", mid(OURS, "idle", "memory_mb"), 45.0, " MB", "{:.1f}")
     peaks = results.values(OURS, "streams", "peak_mb")
     yield _at_most("memory at 1,000 streams", max(peaks, default=None), 70.0, " MB", "{:.1f}")
-    shared = {r["processes"]: r["per_s"] for r in results.records if r["what"] == "shared"}
-    most = max(shared, default=1)
-    scaled = shared[most] / shared[1] / most if most > 1 else None
-    yield _at_least("processes on one port: each brings, of what one alone does", scaled, 0.8, 1.0)
+    shared = {r["processes"]: r["per_s"] / r["cores"] for r in results.records if r["what"] == "shared"}
+    scaled = ratio(shared[max(shared)], shared.get(1)) if shared else None
+    yield _at_least("processes on one port: requests by processor time, to one alone", scaled, 0.8, 1.0)
 
 
 def ratio(one: float | None, other: float | None) -> float | None:
@@ -180,10 +179,14 @@ def _at_most(
 def _shared(records: Sequence[Record]) -> str:
     lines = [
         f"Several processes on one port, each held to {records[0]['quota']:.0%} of a processor by its "
-        "control group, so that two processors hold several:",
+        "control group, so that one holds several:",
         "",
-        "| processes | requests/s | the one that got least |",
-        "| --- | --- | --- |",
-        *(f"| {r['processes']} | {r['per_s']:,.0f} | {r['least']:.0%} |" for r in records),
+        "| processes | requests/s | processors that they had | by processor time | the one that had least |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {r['processes']} | {r['per_s']:,.0f} | {r['cores']:.2f} | {r['per_s'] / r['cores']:,.0f}/s | "
+            f"{r['least']:.0%} |"
+            for r in records
+        ),
     ]
     return "\n".join(lines)

@@ -25,6 +25,7 @@ PERIOD_US = 20_000  # 50 tokens a second
 SPREAD_US = 2_000  # a stream begins each 2 ms, so a hundred of a thousand tick together: harsh on purpose
 CONNECTIONS = 32
 STREAMS = 1000
+WORDS = (3, 12, 40, 7, 90, 25, 60)  # of prompts: no two requests in a row are of one length
 _REST_S = 1.1  # after a processor was saturated, until the kernel lets processes run ahead of others again
 Record = dict[str, Any]
 
@@ -73,7 +74,8 @@ class Bench:
             argv = ["gcc", "-O2", "-o", str(work / name), str(HERE / f"{name}.c")]
             subprocess.run(argv, check=True, timeout=60)
         for name, stream, tokens in (("small", False, 16), ("stream", True, self.sizes.tokens)):
-            (work / name).write_bytes(request(stream=stream, tokens=tokens))
+            asked = (request(words, stream=stream, tokens=tokens) for words in WORDS)
+            (work / name).write_bytes(b"\0".join(asked))
         argv = [str(work / "upstream"), str(self.around.upstream), str(PERIOD_US)]
         place = Place((ASKING,), self.ahead)
         self.running["upstream"] = Running(argv, place, work / "upstream.log", os.environ)
@@ -170,11 +172,11 @@ class Bench:
             running.stop()
 
 
-def request(*, stream: bool, tokens: int) -> bytes:
-    """Return a whole request as clients of such servers send it."""
+def request(words: int, *, stream: bool, tokens: int) -> bytes:
+    """Return a whole request, with a prompt of so many words, as clients of such servers send it."""
     body = {
         "model": MODEL,
-        "messages": [{"role": "user", "content": "Tell me something about foxes, in one short sentence."}],
+        "messages": [{"role": "user", "content": "fox " * words}],
         "max_tokens": tokens,
         "stream": stream,
     }

@@ -1,9 +1,9 @@
 """Several processes on one port: does each one more bring what the first one brought?
 
 That needs more processors than most machines have that run this. So each process is held to a small share of
-one by the quota of a control group of its own, and several fit on two processors; what they have in common
-(the port, the store) is what could keep them from growing. The quota binds only processes that are
-scheduled as any other, so these are not ahead of others.
+one by the quota of a control group of its own, and several fit on that one; what they have in common (the
+port, the store) is what could keep them from growing. They are compared by the processor time that they had.
+The quota binds only processes that are scheduled as any other, so these are not ahead of others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.gateway.machine import CORES, Place, Running, free_port
+from bench.gateway.machine import SERVING, Place, Running, free_port
 from bench.gateway.peers import Prepare
 from bench.gateway.report import OURS
 from bench.gateway.rounds import CONNECTIONS, Bench, Contestant
@@ -32,20 +32,28 @@ def measure(bench: Bench, prepare: Prepare, seconds: float, counts: tuple[int, .
         print(f"{count} on one port", file=sys.stderr, flush=True)
         try:
             with _groups(count) as groups:
-                for number, group in enumerate(groups):
+                for number in range(count):
                     start = prepare(bench.around, port)
                     log = bench.around.work / f"shared-{count}-{number}.log"
-                    place = Place(tuple(CORES), ahead=False, group=group)
+                    place = Place((SERVING,), ahead=False)
                     started.append(Running(start.argv, place, log, start.env))
                     started[-1].until_open(port, start.within_s)
                 bench.ports["shared"] = port
                 one = Contestant("shared", prepare)
                 connections = f"{CONNECTIONS * count}"
                 bench.ask(one, "closed", "small", "1.0", connections)  # what is only made when it is needed
-                before = [running.cpu_s() for running in started]
+                for running, group in zip(started, groups, strict=True):
+                    running.hold_to(group)
+                time.sleep(0.5)
+                before, began = [running.cpu_s() for running in started], time.monotonic()
                 told = bench.ask(one, "closed", "small", f"{seconds}", connections)
                 spent = [running.cpu_s() - was for running, was in zip(started, before, strict=True)]
-                told |= {"processes": count, "quota": QUOTA, "least": min(spent) / (sum(spent) or 1.0)}
+                told |= {
+                    "processes": count,
+                    "quota": QUOTA,
+                    "least": min(spent) / (sum(spent) or 1.0),
+                    "cores": sum(spent) / (time.monotonic() - began),
+                }
                 bench.records.append({"who": OURS, "what": "shared", **told})
                 for running in started:
                     running.stop()

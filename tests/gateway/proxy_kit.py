@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -50,6 +53,7 @@ class FakeDesk:
 
     def head(self, ask: Ask) -> Reading | Answer:
         self.asked.append(ask)
+        self.changed.set()
         if self.refuse is not None:
             return self.refuse
         return self.readings.get(ask.path, Reading.WHOLE if ask.method == "POST" else Reading.NONE)
@@ -216,8 +220,10 @@ class Site:
     def double(self) -> Double:
         return self.doubles[0]
 
-    async def client(self) -> Wire:
-        self.wires.append(Wire(*await asyncio.open_connection("127.0.0.1", self.port)))
+    async def client(self, trust: ssl.SSLContext | None = None) -> Wire:
+        name = "localhost" if trust else None
+        streams = await asyncio.open_connection("127.0.0.1", self.port, ssl=trust, server_hostname=name)
+        self.wires.append(Wire(*streams))
         return self.wires[-1]
 
     def hang_up(self) -> None:
@@ -232,6 +238,7 @@ async def site(
     doubles: int = 1,
     folder: Path = Path("/"),
     more: tuple[Upstream, ...] = (),
+    tls: ssl.SSLContext | None = None,
     **double: Any,
 ) -> AsyncIterator[Site]:
     """Start everything, and see at the end that nothing is left over."""
@@ -243,7 +250,7 @@ async def site(
     table = Table("rack", "127.0.0.1", 0, (), tuple(upstreams), (), (), Rack(()), limits=limits or Limits())
     proxy = Proxy(desk, table, folder)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(proxy.protocol, "127.0.0.1", 0, backlog=2048)
+    server = await loop.create_server(proxy.protocol, "127.0.0.1", 0, backlog=2048, ssl=tls)
     tune_listener(server.sockets[0])
     trouble: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: trouble.append(context))
@@ -262,3 +269,26 @@ async def site(
         proxy.close()
         for each in behind:
             await each.stop()
+
+
+def certificate(folder: Path, name: str) -> None:
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+            ),
+            *("-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        env={"PATH": os.environ["PATH"]},
+    )

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pages_kit import PEOPLE, TABLE, Site, host
 
-from labctl.domain.gateway.origins import foreign_because
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.gateway import pages
+from labctl.gateway.access.origins import foreign_because
 from labctl.gateway.terms import Answer, Ask, HostNow, Reading
 
 LOOKS = (

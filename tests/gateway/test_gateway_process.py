@@ -184,11 +184,17 @@ def test_told_twice_it_waits_no_longer(loop: Callable[..., None]) -> None:
     loop(main())
 
 
-@pytest.mark.parametrize("broken", ["", "they do not fit each other"])
-def test_a_new_certificate_is_read_on_sighup_and_a_broken_one_ends_nothing(broken: str) -> None:
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("", "certificate and key were read again"),
+        ("they do not fit each other", "the old certificate stays in use: they do not fit each other"),
+    ],
+)
+def test_a_new_certificate_is_read_on_sighup_and_a_broken_one_ends_nothing(broken: str, words: str) -> None:
     async def main() -> None:
         served, heard, said = Served(), Told(), list[str]()
-        served.broken = broken
+        served.broken, served.tls = broken, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         running = Process(served, heard, said.append)
         task = asyncio.ensure_future(running.run([listening()], ""))
         await heard.ready_at.wait()
@@ -197,8 +203,23 @@ def test_a_new_certificate_is_read_on_sighup_and_a_broken_one_ends_nothing(broke
         served.may_drain.set()
         running.stop()
         await task
-        (line,) = said
-        assert ("the old certificate stays in use: they do not fit" in line) is bool(broken)
+        assert said == [words]
+
+    process.run(asyncio.wait_for(main(), 20))  # type: ignore[arg-type]
+
+
+def test_sighup_without_a_certificate_is_said_and_no_more() -> None:
+    async def main() -> None:
+        served, heard, said = Served(), Told(), asyncio.Queue[str]()
+        running = Process(served, heard, said.put_nowait)
+        task = asyncio.ensure_future(running.run([listening()], ""))
+        await heard.ready_at.wait()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert await said.get() == "there is no certificate to be read again"
+        served.may_drain.set()
+        running.stop()
+        await task
+        assert "reload" not in served.calls
 
     process.run(asyncio.wait_for(main(), 20))  # type: ignore[arg-type]
 

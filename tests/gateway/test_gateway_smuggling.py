@@ -8,6 +8,7 @@ with its number. What is compared are those numbers, the requests, and the answe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httptools
 import pytest
 from proxy_kit import FakeDesk, run, upstream
 
@@ -159,7 +161,7 @@ class Rig:
         self.desk = FakeDesk([upstream(1)])
         table = Table("rack", "", 0, (), tuple(self.desk.upstreams), (), (), Rack(()), limits=LIMITS)
         self.proxy = Proxy(self.desk, table, Path("/"))
-        self.pool = MemoryPool(self.proxy.loop, self.desk.upstreams[0], None)
+        self.pool = MemoryPool(self.proxy.loop, self.desk.upstreams[0], None, self.proxy.outbox)
         self.proxy._pools[self.desk.upstreams[0].name] = self.pool
 
     def close(self) -> None:
@@ -202,6 +204,7 @@ async def talk(rig: Rig, pieces: list[bytes]) -> Outcome:
         while (exchange := client.exchange) is not None:
             if exchange._dialling is not None:
                 await exchange._dialling
+            rig.proxy.outbox.send()
             if answered == len(recorder.seen):
                 break  # it waits for more of its body
             answered += 1
@@ -209,6 +212,7 @@ async def talk(rig: Rig, pieces: list[bytes]) -> Outcome:
             serving.data_received(
                 b"HTTP/1.1 200 OK\r\nX-Number: %d\r\nContent-Length: 2\r\n\r\nok" % answered
             )
+    rig.proxy.outbox.send()
     assert answered == len(recorder.seen), "a request without an exchange"
     transport.closed = True
     client.connection_lost(None)
@@ -391,10 +395,12 @@ PIECES = [
 ]
 
 
-def mutated(chance: random.Random) -> list[bytes]:
-    """Return some requests with a few things wrong, cut into pieces anywhere."""
-    everything = [raw for raw, _ in CORPUS.values()] + GOOD * 6
-    raw = bytearray(b"".join(chance.choices(everything, k=chance.randint(1, 3))))
+REQUESTS = [raw for raw, _ in CORPUS.values()] + GOOD * 6
+
+
+def mutated(chance: random.Random, everything: list[bytes], most: int) -> list[bytes]:
+    """Return some messages with a few things wrong, cut into pieces anywhere."""
+    raw = bytearray(b"".join(chance.choices(everything, k=chance.randint(1, most))))
     for _ in range(chance.randint(0, 3)):
         at = chance.randrange(len(raw) + 1)
         change = chance.randrange(4)
@@ -421,7 +427,7 @@ def test_an_upstream_sees_exactly_the_requests_that_the_client_is_told_about(see
         chance = random.Random(seed)
         seen = refused = 0
         for number in range(2500):
-            pieces = mutated(chance)
+            pieces = mutated(chance, REQUESTS, 3)
             try:
                 outcome = await talk(rig, pieces)
                 check(outcome)
@@ -431,6 +437,96 @@ def test_an_upstream_sees_exactly_the_requests_that_the_client_is_told_about(see
             refused += len(outcome.refusals)
         assert rig.proxy.held == 0
         assert seen > 1000 and refused > 1000, "both ways were taken often"
+        rig.close()
+
+    run(test(), loops="asyncio")
+
+
+# --- the other direction ---
+
+ANSWERS = [
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n" + JSON,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndata: \r\n3;x=y\r\nhi\n\r\n0\r\nT: r\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 404 Not Found\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nno",
+]
+NEXT = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext"
+
+
+class Reader:
+    """Counts the answers that a client reads."""
+
+    def __init__(self) -> None:
+        self.whole = 0
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_message_complete(self) -> None:
+        self.whole += 1
+
+
+async def hear(rig: Rig, pieces: list[bytes]) -> tuple[Memory, Client, str]:
+    """Let the upstream answer one request by the pieces and its end; return how that ended."""
+    rig.pool.recorder = Recorder()
+    rig.pool.made = []
+    rig.desk.exchanges.clear()
+    rig.desk.ends.clear()
+    client = Client(rig.proxy)
+    transport = Memory()
+    client.connection_made(transport)
+    client.data_received(POST + b"Content-Length: 13\r\n\r\n" + JSON)
+    exchange = client.exchange
+    assert exchange is not None and exchange._dialling is not None
+    await exchange._dialling
+    (serving,) = rig.pool.made
+    for piece in pieces:
+        if not serving.transport.is_closing():
+            serving.data_received(piece)
+    if not rig.desk.ends:
+        serving.connection_lost(None)
+    rig.proxy.outbox.send()
+    (end,) = rig.desk.ends
+    return transport, client, end.how
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_answer_is_whole_or_visibly_not_and_never_runs_into_the_next(seed: int) -> None:
+    """5,000 mutations of answers, 2,500 for each seed."""
+
+    async def test() -> None:
+        rig = Rig()
+        chance = random.Random(seed)
+        hows: set[str] = set()
+        for number in range(2500):
+            pieces = mutated(chance, ANSWERS, 1)
+            transport, client, how = await hear(rig, pieces)
+            hows.add(how)
+            first = bytes(transport.sent)
+            reader = Reader()
+            try:
+                with contextlib.suppress(httptools.HttpParserUpgrade):
+                    reader.parser.feed_data(first)
+                ended = transport.closed and not transport.cut and b"\r\nConnection: close\r\n" in first
+                if how == "cut":
+                    assert transport.closed and (transport.cut or reader.whole == 0)
+                else:
+                    assert reader.whole == 1 or (how == "served" and ended)
+                if not transport.closed:
+                    client.data_received(POST + b"Content-Length: 13\r\n\r\n" + JSON)
+                    exchange = client.exchange
+                    assert exchange is not None
+                    if exchange._dialling is not None:
+                        await exchange._dialling
+                    (serving,) = [each for each in rig.pool.made if each.exchange is not None]
+                    serving.data_received(NEXT)
+                    rig.proxy.outbox.send()
+                    assert transport.sent[len(first) :] == NEXT
+            except (AssertionError, httptools.HttpParserError) as error:
+                raise AssertionError(f"seed {seed}, mutation {number}, {how}: {pieces} {first!r}") from error
+            client.connection_lost(None)
+            rig.pool.drop()
+        assert hows == {"served", "cut", "answered"}
         rig.close()
 
     run(test(), loops="asyncio")

@@ -18,7 +18,6 @@ from collections import deque
 from hmac import compare_digest
 from math import ceil
 
-from labctl.domain.gateway.origins import foreign_because
 from labctl.domain.gateway.quota import (
     HOUR_S,
     MINUTE_S,
@@ -29,6 +28,7 @@ from labctl.domain.gateway.quota import (
 from labctl.domain.gateway.table import Key, Table
 from labctl.domain.problem import LabctlError
 from labctl.gateway.access.audit import Audit, Note
+from labctl.gateway.access.origins import foreign_because
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Answer, Ask
 

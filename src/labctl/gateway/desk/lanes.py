@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from labctl.domain.gateway.picking import averaged
-from labctl.domain.gateway.routes import Choice, Route
+from labctl.domain.gateway.routes import GENERATING, Choice, Route
 from labctl.domain.gateway.slots import Slots
 from labctl.domain.gateway.table import Kind, Model, Served, Upstream
 from labctl.gateway.desk.rewriting import renamed
@@ -25,7 +25,9 @@ AVOID_S = 5.0
 USUAL_S = 10.0
 """How long an answer is taken to last as long as an upstream gave none."""
 
-AGAIN = frozenset({502, 503, 504})
+AGAIN = frozenset({503})
+"""By these an upstream says itself that it did not take a request: it loads, or it is full."""
+
 NEVER: frozenset[int] = frozenset()
 
 HOLD_SEVERAL = frozenset({Kind.LLAMA_SWAP, Kind.OLLAMA})
@@ -70,22 +72,22 @@ class Place:
         self.lane = lane
         self.asked_as = served.asked_as
         self.loads_s = served.load_s
-        self._targets: dict[tuple[str, bool], Target] = {}
+        self._targets: dict[tuple[str, bool, bool], Target] = {}
 
     def target(self, ask: Ask, path: str, *, again: bool) -> Target:
         """Return where a request goes; the same object for requests that are sent on as they are."""
         named = bool(self.asked_as) and ask.model != self.asked_as
         if named:
             body, path = renamed(ask, path, self.asked_as)
-            return self._made(path, body, again=again)
-        found = self._targets.get((path, again))
+            return self._made(path, body, again=again, stream=ask.stream)
+        found = self._targets.get((path, again, ask.stream))
         if found is None:
-            found = self._made(path, None, again=again)
-            if not ask.query and ask.model:  # whatever a client can invent is not kept
-                self._targets[path, again] = found
+            found = self._made(path, None, again=again, stream=ask.stream)
+            if path in GENERATING:  # whatever a client can invent is not kept
+                self._targets[path, again, ask.stream] = found
         return found
 
-    def _made(self, path: str, body: bytes | None, *, again: bool) -> Target:
+    def _made(self, path: str, body: bytes | None, *, again: bool, stream: bool) -> Target:
         upstream, served = self.lane.upstream, self.served
         return Target(
             upstream,
@@ -93,7 +95,8 @@ class Place:
             self.lane.key,
             body,
             AGAIN if again else NEVER,
-            served.first_byte_s,
+            # An answer that is not streamed has its first byte when it is whole.
+            served.first_byte_s if stream else served.whole_s,
             served.whole_s,
         )
 

@@ -34,7 +34,7 @@ class Exchange:
     """See the module's text; ``terms.Exchange`` is what the desk knows of it."""
 
     __slots__ = (
-        *("_chunked", "_collected", "_dialling", "_events", "_framed", "_passing", "_retried", "_since"),
+        *("_chunked", "_collected", "_dialling", "_events", "_framed", "_passing", "_since"),
         *("_target", "_tunnel", "_up", "ask", "begun", "client", "declared", "first_at", "life", "over"),
         *("proxy", "sent_at", "sent_rest", "sent_whole", "status", "tunnel_bytes"),
     )
@@ -57,7 +57,6 @@ class Exchange:
         self._up: Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._since = 0.0
-        self._retried = False
         self._events = False  # a stream that we began
         self._passing = False  # the client has bytes of the upstream's answer
         self._framed = True  # its end can be told from the connection's end
@@ -111,7 +110,6 @@ class Exchange:
         proxy = self.proxy
         self._target = target
         self._since = now = proxy.mono()
-        self._retried = False
         pool = proxy.pool(target.upstream)
         # What cannot be sent twice gets a connection that nobody may just have hung up.
         connection = None if self.ask.rest or self.ask.upgrade else pool.take(now)
@@ -238,9 +236,9 @@ class Exchange:
                 self.served(up.tail(), up.body_bytes)
             else:
                 self._cut("cut", up)
-        elif up.reused and not up.heard and not self._retried:
-            # It hung up in the instant in which it was used: the request was hardly read.
-            self._retried = True
+        elif up.reused and not up.heard:
+            # It hung up in the instant in which it was used: the request was hardly read. A new connection
+            # is not one that was used before, so this happens once.
             self._dial(up.pool)
         else:
             name = up.pool.upstream.name

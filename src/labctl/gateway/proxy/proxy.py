@@ -10,6 +10,7 @@ from pathlib import Path
 from labctl.domain.gateway.table import Limits, Table, Upstream
 from labctl.gateway.proxy.client import Client
 from labctl.gateway.proxy.exchange import Exchange
+from labctl.gateway.proxy.outbox import Outbox
 from labctl.gateway.proxy.upstream import Pool
 from labctl.gateway.proxy.watch import Round
 from labctl.gateway.refusals import problem
@@ -24,7 +25,7 @@ class Proxy:
 
     __slots__ = (
         *("_closed", "_count", "_desk", "_empty", "_pools", "_prefix", "_sweeper", "clients", "draining"),
-        *("held", "limits", "loop", "mono", "refused", "round"),
+        *("held", "limits", "loop", "mono", "outbox", "refused", "round"),
     )
 
     def __init__(
@@ -47,6 +48,7 @@ class Proxy:
         self.mono = mono or self.loop.time
         self.limits: Limits = table.limits
         self.clients: set[Client] = set()
+        self.outbox = Outbox(self.loop)
         self.held = 0  # bytes of bodies that are kept now
         self.refused: dict[str, int] = {}  # what never came to the desk, by its code
         self.draining = False
@@ -54,7 +56,8 @@ class Proxy:
         self._prefix = prefix
         self._count = 0
         self._pools = {
-            upstream.name: Pool(self.loop, upstream, _trust(upstream, folder)) for upstream in table.upstreams
+            upstream.name: Pool(self.loop, upstream, _trust(upstream, folder), self.outbox)
+            for upstream in table.upstreams
         }
         shortest = min(self.limits.head_s, self.limits.body_s, self.limits.idle_s)
         self.round = Round(self.loop, min(_LOOK_S, shortest / 4))

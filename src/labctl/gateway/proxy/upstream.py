@@ -20,6 +20,7 @@ import httptools
 
 from labctl.domain.gateway.table import Upstream
 from labctl.gateway.proxy import sockets
+from labctl.gateway.proxy.outbox import Line, Outbox
 
 if TYPE_CHECKING:
     from labctl.gateway.proxy.exchange import Exchange
@@ -114,7 +115,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = Line(transport, self.pool.outbox)  # type: ignore[arg-type]
         sockets.tune_upstream(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -168,6 +169,7 @@ class Connection(asyncio.Protocol):
             exchange.lost(self, exc)
         else:
             self.pool.forget(self)
+        del self._parser  # each holds the other: nobody has to find out that both are garbage
 
     # --- told by the parser
 
@@ -247,12 +249,17 @@ class Connection(asyncio.Protocol):
 class Pool:
     """The connections to one upstream that wait for a request, and how new ones are made."""
 
-    __slots__ = ("_idle", "_loop", "_tls", "generation", "host_line", "upstream")
+    __slots__ = ("_idle", "_loop", "_tls", "generation", "host_line", "outbox", "upstream")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, upstream: Upstream, tls: ssl.SSLContext | None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        upstream: Upstream,
+        tls: ssl.SSLContext | None,
+        outbox: Outbox,
     ) -> None:
         self._loop = loop
+        self.outbox = outbox
         self._tls = tls
         self._idle: deque[Connection] = deque()
         self.upstream = upstream
