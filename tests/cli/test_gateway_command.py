@@ -230,3 +230,30 @@ def test_one_that_cannot_be_reached_ends_with_3_and_the_way_to_it(
     assert "ssh -N -L 9:127.0.0.1:9 admin@10.0.0.1" in said
     assert main(["gateway", "status", "--url", "hub:8000"]) == 2
     assert "write it as http://HOST:PORT" in capsys.readouterr().err
+
+
+def test_plan_names_what_the_gateway_cannot_read_before_a_host_is_asked(
+    rack_of: Callable[[int], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("LABCTL_STATE", str(tmp_path / "state"))
+    path = str(rack_of(8000))
+    assert main(["plan", path]) == 2
+    said = capsys.readouterr().err
+    assert "rack.py:9: gateway.keys[0].secret: the variable ANN is not set" in said
+    assert "export ANN=... before labctl runs" in said
+    assert "services[0].api_key: the variable UP is not set" in said
+    assert main(["plan", path, "--only", "base"]) == 2
+    assert "ANN" not in capsys.readouterr().err, "nobody asked for the gateway"
+
+
+def test_validate_notes_what_the_gateway_would_lack(
+    rack_of: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UP", "up-key")
+    assert main(["validate", str(rack_of(8000))]) == 0
+    said = capsys.readouterr().out
+    assert "rack.py:9: gateway.keys[0].secret: the variable ANN is not set" in said
+    assert "UP" not in said

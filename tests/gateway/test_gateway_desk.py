@@ -639,7 +639,7 @@ async def test_a_line_has_an_end() -> None:
     await settle()
     status, code, document = said(exchanges[2])
     assert (status, code) == (503, "line-full")
-    assert document["detail"] == "rig is busy, and 1 requests wait for it already"
+    assert document["detail"] == "rig is busy, and 1 requests of the key anna wait already"
 
 
 @story

@@ -68,7 +68,7 @@ def _rendered(rack: Path) -> Path:
         controller=str(wiring.controller_socket()),
         store_url="store-url" if url else "",
     )
-    parts = wanted.ready(loaded.rack, where, loaded.folder, wiring.environment())
+    parts = wanted.ready(loaded.rack, where, loaded.folder, wiring.environment(), loaded.place)
     for reason in dropped(loaded.rack):
         printer.err(f"not served: {reason}")
     folder = wiring.private_dir(wiring.private_dir(wiring.state_home()) / "gateway")

@@ -173,6 +173,7 @@ def dropped(rack: Rack) -> tuple[str, ...]:
 
 def _lines(rack: Rack, found: reaching.Reach) -> Iterator[Line]:
     home = rack.host(_gateway(rack).host)
+    names = {upstream.name for upstream in found.upstreams}
     for upstream in found.upstreams:
         address = address_from(upstream.endpoint, home)
         if address is None:
@@ -183,7 +184,12 @@ def _lines(rack: Rack, found: reaching.Reach) -> Iterator[Line]:
             if name == front.name:
                 yield Line(upstream.name, front, upstream.endpoint, address, models)
             elif "always-on" in front.roles or not front.idle.suspend:
-                yield Line(f"{upstream.name}-to-{name}", rack.host(name), upstream.endpoint, address, models)
+                # Keys lie in files of these names, so that no two may have one.
+                through = f"{upstream.name}-to-{name}"
+                while through in names:
+                    through += "-"
+                names.add(through)
+                yield Line(through, rack.host(name), upstream.endpoint, address, models)
 
 
 # --- upstreams and what they serve ------------------------------------------------------------------------

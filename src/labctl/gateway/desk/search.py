@@ -5,7 +5,8 @@ One round, again and again until a place is found or a reason:
 1. Rank who could serve. None left: the last resort, or the reasons why not.
 2. The best is awake with a slot free: take slot and lease. No lease: the store said why; next round.
 3. Time is up: the last resort, or refuse, with what was waited for.
-4. Whoever is awake is full: wait in the lines of all of them. Whichever moves on first serves.
+4. Whoever is awake and full: wait in the lines of all of them. Whichever moves on first serves. One that has
+   room is none of those: it did not answer a moment ago, and nobody would call up who waits there.
 5. The best has to come: wish for it, if the key may wake it. The wish ends when the search does, after the
    lease was taken, so that nobody puts the host to sleep between them.
 6. Sleep until a slot is granted, the host has changed, there is something to say to the client, or a while is
@@ -90,10 +91,14 @@ class Search:
             life.woke_s += self._woke_s
             self._let_go()
         life.task = None
-        if isinstance(found, Answer):
-            self._desk.answer(life, found)
-        else:
-            self._desk.send(life, found)
+        try:
+            if isinstance(found, Answer):
+                self._desk.answer(life, found)
+            else:
+                self._desk.send(life, found)
+        except Exception as error:  # else it would wait for ever, with its slot and its lease
+            self._desk.broke(error)
+            self._desk.answer(life, reasons.our_bug())
 
     async def _search(self) -> Place | Answer:
         while True:
@@ -112,7 +117,7 @@ class Search:
                 continue
             if self._desk.mono() >= self._deadline:
                 return await self._last_resort() or self._too_late(option, best)
-            self._line_up([place for other, place in ranked if other.ease <= Ease.AWAKE])
+            self._line_up([place for other, place in ranked if other.ease <= Ease.AWAKE and not other.free])
             if option.ease > Ease.AWAKE and self._wish(option, best) and self._style is Waiting.REFUSE:
                 return self._desk.hold(self._key, self._way, best, option.seconds)
             if self._life.out is None or best not in self._life.out:
@@ -159,7 +164,7 @@ class Search:
                 if place.lane.slots.line_up(self._key.name, self):
                     self._lines.append(place.lane)
                 else:
-                    self._life.leave_out(place, reasons.line_full(place.lane))
+                    self._life.leave_out(place, reasons.line_full(place.lane, self._key.name))
 
     def _leave_lines(self, but: Lane | None = None) -> None:
         for lane in self._lines:
@@ -187,9 +192,9 @@ class Search:
             wished = self._wished
             if wished is None or (no := self._desk.choosing.in_vain(wished)) is None:
                 return ranked
+            self._woke(wished.name, came=False)
             for _, place in ranked:
                 if place.lane.host == wished.name:
-                    self._woke(wished.name, came=False)
                     self._life.leave_out(place, no)
             self._unwish()
 
