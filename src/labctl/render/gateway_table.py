@@ -300,6 +300,11 @@ def _outside_served(rack: Rack, name: str) -> Iterator[Served]:
 # --- models, hosts, keys ----------------------------------------------------------------------------------
 
 
+def models_of(rack: Rack) -> tuple[Model, ...]:
+    """Return every model that the gateway of a rack serves."""
+    return _models(rack, policy_of(rack).hosts, lines_of(rack))
+
+
 def _models(rack: Rack, policies: Mapping[str, HostPolicy], lines: tuple[Line, ...]) -> tuple[Model, ...]:
     gateway = _gateway(rack)
     here: dict[str, list[Serving]] = {}
