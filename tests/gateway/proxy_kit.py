@@ -53,6 +53,7 @@ class FakeDesk:
 
     def head(self, ask: Ask) -> Reading | Answer:
         self.asked.append(ask)
+        self.changed.set()
         if self.refuse is not None:
             return self.refuse
         return self.readings.get(ask.path, Reading.WHOLE if ask.method == "POST" else Reading.NONE)

@@ -264,6 +264,24 @@ async def test_any_number_of_requests_make_one_wake_and_are_served_when_it_is_ov
 
 
 @story
+async def test_who_waits_for_a_host_and_then_for_a_slot_has_both_in_its_record() -> None:
+    office = Office(table(upstreams=(upstream("rig", slots=1),)), rig=Mode.ASLEEP)
+    first, second = office.send(), office.send()
+    await asyncio.sleep(60)
+    office.books.is_now("rig", Mode.READY)
+    await settle()
+    served, waits = (first, second) if first.at else (second, first)
+    assert (served.at, waits.at) == ("rig", "")
+    await asyncio.sleep(10)
+    served.end()
+    await settle()
+    waits.end()
+    records = [(record.woke_s, record.queued_s) for record in office.meters.records]
+    assert records == [(60.0, 0.0), (60.0, 10.0)]
+    assert office.idle() and office.meters.wakes == [("rig", "anna", 60.0, True)]
+
+
+@story
 async def test_a_client_that_leaves_waits_no_more_and_the_last_one_ends_the_wish() -> None:
     office = Office(table(), rig=Mode.ASLEEP)
     first, second = office.send(), office.send(key="bert")
@@ -324,6 +342,42 @@ async def test_when_a_wake_fails_the_next_host_is_woken() -> None:
     assert exchange.at == "box"
     exchange.end()
     assert office.idle() and office.access.woken == [("anna", "rig"), ("anna", "box")]
+
+
+@story
+async def test_when_a_wake_takes_far_longer_than_usual_the_next_host_is_woken() -> None:
+    office = Office(TWO, rig=Mode.ASLEEP, box=Mode.ASLEEP)
+    office.books.hosts["rig"] = replace(office.books.hosts["rig"], comes_s=10.0)
+    exchange = office.send()
+    await settle()
+    office.books.is_now("rig", Mode.WAKING)
+    await asyncio.sleep(29)
+    assert [waiter.host for waiter in office.books.waiters] == ["rig"]
+    await asyncio.sleep(8)
+    assert [waiter.host for waiter in office.books.waiters] == ["box"]
+    assert office.meters.wakes == [("rig", "anna", 35.0, False)]
+    office.books.is_now("box", Mode.WAKING)
+    later = office.send()
+    await settle()
+    assert [waiter.host for waiter in office.books.waiters] == ["box", "box"]
+    office.books.is_now("rig", Mode.READY)  # it came after all, and sooner
+    office.books.is_now("box", Mode.VERIFYING)
+    await settle()
+    assert (exchange.at, later.at) == ("rig", "rig")
+    exchange.end()
+    later.end()
+    assert office.idle()
+
+
+@story
+async def test_a_host_that_is_late_is_waited_for_where_nobody_else_can_serve() -> None:
+    office = Office(table(), rig=Mode.WAKING)
+    office.books.hosts["rig"] = replace(office.books.hosts["rig"], comes_s=10.0)
+    exchange = office.send()
+    await asyncio.sleep(119)
+    assert exchange.answered is None and [waiter.host for waiter in office.books.waiters] == ["rig"]
+    await asyncio.sleep(2)
+    assert said(exchange)[:2] == (503, "not-awake-in-time")
 
 
 @story
@@ -585,7 +639,7 @@ async def test_a_line_has_an_end() -> None:
     await settle()
     status, code, document = said(exchanges[2])
     assert (status, code) == (503, "line-full")
-    assert document["detail"] == "rig is busy, and 1 requests wait for it already"
+    assert document["detail"] == "rig is busy, and 1 requests of the key anna wait already"
 
 
 @story

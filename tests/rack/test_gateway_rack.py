@@ -29,15 +29,19 @@ pytestmark = pytest.mark.rack
 INSTANCES = "labctl-gateway@*"
 CHAT = "/v1/chat/completions"
 AT_ONCE = 12
-# A wake is given up after six minutes, since a server may take three to boot. Here boots are quick.
-QUICK = "s/^BOOT_S = 180.0$/BOOT_S = 8.0/"
-PATIENCE = "/opt/labctl/labctl/current/src/labctl/inventory/sleeping.py"
 
 
 def asked(model: str, **more: object) -> dict[str, Any]:
     """Return a request that gets the same answer whenever it is asked, and never ends early."""
     always = {"temperature": 0, "seed": 1, "max_tokens": 12, "ignore_eos": True, "cache_prompt": False}
     return {"model": model, "messages": [{"role": "user", "content": "Hello"}], **always, **more}
+
+
+def asks(client: openai.OpenAI, model: str, *, stream: bool = False, **more: object) -> Any:
+    """Have the official client ask the same."""
+    body = asked(model, **more)
+    beyond = {name: body.pop(name) for name in ("ignore_eos", "cache_prompt")}
+    return client.chat.completions.create(**body, stream=stream, extra_body=beyond)
 
 
 def post(connection: http.client.HTTPConnection, body: dict[str, Any], key: str = KEY) -> dict[str, Any]:
@@ -92,10 +96,6 @@ def client(site: Site, armed: object) -> openai.OpenAI:
     if site.cycle is None:
         pytest.skip(f"virtual machines need {', '.join(lacks_for_machines())}")
     site.cycle.result(timeout=400)
-    find = (
-        'for file in /opt/labctl/labctl/current/lib/python3*/site-packages/"$1"; do sed -i "$2" "$file"; done'
-    )
-    site.do(site.hub, "sh", "-c", find, "sh", BOOT_S, QUICK)
     site.write(after="6s", machine_after="6s")
     site.apply("controller", site.hub)
     return openai.OpenAI(
@@ -117,7 +117,7 @@ def cut(site: Site, client: openai.OpenAI) -> Cut:
     """The gateway is killed in the middle of a stream from the box, which stands still meanwhile."""
     engine = "labctl-alone.service"
     error: Exception | None = None
-    stream = iter(client.chat.completions.create(**asked("tiny-alone", max_tokens=3500), stream=True))
+    stream = iter(asks(client, "tiny-alone", max_tokens=3500, stream=True))
     next(stream)
     site.do(site.box, "systemctl", "kill", "--signal=STOP", engine)
     at = time.time()
@@ -129,7 +129,7 @@ def cut(site: Site, client: openai.OpenAI) -> Cut:
         error = ended
     site.do(site.box, "systemctl", "kill", "--signal=CONT", engine)
     # Whoever comes now waits for its successor at the socket, which is systemd's.
-    assert client.chat.completions.create(**asked("tiny-coder")).choices[0].message.content
+    assert asks(client, "tiny-coder").choices[0].message.content
     return Cut(at, error, " ".join(site.explain(site.box)["against"]))
 
 
@@ -148,7 +148,7 @@ def _all_at_once(site: Site, client: openai.OpenAI, kept: http.client.HTTPConnec
     """Ask a host that sleeps for many answers; return the text that the same request gets in each way."""
 
     def streamed() -> str:
-        chunks = client.chat.completions.create(**asked("tiny-chat"), stream=True)
+        chunks = asks(client, "tiny-chat", stream=True)
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -205,7 +205,7 @@ def test_a_killed_gateways_host_falls_asleep_when_its_leases_have_ended(site: Si
     assert ordered and min(ordered) - cut.at >= 20, (cut.at, texts(site, site.box, cut.at))
 
 
-def test_a_wake_that_fails_is_said_in_time_and_another_host_serves(
+def test_a_host_that_does_not_come_is_said_in_time_and_another_one_serves(
     site: Site, client: openai.OpenAI, cut: Cut
 ) -> None:
     site.say("suspend", site.spare.name)
@@ -213,18 +213,16 @@ def test_a_wake_that_fails_is_said_in_time_and_another_host_serves(
     site.rack.sleep_fault(site.box.name, "deaf")
     try:
         with ThreadPoolExecutor(2) as pool:
-            alone = pool.submit(lambda: client.chat.completions.create(**asked("tiny-alone")))
-            began = time.monotonic()
+            alone = pool.submit(asks, client, "tiny-alone")
             elsewhere = pool.submit(once, site, asked("tiny-writer"))
             with pytest.raises(openai.APIStatusError) as refused:
                 alone.result()
-            assert time.monotonic() - began < 100
             assert elsewhere.result()
     finally:
         site.rack.sleep_fault(site.box.name, "sleep-heal")
     said = refused.value.response.json()
     assert (refused.value.status_code, said["host"]) == (503, site.box.name), said
-    assert said["type"].endswith("wake-failed") and "did not come up" in said["detail"], said
+    assert said["type"].endswith("not-awake-in-time") and f"{site.box.name} is waking" in said["detail"], said
     assert said["error"]["message"], said
 
 
@@ -252,13 +250,13 @@ def test_a_new_table_under_load_loses_no_request_and_no_stream(site: Site, clien
     tokens = 600
 
     def stream() -> None:
-        chunks = client.chat.completions.create(**asked("tiny-coder", max_tokens=tokens), stream=True)
+        chunks = asks(client, "tiny-coder", max_tokens=tokens, stream=True)
         (last,) = (chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason)
         assert last == "length"
 
     loads = [
         Load(lambda: once(site, asked("tiny-coder"))),
-        Load(lambda: patient.chat.completions.create(**asked("tiny-coder"))),
+        Load(lambda: asks(patient, "tiny-coder")),
         Load(stream),
     ]
     stop = threading.Event()

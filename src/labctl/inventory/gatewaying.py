@@ -163,7 +163,9 @@ class GatewayHost(Spec):
     at_once: Whole | None = Field(
         default=None, description="Requests at a time for each of its services; default: as they are told."
     )
-    queue: Whole = Field(default=256, description="Requests that may wait for a place on each of them.")
+    queue: Whole = Field(
+        default=256, description="Requests of a key that may wait for a place on each of them."
+    )
     passes: tuple[Call, ...] | None = Field(
         default=None,
         description='What else is let through below /hosts/NAME/, such as "POST /completion"; default: of a '

@@ -45,6 +45,9 @@ from labctl.gateway.terms import (
 WAIT_S = 300.0
 """How long a request below /hosts/ may wait, where the upstream serves no model that says so."""
 
+MOST_FIELDS = 50
+"""Of a websocket's query."""
+
 ELSEWHERE = frozenset({"connect", "status"})
 """After these somebody else is asked: it never got the request, or says itself that it does not serve it now.
 
@@ -81,7 +84,7 @@ class FrontDesk:
         self._below = routes.below_hosts(table)
         self._through = {one.name: self._way_through(table, one) for one in table.upstreams}
         self._running = Running()
-        self.choosing = Choosing(table, parts.books, self._running, parts.mono)
+        self.choosing = Choosing(table, parts.books, self._running, parts.mono, parts.wall)
         self._held: dict[str, asyncio.Task[None]] = {}
 
     # --- the life of a request, in the order of calls
@@ -122,9 +125,7 @@ class FrontDesk:
         elif door == "host":
             self._to_host(life, key)
         else:
-            names = parse_qs(exchange.ask.query, max_num_fields=50).get("model", [""])
-            exchange.ask.model = names[-1]
-            self._to_model(life, key)
+            self._to_realtime(life, key)
 
     def failed(self, exchange: Exchange, failure: Failure) -> None:
         """Serve it elsewhere, or say why not."""
@@ -172,11 +173,16 @@ class FrontDesk:
         if way is None or life.over:
             self._give_back(life)
             return
-        life.tries += 1
         again = way.only is None and self._others(life, way, place)
+        try:
+            target = place.target(ask, life.path, again=again)
+        except ValueError:  # of names that are no text the engine could make nothing either
+            self.answer(life, reasons.unreadable("its body"))
+            return
+        life.tries += 1
         if way.only is None:
             self.choosing.sticky.served(self.choosing.marks(life, way), place.lane.upstream.name)
-        life.exchange.forward(place.target(ask, life.path, again=again))
+        life.exchange.forward(target)
         if ask.stream and place.loads_s and place.asked_as not in place.lane.loaded and life.key is not None:
             life.task = asyncio.get_running_loop().create_task(tell_of_loading(self, life, place, life.key))
 
@@ -246,6 +252,15 @@ class FrontDesk:
             return
         life.path = ask.target
         self._enter(life, way, key)
+
+    def _to_realtime(self, life: Life, key: Key) -> None:
+        ask = life.exchange.ask
+        try:
+            ask.model = parse_qs(ask.query, max_num_fields=MOST_FIELDS).get("model", [""])[-1]
+        except ValueError:
+            self.answer(life, reasons.unreadable("its query"))
+        else:
+            self._to_model(life, key)
 
     def _to_host(self, life: Life, key: Key) -> None:
         ask = life.exchange.ask

@@ -41,7 +41,7 @@ class Client(Incoming):
         """Take what comes, each byte in the phase that it belongs to."""
         phase = self._phase
         if phase is HEAD or phase is BODY:
-            if phase is BODY or self._known is None or not self._take_known(self._known, data):
+            if phase is BODY or self.full or self._known is None or not self._take_known(self._known, data):
                 self._take(data)
         elif phase is BUSY:
             self._pending += data
@@ -67,6 +67,8 @@ class Client(Incoming):
         self.full = False
         if self.exchange is not None:
             self.exchange.go_on()
+        elif self._phase is HEAD and not self._taking:
+            self._take_pending()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop what was done for it."""
@@ -77,6 +79,7 @@ class Client(Incoming):
             exchange.left(exc)
         self._release()
         self.proxy.gone(self)
+        del self._parser  # each holds the other: nobody has to find out that both are garbage
 
     # --- told by the round
 
@@ -129,9 +132,7 @@ class Client(Incoming):
             self._begin()
             self._deadline = now + self.proxy.limits.idle_s
             if self._pending and not self._taking:
-                data, self._pending = self._pending, b""
-                self.go_on()
-                self._take(data)
+                self._take_pending()
 
     def flow(self) -> None:
         """Let the rest of the body go to the upstream that was found."""
@@ -144,8 +145,8 @@ class Client(Incoming):
             self.transport.write(heads.CONTINUE)
         self.go_on()
         pieces, self._pieces = self._pieces, []
-        for piece in pieces:
-            exchange.pass_on(piece)
+        if pieces:
+            exchange.pass_on(b"".join(pieces))
         if self._complete:
             exchange.passed_all()
 
@@ -170,6 +171,12 @@ class Client(Incoming):
         self.go_on()
 
     # --- its own
+
+    def _take_pending(self) -> None:
+        """Go on with what came ahead of its turn."""
+        data, self._pending = self._pending, b""
+        self.go_on()
+        self._take(data)
 
     def _take_known(self, last: Known, data: bytes) -> bool:
         """Take a request, or its head alone, whose head is the last one's; False: it has to be read."""

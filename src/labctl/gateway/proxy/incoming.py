@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from labctl.gateway.proxy.proxy import Proxy
 
 _END = b"\r\n\r\n"
+_SMALL, _TOGETHER = 1024, 256 * 1024
 
 
 class Incoming(Wire):
@@ -64,7 +65,7 @@ class Incoming(Wire):
         self._unparsed = False  # the parser has not seen the head, and shall not see its body
         self._head_bytes = 0
         self._ending = b""  # the last bytes that were fed, where an empty line could have begun
-        self._pieces: list[bytes] = []  # of the body, as they were read
+        self._pieces: list[bytes | bytearray] = []  # of the body, as they were read; the first are bytes
 
     # --- told by the parser
 
@@ -83,10 +84,19 @@ class Incoming(Wire):
         self.keep = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
-        """Keep a piece of the body."""
+        """Keep a piece of the body; small ones together, since each takes more memory than it holds."""
         self.body_bytes += len(piece)
-        if self._reading is not Reading.NONE:
-            self._pieces.append(piece)
+        if self._reading is Reading.NONE:
+            return
+        pieces = self._pieces
+        if pieces and len(piece) < _SMALL:
+            last = pieces[-1]
+            if isinstance(last, bytearray) and len(last) < _TOGETHER:
+                last += piece
+            else:
+                pieces.append(bytearray(piece))
+        else:
+            pieces.append(piece)
 
     def on_message_complete(self) -> None:
         """Note it."""
@@ -98,10 +108,14 @@ class Incoming(Wire):
         self._taking = True
         while data:
             phase = self._phase
-            if phase is HEAD:
+            if phase is HEAD and not self.full:
                 data = self._take_head(data)
             elif phase is BODY:
                 data = self._take_body(data)
+            elif phase is HEAD:  # answers to what it asks next would pile up here: it doesn't read them
+                self._pending = data
+                self.hold()
+                break
             elif phase is BUSY:
                 self._pending = data
                 break
@@ -233,7 +247,9 @@ class Incoming(Wire):
             words = f"the body is larger than {self._limit} bytes"
             self.refuse(413, "too-large", words)
             return
-        if reading is Reading.WHOLE and length > 0 and not self._hold_bytes(length):
+        # It is counted as it comes: what somebody announces and never sends must not keep others out.
+        if reading is Reading.WHOLE and self.proxy.held + length > limits.held_bytes:
+            self._too_many_bodies()
             return
         self._phase = BODY
         self._silent = 0
@@ -271,7 +287,7 @@ class Incoming(Wire):
         """Pass on what came now, where it goes straight on: in one, since chunks may be small."""
         if self._flowing and self._pieces and self.exchange is not None:
             pieces, self._pieces = self._pieces, []
-            self.exchange.pass_on(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self.exchange.pass_on(_whole(pieces))
 
     def _take_chunks(self, data: bytes) -> bytes:
         """Feed chunks up to each empty line, since the last of them is the body's end."""
@@ -300,7 +316,7 @@ class Incoming(Wire):
         if self.body_bytes > self._limit:
             self._fail_body(413, "too-large", f"the body is larger than {self._limit} bytes")
         elif reading is Reading.WHOLE:
-            if self._left >= 0 or self._hold_bytes(size):
+            if self._hold_bytes(size):
                 self._read_whole()
         elif exchange is not None:
             if self._complete:
@@ -318,7 +334,7 @@ class Incoming(Wire):
         if not self._complete:
             return
         pieces, self._pieces = self._pieces, []
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body = _whole(pieces)
         ask = self._ask
         if body:
             ask.model, ask.stream, body = bodies.peek(body)
@@ -338,13 +354,14 @@ class Incoming(Wire):
         """Count bytes of a body that we keep; refuse it where all clients together have too many."""
         proxy = self.proxy
         if proxy.held + size > proxy.limits.held_bytes:
-            self.refuse(
-                503, "too-many-bodies", "other requests' bodies fill what may be kept", retry_after_s=2
-            )
+            self._too_many_bodies()
             return False
         proxy.held += size
         self._held += size
         return True
+
+    def _too_many_bodies(self) -> None:
+        self.refuse(503, "too-many-bodies", "other requests' bodies fill what may be kept", retry_after_s=2)
 
     def _fail_body(self, status: int, code: str, detail: str) -> None:
         """Refuse a body, whatever is done with it already."""
@@ -372,3 +389,7 @@ class Incoming(Wire):
     def _reply(self, answer: Answer) -> None:
         """Give an answer for which no exchange was begun."""
         raise NotImplementedError
+
+
+def _whole(pieces: list[bytes | bytearray]) -> bytes:
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)

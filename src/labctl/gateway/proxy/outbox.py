@@ -19,8 +19,10 @@ TOGETHER = 64
 """A burst of a thousand streams is not to wait for its last one."""
 MANY = 24
 """So many writes within a millisecond are worth to be gathered."""
-FEW, OFTEN = 2, 16
+FEW, OFTEN = 8, 2
 """So few lines with something to send, so often in a row, are not."""
+REST_MS = 20
+"""How long it is not tried again then."""
 LARGE = 64 * 1024
 """So many bytes go out at once: gathering would only copy them."""
 
@@ -28,13 +30,14 @@ LARGE = 64 * 1024
 class Outbox:
     """The lines of one event loop that have something to send."""
 
-    __slots__ = ("_count", "_gathers", "_loop", "_now", "_waiting")
+    __slots__ = ("_count", "_gathers", "_loop", "_not_before", "_now", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: list[Line] = []
         self._gathers = False
         self._now = 0  # the millisecond that writes are counted in
+        self._not_before = 0
         self._count = 0  # of writes in it; while gathering: of times when few had something to send
 
     def add(self, line: Line) -> None:
@@ -43,7 +46,7 @@ class Outbox:
             now = int(self._loop.time() * 1000)
             self._count = self._count + 1 if now == self._now else 1
             self._now = now
-            if self._count < MANY:
+            if self._count < MANY or now < self._not_before:
                 line.send()
                 return
             self._gathers, self._count = True, 0
@@ -60,6 +63,7 @@ class Outbox:
         self._count = self._count + 1 if len(waiting) <= FEW else 0
         if self._count >= OFTEN:
             self._gathers, self._count = False, 0
+            self._not_before = int(self._loop.time() * 1000) + REST_MS
         for line in waiting:
             line.send()
 
