@@ -130,9 +130,8 @@ def _served(target: Target, served: Served) -> dict[str, Any]:
 
 
 def _overview(rack: Rack, model: str | None, host: str | None, *, as_json: bool) -> None:
-    from labctl.inventory.endpoints import endpoints
     from labctl.render.clients import CLIENTS
-    from labctl.render.clients.target import choose, gateway_target, target
+    from labctl.render.clients.target import choose
 
     try:
         best = choose(rack, model=model, host=host).name
@@ -140,16 +139,7 @@ def _overview(rack: Rack, model: str | None, host: str | None, *, as_json: bool)
         if model is not None or host is not None:
             raise
         best = ""
-    name = None if model is None else rack.model(model).id
-    found = [
-        target(rack, endpoint)
-        for endpoint in endpoints(rack)
-        if host in (None, endpoint.host.name)
-        and (name is None or name in [served.id for served in endpoint.models()])
-    ]
-    gateway = gateway_target(rack, name)
-    if gateway is not None and gateway.serves(name, host):
-        found.insert(0, gateway)
+    found = _found(rack, None if model is None else rack.model(model).id, host)
     if as_json:
         printer.emit_json(
             {
@@ -185,6 +175,21 @@ def _overview(rack: Rack, model: str | None, host: str | None, *, as_json: bool)
     for one in found:
         if one.tunnel:
             printer.err(f"note: {one.name} is reached by: {shlex.join(one.tunnel)}")
+
+
+def _found(rack: Rack, model: str | None, host: str | None) -> list[Target]:
+    """Return the endpoints of a host that have a model, the gateway first; None is any."""
+    from labctl.inventory.endpoints import endpoints
+    from labctl.render.clients.target import gateway_target, target
+
+    gateway = gateway_target(rack, model)
+    found = [gateway] if gateway is not None and gateway.serves(model, host) else []
+    return found + [
+        target(rack, endpoint)
+        for endpoint in endpoints(rack)
+        if host in (None, endpoint.host.name)
+        and (model is None or model in [served.id for served in endpoint.models()])
+    ]
 
 
 def _endpoint(one: Target, *, best: bool) -> dict[str, Any]:
