@@ -982,6 +982,19 @@ async def test_an_upstreams_own_paths_are_let_through_as_far_as_the_inventory_sa
 
 
 @story
+async def test_who_only_looks_keeps_no_host_from_going_to_sleep() -> None:
+    office = Office(THROUGH, rig=Mode.DRAINING)
+    office.books.held.add("rig")
+    looks = office.send("/hosts/rig/running", method="GET")
+    await settle()
+    assert said(looks)[2]["detail"] == "rig is draining, and this path does not wake it"
+    assert looks.targets == [] and office.idle()
+    asks = office.send("/hosts/rig/completion")
+    await settle()
+    assert asks.at == "rig/swap"
+
+
+@story
 async def test_below_hosts_only_what_the_inventory_says_wakes() -> None:
     office = Office(THROUGH, rig=Mode.ASLEEP)
     looks = office.send("/hosts/rig/running", method="GET")

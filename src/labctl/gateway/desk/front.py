@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 from labctl.domain.gateway import routes
 from labctl.domain.gateway.picking import Ease
 from labctl.domain.gateway.table import Key, Served, Table, Upstream
-from labctl.domain.sleep.lifecycle import ADMITS
+from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.gateway.desk import reasons
 from labctl.gateway.desk.choosing import Choosing
 from labctl.gateway.desk.lanes import AVOID_S, Lane, Place, Way, ways_of
@@ -276,6 +276,11 @@ class FrontDesk:
             return
         life.path = f"{path}?{ask.query}" if ask.query else path
         life.wakes = routes.matches(upstream.wakes, ask.method, path)
+        if not life.wakes and upstream.host:
+            host = self.choosing.now(upstream.host)
+            if host.mode is Mode.DRAINING:  # a lease would bring it back: who only looks keeps nobody awake
+                self.answer(life, reasons.does_not_wake(host))
+                return
         self._enter(life, self._through[upstream.name], key)
 
     def _enter(self, life: Life, way: Way, key: Key) -> None:
