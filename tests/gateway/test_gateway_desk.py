@@ -128,6 +128,7 @@ async def test_heads_say_how_a_body_is_read() -> None:
 
     form = "multipart/form-data; boundary=x"
     assert reads("/v1/chat/completions") is Reading.WHOLE
+    assert reads("/v1/chat/completions", kind=form) is Reading.WHOLE, "nobody takes a form there"
     assert reads("/v1/audio/transcriptions", kind=form) is Reading.FORM
     assert reads("/v1/audio/speech") is Reading.WHOLE
     assert reads("/v1/images/edits", kind=form) is Reading.FORM

@@ -74,3 +74,35 @@ def test_bodies_that_are_announced_and_never_sent_keep_nobody_out() -> None:
             assert (await (await here.client()).post(CHAT_PATH, CHAT)).status == 200
 
     run(test())
+
+
+@pytest.mark.parametrize("flows", [True, False])
+def test_an_upload_whose_form_has_a_second_model_further_on_never_arrives_whole(flows: bool) -> None:
+    """A key that may ask for `tiny` alone would get what the second one says, where servers take the last."""
+    first = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny\r\n--b'
+    file = (
+        b'\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 50_000 + b"\r\n--b"
+    )
+    second = b'\r\nContent-Disposition: form-data; name="model"\r\n\r\nlarge\r\n--b--\r\n'
+
+    async def test() -> None:
+        async with site() as here:
+            raw = request(
+                *("POST", "/v1/audio/transcriptions", first + file + second),
+                "Content-Type: multipart/form-data; boundary=b",
+            )
+            client = await here.client()
+            cut = len(raw) - len(second) - len(file) // 2
+            await client.say(raw[:cut])
+            await here.desk.until(lambda: bool(here.desk.exchanges))
+            if flows:
+                await here.double.until(lambda: here.double.bytes_in > len(first))
+            else:
+                (ours,) = here.proxy.clients
+                ours.data_received(raw[cut:])
+            await client.say(raw[cut:] if flows else b"")
+            answer = await client.answer()
+            assert answer.status == 400 and b"more than one field `model`" in answer.body
+            assert b"large" not in b"".join(bytes(seen.raw) for seen in here.double.seen)
+
+    run(test())

@@ -143,10 +143,8 @@ class Client(Incoming):
             self._expects = False
             self.transport.write(heads.CONTINUE)
         self.go_on()
-        pieces, self._pieces = self._pieces, []
-        if pieces:
-            exchange.pass_on(b"".join(pieces))
-        if self._complete:
+        self._pass_on()
+        if self._complete and self._flowing:
             exchange.passed_all()
 
     def stop_flow(self) -> None:

@@ -285,9 +285,18 @@ class Incoming(Wire):
 
     def _pass_on(self) -> None:
         """Pass on what came now, where it goes straight on: in one, since chunks may be small."""
-        if self._flowing and self._pieces and self.exchange is not None:
-            pieces, self._pieces = self._pieces, []
-            self.exchange.pass_on(_whole(pieces))
+        exchange = self.exchange
+        if not self._flowing or not self._pieces or exchange is None:
+            return
+        pieces, self._pieces = self._pieces, []
+        piece = _whole(pieces)
+        if self._reading is Reading.FORM:
+            try:
+                self._form.watch(piece)
+            except bodies.Unreadable as error:
+                self._fail_body(400, "bad-body", str(error))
+                return
+        exchange.pass_on(piece)
 
     def _take_chunks(self, data: bytes) -> bytes:
         """Feed chunks up to each empty line, since the last of them is the body's end."""
@@ -320,8 +329,8 @@ class Incoming(Wire):
                 self._read_whole()
         elif exchange is not None:
             if self._complete:
-                self._pass_on()
                 self._phase = BUSY
+                self._pass_on()
                 if self._flowing:
                     exchange.passed_all()
         elif reading is Reading.FORM:
@@ -345,7 +354,10 @@ class Incoming(Wire):
         model = self._form.feed(b"".join(pieces))
         if model is not None or self._complete:
             self._ask.model = model or ""
-            self._start(self._form.read, rest=not self._complete)
+            body = self._form.read
+            if self._complete:
+                del self._form  # it has all of it once more
+            self._start(body, rest=not self._complete)
         elif self.body_bytes > (limit := self.proxy.limits.form_bytes):
             words = f"the form's field `model` does not stand in its first {limit} bytes"
             self.refuse(413, "too-large", words, hint="put the field `model` before the file")
