@@ -7,7 +7,7 @@ import socket
 import sys
 
 import pytest
-from proxy_kit import CHAT, CHAT_PATH, request, run, site
+from proxy_kit import CHAT, CHAT_PATH, Wire, request, run, site
 
 from labctl.domain.gateway.table import Limits
 from labctl.gateway.proxy.client import Client
@@ -104,5 +104,61 @@ def test_an_upload_whose_form_has_a_second_model_further_on_never_arrives_whole(
             answer = await client.answer()
             assert answer.status == 400 and b"more than one field `model`" in answer.body
             assert b"large" not in b"".join(bytes(seen.raw) for seen in here.double.seen)
+
+    run(test())
+
+
+async def passes(client: Wire, ours: Client, seconds: float) -> None:
+    """Let time pass since a body's beginning, and one byte of it come then."""
+    before = ours.body_bytes
+    ours._body_from -= seconds
+    await client.say(b"x")
+    while ours.body_bytes == before:
+        await asyncio.sleep(0)
+    ours.look(asyncio.get_running_loop().time())
+
+
+@pytest.mark.parametrize("path", [CHAT_PATH, "/flow"])
+def test_a_body_that_drips_is_not_given_more_time_for_each_byte(path: str) -> None:
+    """By default: 10 s, and one more for each KiB that came."""
+
+    async def test() -> None:
+        async with site() as here:
+            client = await here.client()
+            raw = request("POST", path, b" " * 10_000)
+            await client.say(raw[: -10_000 + 5 * 1024])
+            await here.desk.until(lambda: bool(here.desk.asked))
+            (ours,) = here.proxy.clients
+            assert isinstance(ours, Client)
+            while ours.body_bytes < 5 * 1024:
+                await asyncio.sleep(0)
+            await passes(client, ours, 14)
+            await passes(client, ours, 0.5)
+            assert ours.body_bytes == 5 * 1024 + 2, "slow, and quick enough"
+            await passes(client, ours, 0.6)
+            answer = await client.answer()
+            assert (answer.status, answer.headers["connection"]) == (408, "close")
+            assert b"more slowly than 1024 bytes a second" in answer.body
+
+    run(test())
+
+
+def test_a_body_that_we_hold_back_has_all_the_time() -> None:
+    async def test() -> None:
+        async with site() as here:
+            here.desk.at_start = lambda exchange: None
+            client = await here.client()
+            await client.say(request("POST", "/flow", b"x" * 100)[:-90])
+            await here.desk.until(lambda: bool(here.desk.exchanges))
+            (ours,) = here.proxy.clients
+            assert isinstance(ours, Client) and ours._paused
+            ours._body_from -= 1000
+            ours._paused_at -= 1000
+            ours.look(asyncio.get_running_loop().time())
+            here.desk.send(here.desk.exchanges[0])
+            await here.double.until(lambda: bool(here.double.seen))
+            ours.look(asyncio.get_running_loop().time())
+            await client.say(b"x" * 90)
+            assert (await client.answer()).status == 404, "the double's: it knows no such path"
 
     run(test())

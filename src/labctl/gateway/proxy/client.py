@@ -100,10 +100,14 @@ class Client(Incoming):
         elif phase is LINGER:
             self.transport.abort()
         elif not self._paused:
-            self._stalled()
+            self._stalled(now)
 
-    def _stalled(self) -> None:
-        words = f"nothing of the body came for {self.proxy.limits.body_s:g} s"
+    def _stalled(self, now: float) -> None:
+        limits = self.proxy.limits
+        if now - self._body_from < limits.body_s + self.body_bytes / limits.body_rate:
+            words = f"nothing of the body came for {limits.body_s:g} s"
+        else:
+            words = f"the body came more slowly than {limits.body_rate:g} bytes a second"
         exchange = self.exchange
         if exchange is None:
             self.refuse(408, "too-slow", words)
@@ -201,7 +205,7 @@ class Client(Incoming):
         if more:
             self._take(data[at:])
         elif self._phase is BODY:
-            self._deadline = proxy.loop.time() + proxy.limits.body_s
+            self._wait_for_body()
         return True
 
     def _take_whole(self, ask: Ask, body: bytes) -> None:

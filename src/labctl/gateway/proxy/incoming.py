@@ -32,7 +32,7 @@ class Incoming(Wire):
     __slots__ = (
         *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
         *("_headed", "_headers", "_known", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading"),
-        *("_silent", "_taking", "_unparsed", "_url", "body_bytes", "exchange"),
+        *("_silent", "_taking", "_unparsed", "_url", "exchange"),
     )
 
     _ask: Ask
@@ -41,7 +41,6 @@ class Incoming(Wire):
     def __init__(self, proxy: Proxy) -> None:
         super().__init__(proxy)
         self.exchange: Exchange | None = None
-        self.body_bytes = 0
         self._parser = httptools.HttpRequestParser(self)
         self._pending = b""  # came ahead of its turn
         self._taking = False
@@ -125,7 +124,7 @@ class Incoming(Wire):
                 return
         self._taking = False
         if self._phase is BODY:
-            self._deadline = self.proxy.loop.time() + self.proxy.limits.body_s
+            self._wait_for_body()
 
     def _take_head(self, data: bytes) -> bytes:
         """Feed a head until its empty line; return what comes after it."""
@@ -252,6 +251,7 @@ class Incoming(Wire):
             self._too_many_bodies()
             return
         self._phase = BODY
+        self._body_from = self.proxy.loop.time()
         self._silent = 0
         self._ending = b""
         if reading is Reading.FLOW:
