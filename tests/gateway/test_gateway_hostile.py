@@ -162,3 +162,23 @@ def test_a_body_that_we_hold_back_has_all_the_time() -> None:
             assert (await client.answer()).status == 404, "the double's: it knows no such path"
 
     run(test())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Connection: keep-alive", "Connection: X-Mine, content-type"),
+        ("Connection: Upgrade, HTTP2-Settings, x-mine", "Upgrade: h2c", "HTTP2-Settings: AA"),
+        ("Connection: Content-Type,\tX-MINE",),
+    ],
+)
+def test_what_any_connection_header_names_ends_here(lines: tuple[str, ...]) -> None:
+    async def test() -> None:
+        async with site() as here:
+            client = await here.client()
+            mine = ("X-Mine: 1", "X-Yours: 2", "Content-Type: application/json")
+            assert (await client.post(CHAT_PATH, CHAT, *lines, *mine)).status == 200
+            names = [name.lower() for name, _ in here.double.seen[-1].headers]
+            assert sorted(names) == ["content-length", "content-type", "host", "x-yours"]
+
+    run(test())

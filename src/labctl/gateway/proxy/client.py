@@ -100,11 +100,11 @@ class Client(Incoming):
         elif phase is LINGER:
             self.transport.abort()
         elif not self._paused:
-            self._stalled(now)
+            self._stalled()
 
-    def _stalled(self, now: float) -> None:
+    def _stalled(self) -> None:
         limits = self.proxy.limits
-        if now - self._body_from < limits.body_s + self.body_bytes / limits.body_rate:
+        if self._deadline < self._body_from + limits.body_s + self.body_bytes / limits.body_rate:
             words = f"nothing of the body came for {limits.body_s:g} s"
         else:
             words = f"the body came more slowly than {limits.body_rate:g} bytes a second"

@@ -154,16 +154,21 @@ def without_upgrade(method: str, url: bytes, headers: Headers, version: str) -> 
     Some clients (Java's, curl --http2) offer h2c with each first request; RFC 9110 7.8 lets a server ignore
     that. The parser would take the body for the other protocol's.
     """
-    close = any(name.lower() == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [
         b"%b: %b\r\n" % (name, value)
         for name, value in headers
         if name.lower() not in (b"connection", b"upgrade", b"http2-settings")
     ]
-    if close:
-        kept.append(b"Connection: close\r\n")
+    if more := named_by_connection(headers) - {b"upgrade", b"http2-settings"}:
+        kept.append(b"Connection: %b\r\n" % b", ".join(sorted(more)))
     line = b"%b %b HTTP/%b\r\n" % (method.encode(), url, version.encode())
     return b"%b%b\r\n" % (line, b"".join(kept))
+
+
+def named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """Return what all headers ``Connection`` name, in lower case."""
+    values = [value for name, value in headers if name.lower() == b"connection"]
+    return frozenset(token.strip(b" \t").lower() for value in values for token in value.split(b","))
 
 
 def passed_on(ask: Ask) -> bytes:
@@ -174,8 +179,11 @@ def passed_on(ask: Ask) -> bytes:
     """
     dropped: frozenset[bytes] = OURS
     connection = ask.named.get(b"connection")
-    if connection is not None and connection.lower() not in (b"keep-alive", b"close", b"upgrade"):
-        dropped |= {token.strip(b" \t").lower() for token in connection.split(b",")}
+    if connection is not None and (
+        len(ask.named) < len(ask.headers) or connection.lower() not in (b"keep-alive", b"close", b"upgrade")
+    ):
+        # What a body is, it was read by; who reads it next is told the same.
+        dropped |= named_by_connection(ask.headers) - {b"content-type"}
     if ask.method == "POST":
         dropped |= {b"accept-encoding"}
     return b"".join([b"%b: %b\r\n" % header for header in ask.headers if header[0].lower() not in dropped])
