@@ -182,3 +182,57 @@ def test_what_any_connection_header_names_ends_here(lines: tuple[str, ...]) -> N
             assert sorted(names) == ["content-length", "content-type", "host", "x-yours"]
 
     run(test())
+
+
+# --- upstreams that mean harm ---
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "raw", "passed"),
+    [
+        ("GET", [HEAD + b"{}" + b"\r\n"], HEAD + b"{}"),
+        ("GET", [HEAD, b"{", b"}\r\n\r\n"], HEAD + b"{}"),
+        ("GET", [HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"{}\r\n"], HEAD + b"{}"),
+        ("HEAD", [HEAD + b"{}"], HEAD),
+        ("GET", [b"HTTP/1.1 204 No\r\n\r\n\r\n"], b"HTTP/1.1 204 No\r\n\r\n"),
+    ],
+)
+def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(
+    method: str, raw: list[bytes], passed: bytes
+) -> None:
+    async def test() -> None:
+        async with site() as here:
+            here.double.raw.append(raw)
+            client = await here.client()
+            await client.say(request(method, "/v1/models"))
+            got = await client.reader.readexactly(len(passed))
+            assert (await client.get("/v1/models")).status == 200
+            assert got == passed
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\r\n\r\n" + HEAD + b"{}",
+        b"HTTP/1.1 100 Continue\r\n\r\n\r\n" + HEAD + b"{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 103 Early\r\n\r\n" * 4000,
+    ],
+)
+def test_an_answer_that_others_read_in_another_way_is_none(raw: bytes) -> None:
+    async def test() -> None:
+        async with site() as here:
+            here.double.raw.append([raw])
+            client = await here.client()
+            assert (await client.get("/v1/models")).status == 502
+            assert [failure.kind for failure in here.desk.failures] == ["bad"]
+            assert (await client.get("/v1/models")).status == 200
+
+    run(test())

@@ -15,6 +15,7 @@ one, with a part whose head is folded, ends its lines otherwise or says its name
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -73,6 +74,11 @@ def _of_wrong_types(body: bytes) -> tuple[str, bool, bytes]:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise Unreadable("the request's body is no JSON object") from None
     return seen.model if isinstance(seen.model, str) else "", seen.stream is True, body
+
+
+def joined(pieces: Sequence[bytes | bytearray]) -> bytes:
+    """Return what pieces are together."""
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
 
 _BCHARS = rb"[0-9A-Za-z'()+_./:=?-]"  # RFC 2046 5.1.1, without the comma

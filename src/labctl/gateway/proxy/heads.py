@@ -44,6 +44,8 @@ telling = re.compile(
 ).findall
 """Return the names of headers, in an answer's head in lower case, that frame it or end here: in one pass."""
 
+_chunked = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n").search
+
 CHUNK_END = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 READABLE = b"Access-Control-Allow-Origin: *\r\n"
@@ -220,6 +222,18 @@ def answer_bytes(answer: Answer, *, method: str, close: bool) -> bytes:
     if method != "HEAD" and answer.status not in (204, 304):
         lines.append(answer.body)
     return b"".join(lines)
+
+
+def sound_coding(lower: bytes, said: Sequence[bytes]) -> bool:
+    """Return whether an answer's transfer coding is one that its client understands as we do: chunks alone.
+
+    ``lower`` is its head in lower case, ``said`` what ``telling`` found in it.
+    """
+    return (
+        said.count(b"transfer-encoding:") == 1
+        and _chunked(lower) is not None
+        and lower.startswith(b"http/1.1")
+    )
 
 
 def relayed(head: bytes, *, said: Sequence[bytes], close: bool, decoded: bool) -> bytes:

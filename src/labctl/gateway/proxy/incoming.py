@@ -289,7 +289,7 @@ class Incoming(Wire):
         if not self._flowing or not self._pieces or exchange is None:
             return
         pieces, self._pieces = self._pieces, []
-        piece = _whole(pieces)
+        piece = bodies.joined(pieces)
         if self._reading is Reading.FORM:
             try:
                 self._form.watch(piece)
@@ -343,7 +343,7 @@ class Incoming(Wire):
         if not self._complete:
             return
         pieces, self._pieces = self._pieces, []
-        body = _whole(pieces)
+        body = bodies.joined(pieces)
         ask = self._ask
         if body:
             ask.model, ask.stream, body = bodies.peek(body)
@@ -361,19 +361,6 @@ class Incoming(Wire):
         elif self.body_bytes > (limit := self.proxy.limits.form_bytes):
             words = f"the form's field `model` does not stand in its first {limit} bytes"
             self.refuse(413, "too-large", words, hint="put the field `model` before the file")
-
-    def _hold_bytes(self, size: int) -> bool:
-        """Count bytes of a body that we keep; refuse it where all clients together have too many."""
-        proxy = self.proxy
-        if proxy.held + size > proxy.limits.held_bytes:
-            self._too_many_bodies()
-            return False
-        proxy.held += size
-        self._held += size
-        return True
-
-    def _too_many_bodies(self) -> None:
-        self.refuse(503, "too-many-bodies", "other requests' bodies fill what may be kept", retry_after_s=2)
 
     def _fail_body(self, status: int, code: str, detail: str) -> None:
         """Refuse a body, whatever is done with it already."""
@@ -401,7 +388,3 @@ class Incoming(Wire):
     def _reply(self, answer: Answer) -> None:
         """Give an answer for which no exchange was begun."""
         raise NotImplementedError
-
-
-def _whole(pieces: list[bytes | bytearray]) -> bytes:
-    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)

@@ -117,3 +117,16 @@ class Wire(asyncio.Protocol):
     def _release(self) -> None:
         self.proxy.held -= self._held
         self._held = 0
+
+    def _hold_bytes(self, size: int) -> bool:
+        """Count bytes of a body that we keep; refuse it where all clients together have too many."""
+        proxy = self.proxy
+        if proxy.held + size > proxy.limits.held_bytes:
+            self._too_many_bodies()
+            return False
+        proxy.held += size
+        self._held += size
+        return True
+
+    def _too_many_bodies(self) -> None:
+        self.refuse(503, "too-many-bodies", "other requests' bodies fill what may be kept", retry_after_s=2)
