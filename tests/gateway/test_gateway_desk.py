@@ -170,6 +170,21 @@ def test_what_is_refused_by_its_head_is_refused_before_its_body(
 
 
 @story
+async def test_an_address_names_one_model() -> None:
+    office = Office(table())
+    for query, code in (
+        ("model=qwen&model=other", "bad-request"),
+        ("model=qwen&%6dodel=", "bad-request"),
+        ("&".join(["a=1"] * 1000), "no-model"),
+        ("model=", "no-model"),
+    ):
+        exchange = office.send(f"/v1/realtime?{query}", "", method="GET", upgrade=True, body=b"")
+        assert exchange.answered is not None and exchange.answered.status == 400
+        assert json.loads(exchange.answered.body)["error"]["code"] == code
+    assert office.idle()
+
+
+@story
 async def test_our_own_pages_are_answered_for_whoever_may_read_them() -> None:
     office = Office(table())
     for path, key, body in [("/health", "nobody", b"for anybody"), ("/metrics", "anna", b"for anna")]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from labctl.domain.gateway import routes
 from labctl.domain.gateway.picking import Ease
@@ -119,9 +119,12 @@ class FrontDesk:
         elif door == "host":
             self._to_host(life, key)
         else:
-            names = parse_qs(exchange.ask.query, max_num_fields=50).get("model", [""])
-            exchange.ask.model = names[-1]
-            self._to_model(life, key)
+            names = _models_of(exchange.ask.query)
+            exchange.ask.model = names[0]
+            if len(names) == 1:
+                self._to_model(life, key)
+            else:
+                self.answer(life, problem(400, "bad-request", "the address names more than one model"))
 
     def failed(self, exchange: Exchange, failure: Failure) -> None:
         """Serve it elsewhere, or say why not."""
@@ -348,6 +351,11 @@ class FrontDesk:
         names = {one.model for one in table.served if one.upstream == upstream.name}
         waits = [model.wait_s for model in table.models if model.id in names]
         return Way(None, (Place(served, self.lanes[upstream.name]),), wait_s=max(waits, default=WAIT_S))
+
+
+def _models_of(query: str) -> list[str]:
+    """Return all that a query calls the model: which of them counts is up to who reads it."""
+    return [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "model"] or [""]
 
 
 def _nowhere(ask: Ask) -> Answer:
