@@ -7,7 +7,7 @@ import socket
 import sys
 
 import pytest
-from proxy_kit import CHAT, CHAT_PATH, Wire, request, run, site
+from proxy_kit import CHAT, CHAT_PATH, Wire, request, run, site, upstream
 
 from labctl.domain.gateway.table import Limits
 from labctl.gateway.proxy.client import Client
@@ -234,5 +234,33 @@ def test_an_answer_that_others_read_in_another_way_is_none(raw: bytes) -> None:
             assert (await client.get("/v1/models")).status == 502
             assert [failure.kind for failure in here.desk.failures] == ["bad"]
             assert (await client.get("/v1/models")).status == 200
+
+    run(test())
+
+
+def test_an_upstream_that_answers_before_it_has_read_all_is_not_sent_another_request_behind_it() -> None:
+    """It might take the rest of the body for a request of its own, and the next client get that answer."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        connections.append(writer)
+        writer.write(HEAD.replace(b"200 OK", b"413 No") + b"{}")
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    connections: list[asyncio.StreamWriter] = []
+
+    async def test() -> None:
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0, limit=1024)
+        async with site(more=(upstream(server.sockets[0].getsockname()[1], "hasty"),)) as here:
+            here.desk.at_start = lambda exchange: here.desk.send(exchange, 1)
+            client = await here.client()
+            body = b'{"model": "tiny", "x": "%b"}' % (b"x" * 20_000_000)
+            assert (await client.post(CHAT_PATH, body)).status == 413
+            assert (await client.post(CHAT_PATH, CHAT)).status == 413
+            assert len(connections) == 2
+            server.close()
+        for one in connections:
+            one.transport.abort()
 
     run(test())

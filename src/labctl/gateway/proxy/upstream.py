@@ -236,6 +236,8 @@ class Connection(asyncio.Protocol):
         if self.patient and not self.tunnel:
             self.patient = False
             sockets.be_patient(self.transport, sockets.SILENT_S)
+            if self.transport.get_write_buffer_size():
+                self.keep = False  # it may never read the rest, or take it for the next request
         cut = data.index(b"\r\n\r\n") + 4
         if exchange.ask.method == "HEAD":  # the parser cannot know that no body comes
             self.done = True
