@@ -79,6 +79,7 @@ class Client(Incoming):
             exchange.left(exc)
         self._release()
         self.proxy.gone(self)
+        del self._parser  # each knows the other, and nobody should have to find out that both are garbage
 
     # --- told by the round
 

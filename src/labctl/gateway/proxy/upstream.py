@@ -181,6 +181,7 @@ class Connection(asyncio.Protocol):
             exchange.lost(self, exc)
         else:
             self.pool.forget(self)
+        del self._parser  # each knows the other
 
     # --- told by the parser
 
