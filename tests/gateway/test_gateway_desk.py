@@ -128,6 +128,7 @@ async def test_heads_say_how_a_body_is_read() -> None:
 
     form = "multipart/form-data; boundary=x"
     assert reads("/v1/chat/completions") is Reading.WHOLE
+    assert reads("/v1/chat/completions", kind=form) is Reading.WHOLE, "nobody takes a form there"
     assert reads("/v1/audio/transcriptions", kind=form) is Reading.FORM
     assert reads("/v1/audio/speech") is Reading.WHOLE
     assert reads("/v1/images/edits", kind=form) is Reading.FORM
@@ -166,6 +167,21 @@ def test_what_is_refused_by_its_head_is_refused_before_its_body(
         assert office.idle()
 
     ahead(run())
+
+
+@story
+async def test_an_address_names_one_model() -> None:
+    office = Office(table())
+    for query, code in (
+        ("model=qwen&model=other", "bad-request"),
+        ("model=qwen&%6dodel=", "bad-request"),
+        ("&".join(["a=1"] * 1000), "no-model"),
+        ("model=", "no-model"),
+    ):
+        exchange = office.send(f"/v1/realtime?{query}", "", method="GET", upgrade=True, body=b"")
+        assert exchange.answered is not None and exchange.answered.status == 400
+        assert json.loads(exchange.answered.body)["error"]["code"] == code
+    assert office.idle()
 
 
 @story
