@@ -93,7 +93,8 @@ def status_of(table: Table) -> str:
     """Return one line about what is served, for systemd."""
     scheme = "https" if table.certificate else "http"
     shown = f"[{table.listen}]" if ":" in table.listen else table.listen
-    return f"{len(table.models)} models on {scheme}://{shown}:{table.port}"
+    count = len(table.models)
+    return f"{count} model{'' if count == 1 else 's'} on {scheme}://{shown}:{table.port}"
 
 
 def make_room(clients: int) -> None:
