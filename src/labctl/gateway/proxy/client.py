@@ -14,6 +14,7 @@ from labctl.gateway.proxy.wire import BODY, BUSY, HEAD, LINGER, TUNNEL
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Answer, Ask, Reading
 
+WHOLE = Reading.WHOLE  # looked up once: that takes longer than it should
 _AHEAD_BYTES = 64 * 1024
 _LINGER_BYTES = 4 * 1024 * 1024
 
@@ -104,7 +105,11 @@ class Client(Incoming):
             self._stalled()
 
     def _stalled(self) -> None:
-        words = f"nothing of the body came for {self.proxy.limits.body_s:g} s"
+        limits = self.proxy.limits
+        if self._deadline < self._body_from + limits.body_s + self.body_bytes / limits.body_rate:
+            words = f"nothing of the body came for {limits.body_s:g} s"
+        else:
+            words = f"the body came more slowly than {limits.body_rate:g} bytes a second"
         exchange = self.exchange
         if exchange is None:
             self.refuse(408, "too-slow", words)
@@ -144,10 +149,8 @@ class Client(Incoming):
             self._expects = False
             self.transport.write(heads.CONTINUE)
         self.go_on()
-        pieces, self._pieces = self._pieces, []
-        if pieces:
-            exchange.pass_on(b"".join(pieces))
-        if self._complete:
+        self._pass_on()
+        if self._complete and self._flowing:
             exchange.passed_all()
 
     def stop_flow(self) -> None:
@@ -190,21 +193,29 @@ class Client(Incoming):
         self.body_bytes = 0
         self._left = self._declared = length
         ask = self._ask = Ask(
-            *(proxy.next_id(), last.method, last.target, last.path, last.query, "1.1", last.headers),
-            *(last.named, self._name, proxy.mono()),
+            proxy.next_id(),
+            last.method,
+            last.target,
+            last.path,
+            last.query,
+            "1.1",
+            last.headers,
+            last.named,
+            self._name,
+            proxy.mono(),
         )
         if last.lines is None:
             last.lines = heads.passed_on(ask)
         ask.lines = last.lines
         reading = proxy.head(ask)
-        if reading is Reading.WHOLE and more and length <= proxy.limits.json_bytes:
+        if reading is WHOLE and more and length <= proxy.limits.json_bytes:
             self._take_whole(ask, data[at:])
             return True
         self._read_on(reading, length, more=more > 0)
         if more:
             self._take(data[at:])
         elif self._phase is BODY:
-            self._deadline = proxy.loop.time() + proxy.limits.body_s
+            self._wait_for_body()
         return True
 
     def _take_whole(self, ask: Ask, body: bytes) -> None:
