@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> int:
     if unknown:
         print(f"nobody is called {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     about = _about(argv, sizes)
     cache = cache_home() / "bench"
     cache.mkdir(parents=True, exist_ok=True)

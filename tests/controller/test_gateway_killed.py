@@ -44,6 +44,8 @@ async def main(path, now):
             while books.world.at < began:
                 await asyncio.sleep(0.001)
             said = books.world.hosts["gpu1"].mode
+        elif do == "later":
+            clock[0] = said = float(words[0])
         elif do == "lease":
             refused = await books.lease("gpu1")
             said = "in" if refused is None else refused.mode
@@ -134,6 +136,9 @@ def test_a_gateway_that_was_frozen_meanwhile_lets_nobody_in_to_a_host_that_sleep
     gateway.process.send_signal(signal.SIGSTOP)
     assert until_asleep(gateway.sim) >= LAPSE_S - BEAT_S
     gateway.process.send_signal(signal.SIGCONT)
+    # What came meanwhile is read before any timer runs.
+    assert gateway.say(f"later {gateway.sim.world.wall}")
+    assert gateway.say("enter") == "False"
     assert gateway.say(f"at {gateway.sim.world.wall}") == Mode.ASLEEP
     assert gateway.say("enter") == "False"
     assert gateway.say("lease") == Mode.ASLEEP

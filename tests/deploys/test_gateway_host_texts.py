@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,6 @@ from labctl.render.gateway_table import COUNTS, MAKES, Places, document, dropped
 
 HASH = "a" * 64
 BUILD = "b" * 64
-PEM = b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
-KEY_PEM = b"-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n"
 MODELS = (
     RackModel(id="coder", source="/srv/coder.gguf", aliases=("gpt-4o",)),
     RackModel(
@@ -316,7 +315,8 @@ ENVIRONMENT = {"VLLM_KEY": "v-key", "BACK_KEY": "b-key", "FRONT_KEY": "f-key", "
 def folder(tmp_path: Path) -> Path:
     """A rack file's folder with what the rack's gateway needs."""
     (tmp_path / "keys").mkdir()
-    for name, content in (("keys/rig", b"r-key\n"), ("tls.key", KEY_PEM), ("tls.pem", PEM)):
+    certificate, key = pair()
+    for name, content in (("keys/rig", b"r-key\n"), ("tls.key", key), ("tls.pem", certificate)):
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
     return tmp_path
@@ -331,6 +331,23 @@ def secured(**more: Any) -> Rack:
     )
 
 
+@cache
+def pair(name: str = "hub") -> tuple[bytes, bytes]:
+    """Return a certificate and its key, as PEM."""
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    argv += ["-days", "3650", "-subj", f"/CN={name}", "-keyout", "-", "-out", "-"]
+    made = subprocess.run(argv, capture_output=True, timeout=60, check=True).stdout
+    key, mark, certificate = made.partition(b"-----BEGIN CERTIFICATE-----")
+    return mark + certificate, key
+
+
+PASSPHRASE = ("openssl", "pkcs8", "-topk8", "-passout", "pass:secret")
+
+
+def encrypted(key: bytes) -> bytes:
+    return subprocess.run(PASSPHRASE, input=key, capture_output=True, timeout=60, check=True).stdout
+
+
 def ready(given: Rack, folder: Path) -> gateway.Ready:
     return gateway.ready(given, gateway.places(given), folder, ENVIRONMENT)
 
@@ -341,8 +358,8 @@ def test_secrets_lie_beside_the_table_and_keys_of_clients_nowhere(folder: Path) 
         "upstream.rig-coder.key": b"r-key\n",
         "upstream.rig-big.key": b"v-key\n",
         "upstream.back.key": b"b-key\n",
-        "certificate.pem": PEM,
-        "private-key.pem": KEY_PEM,
+        "certificate.pem": pair()[0],
+        "private-key.pem": pair()[1],
     }
     assert {one.name: one.hidden for one in parts.beside}["certificate.pem"] is False
     everything = parts.table + "".join(map(str, parts.contents.values()))
@@ -376,7 +393,19 @@ def test_on_another_host_than_the_controllers_it_has_the_stores_address_and_no_s
     ("spoil", "words"),
     [
         (lambda folder: (folder / "tls.key").chmod(0o644), r"others may read the secret in .*tls.key"),
-        (lambda folder: (folder / "tls.key").write_bytes(PEM), r"tls.key: holds no private key as PEM"),
+        (lambda folder: (folder / "tls.key").write_bytes(pair()[0]), r"tls.key: holds no private key as PEM"),
+        (
+            lambda folder: (folder / "tls.key").write_bytes(pair("b")[1]),
+            r"no certificate and its private key: KEY",
+        ),
+        (
+            lambda folder: (folder / "tls.key").write_bytes(encrypted(pair()[1])),
+            r"tls.key: wants a passphrase",
+        ),
+        (
+            lambda folder: (folder / "tls.pem").write_bytes(b"".join(pair())),
+            r"tls.pem: holds a private key beside",
+        ),
         (lambda folder: (folder / "tls.pem").write_bytes(b"x"), r"tls.pem: holds no certificate as PEM"),
         (lambda folder: (folder / "tls.pem").unlink(), r"tls.pem: the gateway needs it: No such file"),
         (lambda folder: (folder / "keys/rig").unlink(), r"the secret in .*keys/rig cannot be read"),
@@ -386,6 +415,58 @@ def test_what_cannot_be_used_is_said_before_a_host_is_touched(folder: Path, spoi
     spoil(folder)
     with pytest.raises(LabctlError, match=words):
         ready(secured(), folder)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (b"postgresql+psycopg://u:hunter2@db/labctl\n", ""),
+        (b"hunter2", "url: holds no address of a PostgreSQL database"),
+        (b"sqlite:///hunter2", "url: holds no address of a PostgreSQL database"),
+    ],
+)
+def test_the_address_of_a_database_is_one_before_it_goes_to_a_host(
+    folder: Path, url: bytes, words: str
+) -> None:
+    (folder / "url").write_bytes(url)
+    (folder / "url").chmod(0o600)
+    stated = Controller(host="hub", store_url_file=Path("url"))
+    given = secured().model_copy(update={"controller": stated})
+    if not words:
+        assert ready(given, folder).contents["store-url"] == url
+        return
+    with pytest.raises(LabctlError, match=words) as told:
+        ready(given, folder)
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_key_that_two_have_is_refused_however_it_is_given(folder: Path) -> None:
+    same = GatewayKey(name="ann", sha256=hashlib.sha256(b"bot-key").hexdigest())
+    again = GatewayKey(name="bob", secret=Secret(file=Path("keys/bob")))
+    (folder / "keys/bob").write_text("bot-key\n")
+    (folder / "keys/bob").chmod(0o600)
+    bot = GatewayKey(name="bot", secret=Secret(env="BOT"))
+    with pytest.raises(LabctlError) as told:
+        ready(rack(keys=(bot, same, again)), folder)
+    assert [(one.field, one.reason) for one in told.value.problems] == [
+        ("gateway.keys[1]", "is the same key as that of bot"),
+        ("gateway.keys[2].secret", "is the same key as that of bot"),
+    ]
+
+
+def test_everything_that_cannot_be_read_is_told_at_once_with_the_field_that_says_so(folder: Path) -> None:
+    for name in ("keys/rig", "tls.key"):
+        (folder / name).unlink()
+    given = secured(
+        outside=(Outside(name="cloud", url="https://x.example", models={"m": "y"}, api_key=Secret(env="C")),)
+    )
+    with pytest.raises(LabctlError) as told:
+        gateway.ready(given, gateway.places(given), folder, ENVIRONMENT, lambda at: ("rack.py", len(at)))
+    assert [(one.file, one.line, one.host, one.field) for one in told.value.problems] == [
+        ("rack.py", 5, "rig", "services[0].api_key"),
+        ("rack.py", 4, "", "gateway.outside[0].api_key"),
+        ("rack.py", 2, "", "gateway.private_key"),
+    ]
 
 
 def test_a_rack_without_gateway_or_controller_has_nothing_to_render(folder: Path) -> None:

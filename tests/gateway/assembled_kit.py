@@ -161,7 +161,9 @@ async def assembled(folder: Path, table: Table, **modes: Mode) -> AsyncIterator[
     )
     gateway = assemble(table, folder, opens)
     await gateway.start()
-    server = await asyncio.get_running_loop().create_server(gateway.protocol, "127.0.0.1", 0, ssl=gateway.tls)
+    server = await asyncio.get_running_loop().create_server(
+        gateway.protocol, "127.0.0.1", 0, ssl=gateway.tls, backlog=1024
+    )
     try:
         yield Rack(gateway, server.sockets[0].getsockname()[1], store, log, server)
     finally:

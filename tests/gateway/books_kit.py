@@ -82,12 +82,13 @@ class Rounds:
 
 @dataclass
 class Clock:
-    """Both clocks; they advance alike."""
+    """Both clocks; they advance alike, but for what the wall clock was set by."""
 
     passed: float = 0.0
+    set_by: float = 0.0
 
     def wall(self) -> float:
-        return NOW + self.passed
+        return NOW + self.passed + self.set_by
 
     def mono(self) -> float:
         return 1000.0 + self.passed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,6 +116,7 @@ class FakeWaiter:
 class FakeBooks:
     """A world that a test sets. Leases are held of hosts in ``held``; ``inside`` is who was counted in."""
 
+    wall: Callable[[], float]
     hosts: dict[str, HostNow] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
     inside: dict[str, int] = field(default_factory=dict)
@@ -132,7 +133,8 @@ class FakeBooks:
 
     def is_now(self, name: str, mode: Mode, because: str = "", **more: Any) -> None:
         before = self.hosts.get(name) or HostNow(name, mode, 0.0, "", 60.0)
-        now = replace(before, mode=mode, because=because or f"it is {mode}", since=before.since + 1, **more)
+        since = max(self.wall(), before.since + 0.001)
+        now = replace(before, mode=mode, because=because or f"it is {mode}", since=since, **more)
         self.hosts[name] = now
         if mode not in ADMITS:
             self.held.discard(name)
@@ -282,7 +284,11 @@ class Office:
 
     def __init__(self, table: Table, **modes: Mode) -> None:
         loop = asyncio.get_running_loop()
-        self.books, self.access, self.meters = FakeBooks(), FakeAccess(), FakeMeters()
+
+        def wall() -> float:
+            return 1e6 + loop.time()
+
+        self.books, self.access, self.meters = FakeBooks(wall), FakeAccess(), FakeMeters()
         for host in table.hosts:
             self.books.is_now(host.name, modes.get(host.name, Mode.READY))
         parts = Parts(
@@ -291,7 +297,7 @@ class Office:
             self.meters,
             FakePages(),
             {"cloud": "sk-cloud"},
-            lambda: 1e6 + loop.time(),
+            wall,
             loop.time,
         )
         self.desk = FrontDesk(table, parts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labctl.gateway.proxy.outbox import LARGE, MANY, OFTEN, TOGETHER, Line, Outbox
+from labctl.gateway.proxy.outbox import LARGE, OFTEN, REST_S, SAMPLE, TOGETHER, Line, Outbox
 
 
 class Loop:
@@ -61,9 +61,10 @@ class Rig:
 
     def __init__(self) -> None:
         self.loop = Loop()
-        self.outbox = Outbox(self.loop)  # type: ignore[arg-type]
-        for _ in range(MANY):
+        self.outbox = Outbox(self.loop, self.loop.time)  # type: ignore[arg-type]
+        for _ in range(2 * SAMPLE):
             self.line()[0].write(b"-")
+        assert self.outbox.gathers
         self.loop.turn()
 
     def line(self) -> tuple[Line, Wire]:
@@ -73,10 +74,10 @@ class Rig:
 
 def test_when_there_is_little_to_do_bytes_go_out_at_once() -> None:
     loop = Loop()
-    outbox = Outbox(loop)  # type: ignore[arg-type]
+    outbox = Outbox(loop, loop.time)  # type: ignore[arg-type]
     wire = Wire()
     line = Line(wire, outbox)  # type: ignore[arg-type]
-    for number in range(4 * MANY):
+    for number in range(4 * SAMPLE):
         loop.now += 0.0005  # two writes in each millisecond
         line.write(b"%d" % number)
         assert wire.told[-1] == b"%d" % number
@@ -164,10 +165,25 @@ def test_when_there_is_little_to_do_again_bytes_go_out_at_once_again() -> None:
     assert wire.told == [b"a"] * OFTEN + [b"b"]
 
 
+def test_what_was_not_worth_it_is_tried_again_a_little_later() -> None:
+    rig = Rig()
+    line, _ = rig.line()
+    while rig.outbox.gathers:
+        line.write(b"a")
+        rig.loop.turn()
+    for _ in range(4 * SAMPLE):
+        line.write(b"a")
+    assert not rig.outbox.gathers
+    rig.loop.now += 2 * REST_S
+    for _ in range(2 * SAMPLE):
+        line.write(b"a")
+    assert rig.outbox.gathers
+
+
 def test_bytes_of_a_real_connection_arrive_in_order_whatever_the_outbox_does() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        outbox = Outbox(loop)
+        outbox = Outbox(loop, loop.time)
         whole = b"".join(b"%d," % number for number in range(5000))
         got = bytearray()
 

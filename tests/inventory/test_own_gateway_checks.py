@@ -8,18 +8,24 @@ from pathlib import Path
 import pytest
 from rack_texts import loaded, problems, rack_text, write
 
+from labctl.inventory import Outside
 from labctl.inventory.upstreams import reach
 
-IMPORTS = "from labctl.inventory import Gateway, GatewayHost, GatewayKey, GatewayModel, LlamaSwap, Outside, Secret\n"
+IMPORTS = "from labctl.inventory import Gateway, GatewayHost, GatewayKey, GatewayLimits, GatewayModel, LlamaSwap, Outside, Secret\n"
 MODELS = '[Model(id="m", source="/srv/m", aliases=["small"]), Model(id="n", source="/srv/n")]'
 OPEN = (
     'open_ports=[8001], services=[LlamaServer(name="chat", model="m", port=8001, listen="0.0.0.0", '
     'api_key=Secret(file="keys/k"))]'
 )
+TWO = (
+    f'{OPEN[:-1]}, LlamaServer(name="more", model="n", port=8002, listen="0.0.0.0", '
+    'api_key=Secret(file="keys/k"))]'
+).replace("8001]", "8001, 8002]")
 SHUT = 'services=[LlamaServer(name="chat", model="m", port=8001)]'
 CONTROLLER = 'controller=Controller(host="hub"), controller_key="keys/c.pub"'
 KEY = f'GatewayKey(name="ann", sha256="{"a" * 64}")'
 CLOUD = 'outside=[Outside(name="cloud", url="https://x.example/v1", models={"m": "y"})]'
+BOTH = CLOUD.replace('"y"', '"y", "small": "z"')
 OTHER = CLOUD.replace('"m"', '"n"')
 
 
@@ -48,7 +54,12 @@ def rack(gateway: str, rig: str = OPEN, hub: str = 'roles=["always-on"]', more: 
         (f'host="hub", {CLOUD}, models=[GatewayModel(model="m", last_resort=["clod"])]', OPEN, "models[0].last_resort[0]", "there is no server in `outside` called 'clod'", "did you mean cloud?"),
         (f'host="hub", {OTHER}, models=[GatewayModel(model="m", last_resort=["cloud"])]', OPEN, "models[0].last_resort[0]", "cloud does not have m", "add it to `models` of cloud"),
         ('host="hub", outside=[Outside(name="rig", url="https://x.example", models={"m": "y"})]', OPEN, "outside[0].name", "is taken already by host rig", "another name"),
-        ('host="hub", outside=[Outside(name="c", url="http://x.example", models={"m": "y"}, ca_file="ca.pem")]', OPEN, "outside[0].ca_file", "http://x.example shows no certificate", "use https://"),
+        ('host="hub", outside=[Outside(name="c", url="http://x.lan", models={"m": "y"}, ca_file="ca.pem")]', OPEN, "outside[0].ca_file", "http://x.lan shows no certificate", "use https://"),
+        (f'host="hub", {CLOUD}, keys=[{KEY}]', OPEN, "outside", "may be asked for nobody: no key has outside=True", "add outside=True"),
+        (f'host="hub", {BOTH}', OPEN, "outside[0].models", "m and small are one model", "remove one"),
+        (f'host="hub", {CLOUD}, models=[GatewayModel(model="m", last_resort=["cloud", "cloud"])]', OPEN, "models[0].last_resort[1]", "cloud is in the list already", "remove it"),
+        (f'host="hub", {CLOUD.replace("cloud", "rig-chat")}', TWO, "outside[0].name", "is taken already by rig/chat, which the gateway calls so", "another name"),
+        ('host="hub", limits=GatewayLimits(held=1024)', OPEN, "limits.held", "one body may be 67108864 bytes, but all that are held only 1024", "`json_body` less"),
         ('host="hub", treats=[GatewayHost(host="hub")]', OPEN, "treats[0].host", "there is no host that it serves called 'hub'", ""),
         ('host="hub", treats=[GatewayHost(host="rig"), GatewayHost(host="rig")]', OPEN, "treats[1].host", "is taken already by another entry", ""),
         ('host="hub", treats=[GatewayHost(host="rig", passes=["GET /props"], wakes=["POST /infill"])]', OPEN, "treats[0].wakes[0]", "POST /infill is not let through", "add it to `passes`"),
@@ -96,6 +107,16 @@ def test_what_it_stands_on_must_be_there(
         ('Outside(name="c", url="ftp://x", models={"m": "y"})', "must be an https://"),
         ('Outside(name="c", url="file:///x", models={"m": "y"})', "must be an http:// or https:// address"),
         ('Outside(name="c", url="https://x/v1?key=1", models={"m": "y"})', "must end with its path"),
+        ('Outside(name="c", url="https://x.example:99999", models={"m": "y"})', "a port from 1 to 65535"),
+        ('Outside(name="c", url="https://x.example:eighty", models={"m": "y"})', "a port from 1 to 65535"),
+        ('Outside(name="c", url="https://x.example:0", models={"m": "y"})', "a port from 1 to 65535"),
+        ('Outside(name="c", url="https://:80/v1", models={"m": "y"})', "must have a host name"),
+        ('Outside(name="c", url="https://[::1/v1", models={"m": "y"})', "must have a host name"),
+        ('Outside(name="c", url="https://x/v1/chat/completions", models={"m": "y"})', "the path before what"),
+        ('Outside(name="c", url="https://x/%0d%0a", models={"m": "y"})', "the path before what"),
+        ('Outside(name="c", url="https://x//v1", models={"m": "y"})', "the path before what"),
+        ('Outside(name="c", url="http://x.example/v1", models={"m": "y"})', "anyone on the way can read it"),
+        ('Outside(name="c", url="http://8.8.8.8/v1", models={"m": "y"})', "anyone on the way can read it"),
         ('GatewayHost(host="rig", passes=["completion"])', "must be a method and a path"),
         ('GatewayHost(host="rig", passes=["POST /a/../b"])', "must be a method and a path"),
         ('Gateway(host="hub", certificate="c.pem")', "`certificate` and `private_key` go together"),
@@ -106,6 +127,13 @@ def test_a_part_that_means_nothing_is_refused_where_it_stands(spec: str, reason:
     (found,) = problems(write(tmp_path, rack_text(f"{IMPORTS}one = {spec}\nrack = Rack(name='r', hosts=[])")))
     assert reason in found.reason
     assert found.line == 6
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.9:8000", "http://[::1]:1/v1/", "http://100.64.0.7/v1", "http://box:8000/v1", "http://box.lan", "https://x.example/api/v1"]
+)  # fmt: skip
+def test_another_server_is_reached_in_the_clear_only_in_ones_own_network(url: str) -> None:
+    assert Outside(name="c", url=url, models={"m": "y"}).url == url
 
 
 def test_a_gateway_with_a_cloud_alone_serves_that(tmp_path: Path) -> None:

@@ -43,6 +43,24 @@ def test_the_value_of_an_unknown_field_is_never_shown(tmp_path: Path) -> None:
     assert "hunter2" not in str(found)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        'GatewayKey(name="a", secret="hunter-2")',
+        'GatewayKey(name="a", sha256="hunter-2")',
+        'GatewayKey(name="a", secret=Secret(env="hunter-2"))',
+        'GatewayKey(name="a", key="hunter-2")',
+        '"hunter-2"',
+    ],
+)
+def test_a_secret_that_stands_where_its_reference_belongs_is_never_shown(key: str, tmp_path: Path) -> None:
+    imports = "from labctl.inventory import Gateway, GatewayKey, Secret\n"
+    body = f"{imports}rack = Rack(name='r', hosts=[], gateway=Gateway(host='a', keys=[{key}]))"
+    (found,) = problems(write(tmp_path, rack_text(body)))
+    assert found.line == 6
+    assert "hunter" not in str(found)
+
+
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     body = """\
 a = Host(name="a", address="10.0.0.1", base_w="1")

@@ -76,6 +76,7 @@ rack = Rack(
         listen="0.0.0.0",
         port={port},
         wait="2m",
+        models=[GatewayModel(model="tiny-alone", wait="20s")],
         keys=[GatewayKey(name="laptop", secret=Secret(file="keys/gateway"), per_minute={per_minute})],
     ),
     hosts=[

@@ -17,7 +17,6 @@ import pytest
 from rack_driving import labctl
 from sleeping_site import UNIT, Site
 
-from labctl.lab.preflight import lacks_for_machines
 from labctl.lab.processes import wait_until
 
 pytestmark = pytest.mark.rack
@@ -139,12 +138,6 @@ def test_a_controller_that_is_killed_in_the_middle_finds_every_host_as_it_is(sit
     assert site.rack.hosts()[name]["state"] == "asleep"
     assert site.explain(site.hub)["mode"] == "ready"
     site.awake()
-
-
-def test_a_virtual_machine_truly_sleeps_and_is_woken_and_armed_by_the_same_commands(site: Site) -> None:
-    if site.cycle is None:
-        pytest.skip(f"virtual machines need {', '.join(lacks_for_machines())}")
-    site.cycle.result(timeout=400)
 
 
 @contextmanager

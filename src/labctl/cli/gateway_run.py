@@ -74,8 +74,23 @@ async def _main(table: Table, folder: Path, sockets: list[socket.socket], name: 
     # Not the name alone: an instance of that name that ran before may still be known to the store.
     instance = f"gateway {socket.gethostname()} {name} {secrets.token_hex(4)}"
     gateway = assemble(table, folder, Around(instance, wall_s, _store_of(table, folder)))
-    told = Process(gateway, wiring.notify(patience_s=0), _say, watchdog_s=wiring.watchdog_s())
+    told = Process(
+        gateway, wiring.notify(patience_s=0, alone=_Spoken()), _say, watchdog_s=wiring.watchdog_s()
+    )
     await told.run(sockets, status_of(table))
+
+
+class _Spoken:
+    """Tells a person at a terminal what systemd would hear."""
+
+    def ready(self, status: str) -> None:
+        _say(f"serves {status}")
+
+    def alive(self, status: str) -> None:
+        """Say nothing: a person sees that it runs."""
+
+    def stopping(self) -> None:
+        _say("takes nothing new, and serves what it has to its end; stop it again to cut that short")
 
 
 def _store_of(table: Table, folder: Path) -> Callable[[], Store]:

@@ -80,6 +80,7 @@ def _notes(loaded: LoadedRack, strangers: list[str]) -> list[str]:
     keys = {loaded.rack.key_for(host, loaded.folder) for host in loaded.rack.hosts}
     notes += [f"the key {key} does not exist yet" for key in sorted(keys) if not key.is_file()]
     notes += _notes_on_controller(loaded)
+    notes += _notes_on_gateway(loaded)
     if strangers:
         notes.append(f"not enrolled yet: {', '.join(strangers)} (labctl enroll {' '.join(strangers)})")
     return notes
@@ -97,6 +98,23 @@ def _notes_on_controller(loaded: LoadedRack) -> list[str]:
             controller.content_of(one, loaded.folder)
         except LabctlError as error:
             notes.append(str(error))
+    return notes
+
+
+def _notes_on_gateway(loaded: LoadedRack) -> list[str]:
+    """Say which of its keys and files the gateway could not use, and which models it does not serve."""
+    if loaded.rack.gateway is None:
+        return []
+    from labctl.render import gateway
+    from labctl.render.gateway_table import dropped
+
+    notes = [f"the gateway does not serve {reason}" for reason in dropped(loaded.rack)]
+    try:
+        gateway.ready(
+            loaded.rack, gateway.places(loaded.rack), loaded.folder, wiring.environment(), loaded.place
+        )
+    except LabctlError as error:
+        notes += map(str, error.problems)
     return notes
 
 

@@ -170,7 +170,13 @@ def _provision(command: str, options: Options, *, execute: bool) -> int:
         from labctl.provision.target import aim
 
         rack = wiring.find_inventory(options.inventory)
-        target = aim(rack, options.deploys, limit=options.limit, only=options.only)
+        target = aim(
+            rack,
+            options.deploys,
+            environment=wiring.environment(),
+            limit=options.limit,
+            only=options.only,
+        )
         completion.remember(rack, target.known_names)
         from labctl.cli.awake import kept_awake
 

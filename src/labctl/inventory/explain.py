@@ -1,8 +1,8 @@
 """What pydantic found, said to a person: the field, the reason in plain words, and what to write instead.
 
 Every kind of error that our fields can produce has a sentence here; an unforeseen kind keeps pydantic's
-message. Values are shown only where they help and cut short; the value of an unknown field is never shown,
-since somebody may have tried to put a password there.
+message. Values are shown only where they help and cut short. The value of an unknown field is never shown,
+nor is text where a secret, its reference or its hash belongs: somebody may have put the secret itself there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from pydantic_core import ErrorDetails
 _CLASSES = {
     "wake": "NoWake(), WakeOnLan(...), Ipmi(...), Redfish(...), SmartPlug(...) or WakeCommand(...)",
     "services": "one of the services, such as Command(...), LlamaServer(...) or LlamaSwap(...)",
+}
+_CLASS_HINTS = {
+    "Secret": 'write it into a file with mode 0600, and here Secret(file="keys/NAME")',
+    "GatewayKey": "labctl gateway keys new NAME makes a key, and says what to write here",
 }
 _COMPARED = {
     "greater_than": "more than {gt}",
@@ -50,6 +54,14 @@ _EXPECTED = {
 }
 
 
+_SECRET = {"secret", "api_key", "token", "password", "sha256", "env", "keys"}
+"""Fields whose text is not shown: what stands there may be the secret itself."""
+
+
+class _Veiled(str):
+    """A text that is not shown; it holds nothing."""
+
+
 def did_you_mean(wanted: object, known: Iterable[str]) -> str:
     """Return a hint with the closest known name, or with all of them when they are few; else nothing."""
     names = list(known)
@@ -73,6 +85,8 @@ def shown(value: object) -> str:
     """Describe a value in a few words; long ones are cut, objects are named by their class only."""
     if value is None:
         return "None"
+    if isinstance(value, _Veiled):
+        return "a text"
     if isinstance(value, str):
         cut = value if len(value) <= 60 else value[:57] + "..."
         return f"the text {cut!r}"
@@ -144,7 +158,10 @@ def _union(error: ErrorDetails, path: Sequence[str | int]) -> tuple[str, str]:
 
 def sentence(error: ErrorDetails, cls: type[BaseModel]) -> tuple[str, str]:
     """Return the reason of one error of a constructor of ``cls``, and a hint (maybe empty)."""
-    kind, path = error["type"], clean_path(error)
+    path = clean_path(error)
+    if isinstance(error["input"], str) and _SECRET.intersection(path):
+        error = {**error, "input": _Veiled()}
+    kind = error["type"]
     ctx: Mapping[str, Any] = error.get("ctx", {})
     if kind == "missing":
         return "is missing", _unit_hint(path) if len(path) > 1 else ""
@@ -163,7 +180,8 @@ def sentence(error: ErrorDetails, cls: type[BaseModel]) -> tuple[str, str]:
     if kind.startswith("union_tag") or kind == "model_attributes_type":
         return _union(error, path)
     if kind in ("model_type", "dataclass_type"):
-        return f"must be {ctx.get('class_name', 'an object')}(...), not {shown(error['input'])}", ""
+        wanted = str(ctx.get("class_name", "an object"))
+        return f"must be {wanted}(...), not {shown(error['input'])}", _CLASS_HINTS.get(wanted, "")
     if kind in ("too_short", "string_too_short"):
         return "must not be empty", "give at least one" if kind == "too_short" else "give some text"
     if kind in ("too_long", "string_too_long"):

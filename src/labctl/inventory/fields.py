@@ -58,15 +58,22 @@ def _label(text: str) -> str:
     return text
 
 
+def is_address(text: str) -> bool:
+    """Return whether a text is an IP address or a host name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return not text.replace(".", "").isdigit() and _HOSTNAME.fullmatch(text) is not None
+    return True
+
+
 def _address(text: str) -> str:
+    if not is_address(text):
+        raise ValueError("must be an IP address or a host name")
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        pass
-    looks_numeric = text.replace(".", "").isdigit()
-    if looks_numeric or not _HOSTNAME.fullmatch(text):
-        raise ValueError("must be an IP address or a host name")
-    return text.lower()
+        return text.lower()
 
 
 def _mac(text: str) -> str:

@@ -5,9 +5,11 @@ are given by reference, or a key by its hash, so that nobody can read one here. 
 one folder, and nothing else of labctl's.
 """
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -28,6 +30,7 @@ from labctl.inventory.fields import (
     Text,
     Whole,
     duration,
+    is_address,
 )
 from labctl.inventory.secrets import Secret
 from labctl.inventory.spec import Spec
@@ -37,6 +40,9 @@ USER = "labctl-gateway"
 TABLE = f"{FOLDER}/table.json"
 
 _CALL = re.compile(r"(?P<method>GET|POST|PUT|DELETE) (?P<path>/[A-Za-z0-9._~/-]{0,200})", re.ASCII)
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII)
+# RFC 6761, 6762, 8375, ICANN's .internal, what many home routers say, and Tailscale, which encrypts.
+_NEAR = (".internal", ".lan", ".local", ".localhost", ".home.arpa", ".ts.net")
 WaitingName = Literal["comments", "loading", "silent", "refuse"]
 
 
@@ -51,7 +57,29 @@ def _web(text: str) -> str:
         raise ValueError("must be an http:// or https:// address")
     if "?" in text or "#" in text:
         raise ValueError("must end with its path, such as https://openrouter.ai/api/v1")
+    try:
+        parts = urlsplit(text)
+        sound = is_address(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("must have a host name or IP address, and a port from 1 to 65535 if any")
+    if not _PATH.fullmatch(parts.path) or parts.path.rstrip("/").endswith("/completions"):
+        raise ValueError("must end with the path before what is asked, such as https://openrouter.ai/api/v1")
+    if parts.scheme == "http" and not _is_near(parts.hostname or ""):
+        raise MendableError(
+            "would send what is asked, and the key, so that anyone on the way can read it",
+            "write https://; http:// is for addresses of your own network",
+        )
     return text
+
+
+def _is_near(host: str) -> bool:
+    """Return whether an address can only be one of the network that the rack is in."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith(_NEAR)
 
 
 Call = Annotated[Text, AfterValidator(_call)]
@@ -135,7 +163,9 @@ class GatewayHost(Spec):
     at_once: Whole | None = Field(
         default=None, description="Requests at a time for each of its services; default: as they are told."
     )
-    queue: Whole = Field(default=256, description="Requests that may wait for a place on each of them.")
+    queue: Whole = Field(
+        default=256, description="Requests of a key that may wait for a place on each of them."
+    )
     passes: tuple[Call, ...] | None = Field(
         default=None,
         description='What else is let through below /hosts/NAME/, such as "POST /completion"; default: of a '

@@ -8,14 +8,17 @@ runs ever changes under its feet.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 
 from labctl import render
-from labctl.domain.problem import LabctlError
-from labctl.inventory import Gateway, Host, Rack, Secret, controlling
+from labctl.domain.problem import LabctlError, Problem
+from labctl.inventory import Gateway, GatewayKey, Host, Rack, Secret, controlling
+from labctl.inventory.explain import field_text
 from labctl.inventory.gatewaying import FOLDER, TABLE, USER
 from labctl.inventory.secrets import value_of
 from labctl.render import gateway_table as tables
@@ -26,8 +29,13 @@ from labctl.render.units import UNIT_DIR
 SOCKET = "labctl-gateway.socket"
 TEMPLATE = "labctl-gateway@.service"
 INSTANCES = "labctl-gateway@*.service"
+_AT = ("gateway",)
 _STORE_URL = "store-url"
+_DATABASES = (b"postgresql+psycopg://", b"postgresql://", b"postgres://")
+_KEY = b"PRIVATE KEY-----"
 _OTHERS = 0o077
+Where = tuple[str | int, ...]
+Place = Callable[[Where], tuple[str, int | None]]
 _MIB = 1024 * 1024
 # Beside bodies that are held: the program, and what each connection may have under way.
 _ROOM_MIB = 512
@@ -35,11 +43,12 @@ _ROOM_MIB = 512
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A file beside the table: what it is called there, and where it comes from."""
+    """A file beside the table: what it is called there, where it comes from, and the field that says so."""
 
     name: str
     source: Secret | Path
     hidden: bool
+    at: Where
 
     @property
     def dest(self) -> str:
@@ -81,25 +90,40 @@ def beside(rack: Rack) -> tuple[Beside, ...]:
     """Return the files that the table of a rack with a gateway names."""
     gateway = _gateway(rack)
     found = [
-        Beside(tables.key_file(line.name), line.endpoint.key, hidden=True)
+        Beside(tables.key_file(line.name), line.endpoint.key, hidden=True, at=_at_service(rack, line))
         for line in tables.lines_of(rack)
         if line.endpoint.key is not None
     ]
-    for one in gateway.outside:
+    for place, one in enumerate(gateway.outside):
         if one.api_key is not None:
-            found.append(Beside(tables.key_file(one.name), one.api_key, hidden=True))
+            at: Where = (*_AT, "outside", place, "api_key")
+            found.append(Beside(tables.key_file(one.name), one.api_key, hidden=True, at=at))
         if one.ca_file is not None:
-            found.append(Beside(tables.ca_file(one.name), one.ca_file, hidden=False))
+            at = (*_AT, "outside", place, "ca_file")
+            found.append(Beside(tables.ca_file(one.name), one.ca_file, hidden=False, at=at))
     if gateway.certificate is not None:
-        found.append(Beside(tables.CERTIFICATE, gateway.certificate, hidden=False))
+        found.append(Beside(tables.CERTIFICATE, gateway.certificate, hidden=False, at=(*_AT, "certificate")))
     if gateway.private_key is not None:
-        found.append(Beside(tables.PRIVATE_KEY, gateway.private_key, hidden=True))
+        found.append(Beside(tables.PRIVATE_KEY, gateway.private_key, hidden=True, at=(*_AT, "private_key")))
     if rack.controller is not None and rack.controller.store_url_file is not None:
-        found.append(Beside(_STORE_URL, Path(rack.controller.store_url_file), hidden=True))
+        url = Path(rack.controller.store_url_file)
+        found.append(Beside(_STORE_URL, url, hidden=True, at=("controller", "store_url_file")))
     return tuple(found)
 
 
-def ready(rack: Rack, where: tables.Places, folder: Path, environment: Mapping[str, str]) -> Ready:
+def _at_service(rack: Rack, line: tables.Line) -> Where:
+    host = line.endpoint.host
+    place = next(at for at, one in enumerate(host.services) if one.name == line.endpoint.service.name)
+    return "hosts", rack.hosts.index(host), "services", place, "api_key"
+
+
+def ready(
+    rack: Rack,
+    where: tables.Places,
+    folder: Path,
+    environment: Mapping[str, str],
+    place: Place = lambda _: ("", None),
+) -> Ready:
     """Read every secret of a rack's gateway and return all that it runs on.
 
     Args:
@@ -107,18 +131,60 @@ def ready(rack: Rack, where: tables.Places, folder: Path, environment: Mapping[s
         where: where store and controller are for it.
         folder: the rack file's folder, to which paths of the inventory are relative.
         environment: the variables of the process that runs labctl.
+        place: tells file and line of a field, as ``LoadedRack.place`` does.
 
     Raises:
-        LabctlError: a secret or a file cannot be read, or others may read it.
+        LabctlError: secrets or files cannot be read, others may read them, or the gateway could not begin
+            with them; says all of it at once.
     """
-    hashes = {
-        one.name: hashlib.sha256(value_of(one.secret, folder, environment).encode()).hexdigest()
-        for one in _gateway(rack).keys
-        if one.secret is not None
-    }
-    files = beside(rack)
-    contents = {one.name: _content(one, folder, environment) for one in files}
+    gateway, files = _gateway(rack), beside(rack)
+    faults = _Faults(rack, place)
+    hashes: dict[str, str] = {}
+    contents: dict[str, bytes] = {}
+    for number, key in enumerate(gateway.keys):
+        at: Where = (*_AT, "keys", number)
+        with faults.at((*at, "secret") if key.secret is not None else at):
+            found = _hash_of(key, folder, environment)
+            if twin := next((name for name, one in hashes.items() if one == found), ""):
+                raise LabctlError(f"is the same key as that of {twin}", hint="give each a key of its own")
+            hashes[key.name] = found
+    for one in files:
+        with faults.at(one.at):
+            contents[one.name] = _content(one, folder, environment)
+    if not faults.problems and tables.CERTIFICATE in contents:
+        with faults.at((*_AT, "certificate")):
+            _fit(folder, gateway)
+    if faults.problems:
+        raise LabctlError(faults.problems)
     return Ready(tables.document(tables.table_of(rack, hashes, where)), files, contents)
+
+
+class _Faults:
+    """What is wrong with files and secrets, all of it, each with the field that names it."""
+
+    def __init__(self, rack: Rack, place: Place) -> None:
+        self._rack = rack
+        self._place = place
+        self.problems: list[Problem] = []
+
+    @contextmanager
+    def at(self, path: Where) -> Iterator[None]:
+        """Keep a ``LabctlError`` that is raised within, as one of the field at ``path``."""
+        try:
+            yield
+        except LabctlError as error:
+            file, line = self._place(path)
+            host = self._rack.hosts[path[1]].name if path[0] == "hosts" and isinstance(path[1], int) else ""
+            field = field_text(path[2:] if host else path)
+            self.problems += (
+                Problem(one.reason, one.hint, file, line, host, field) for one in error.problems
+            )
+
+
+def _hash_of(key: GatewayKey, folder: Path, environment: Mapping[str, str]) -> str:
+    if key.secret is None:
+        return key.sha256 or ""
+    return hashlib.sha256(value_of(key.secret, folder, environment).encode()).hexdigest()
 
 
 def _gateway(rack: Rack) -> Gateway:
@@ -142,12 +208,44 @@ def _content(one: Beside, folder: Path, environment: Mapping[str, str]) -> bytes
         raise LabctlError(
             f"others may read the secret in {path} (mode {mode & 0o777:o})", hint=f"chmod 600 {path}"
         )
+    if one.name == _STORE_URL and not data.strip().startswith(_DATABASES):
+        # Not with its words: it is a secret.
+        raise LabctlError(
+            f"{path}: holds no address of a PostgreSQL database",
+            hint="its form is postgresql+psycopg://USER:PASSWORD@HOST/NAME",
+        )
     if one.name in (tables.CERTIFICATE, tables.PRIVATE_KEY) or one.name.endswith(".ca"):
-        kind = b"PRIVATE KEY-----" if one.name == tables.PRIVATE_KEY else b"BEGIN CERTIFICATE-----"
+        kind = _KEY if one.name == tables.PRIVATE_KEY else b"BEGIN CERTIFICATE-----"
         if kind not in data:
-            what = "private key" if one.name == tables.PRIVATE_KEY else "certificate"
+            what = "private key" if kind == _KEY else "certificate"
             raise LabctlError(f"{path}: holds no {what} as PEM", hint="it begins with -----BEGIN")
+        if kind != _KEY and _KEY in data:
+            # What a certificate says is shown by plans, and lies in a file that is no secret.
+            raise LabctlError(
+                f"{path}: holds a private key beside the certificate", hint="put it into a file of its own"
+            )
     return data
+
+
+def _fit(folder: Path, gateway: Gateway) -> None:
+    """Prove that the gateway could serve with its certificate; raise ``LabctlError``."""
+    certificate = folder / (gateway.certificate or Path()).expanduser()
+    key = folder / (gateway.private_key or Path()).expanduser()
+
+    def encrypted() -> str:
+        raise LabctlError(
+            f"{key}: wants a passphrase, which nobody can type for the gateway",
+            hint=f"openssl pkey -in {key} -out NEW",
+        )
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=encrypted)
+    except OSError as error:
+        why = getattr(error, "reason", None) or error.strerror
+        raise LabctlError(
+            f"{certificate} and {key} are no certificate and its private key: {why}",
+            hint="the certificate comes first in its file, then those that signed it",
+        ) from None
 
 
 # --- units ------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ The order, best first:
 4. waking already;
 5. asleep: whoever needs the fewest seconds to wake and load, in steps of ten; then the fewest watts;
 6. awake, with a longer line than 3;
-7. unknown or failed, which may come, or not;
+7. waking, but late: it should have been there long ago, so whoever sleeps is tried first; unknown or failed,
+   which may come, or not;
 8. asleep, but with no room in the power budget: it would wait for others to sleep.
 
 Among equals of 1 and 2 whoever served the conversation last comes first, unless it has ``UNEVEN`` requests
@@ -59,7 +60,8 @@ class Option:
     """One who could serve; ``at`` is its place in the table. Not frozen, since that costs more than all else.
 
     ``seconds`` is what is expected until it begins: for a slot, or to wake and to load. ``fits``: the power
-    budget has room for its wake. ``avoided``: it did not answer a moment ago.
+    budget has room for its wake. ``avoided``: it did not answer a moment ago. ``late``: it is waking, and has
+    taken several times as long as it usually does.
     """
 
     at: int
@@ -71,6 +73,7 @@ class Option:
     last: bool = False
     fits: bool = True
     avoided: bool = False
+    late: bool = False
 
 
 def ordered(options: Sequence[Option]) -> list[Option]:
@@ -96,7 +99,7 @@ def _rank(option: Option, soonest: float, least: int) -> tuple[float, ...]:
         return (option.avoided, place, option.seconds, ease, at)
     if ease is Ease.ASLEEP and not option.fits:
         return (option.avoided, 7.0, option.seconds, option.watts, at)
-    place = {Ease.WAKING: 3.0, Ease.ASLEEP: 4.0, Ease.UNSURE: 6.0}[ease]
+    place = 6.0 if option.late else {Ease.WAKING: 3.0, Ease.ASLEEP: 4.0, Ease.UNSURE: 6.0}[ease]
     return (option.avoided, place, round(option.seconds / STEP_S), option.watts, at)
 
 

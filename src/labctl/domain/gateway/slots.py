@@ -2,8 +2,8 @@
 
 An upstream gets so many requests at a time. Whoever finds no slot waits in line, and the lines are one for
 each key: a free slot goes to the keys in turn, and within a key to whoever came first. So somebody who sends
-five hundred requests at once delays others by one turn, not by five hundred. Nobody overtakes: while
-anybody waits, whoever comes has to wait too.
+five hundred requests at once delays others by one turn, not by five hundred; and each line has its own end,
+or his would be everybody's. Nobody overtakes: while anybody waits, whoever comes has to wait too.
 
 It only counts; who comes and goes says so, and always both.
 """
@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 class Slots(Generic[T]):
-    """One upstream's slots and who waits for one; ``limit`` 0 is no limit, ``queue`` how many may wait."""
+    """One upstream's slots and who waits for one.
+
+    ``limit`` 0 is no limit, ``queue`` is how many of a key may wait.
+    """
 
     __slots__ = ("_lines", "limit", "queue", "running", "waiting")
 
@@ -45,10 +48,13 @@ class Slots(Generic[T]):
         return self._next()
 
     def line_up(self, key: str, who: T) -> bool:
-        """Wait in a key's line; False: too many wait already."""
-        if self.waiting >= self.queue:
+        """Wait in a key's line; False: too many wait there already."""
+        line = self._lines.get(key)
+        if (len(line) if line else 0) >= self.queue:
             return False
-        self._lines.setdefault(key, deque()).append(who)
+        if line is None:
+            line = self._lines[key] = deque()
+        line.append(who)
         self.waiting += 1
         return True
 

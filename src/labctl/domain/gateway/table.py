@@ -63,9 +63,9 @@ class Upstream:
 
     ``base_path`` goes before a request's path (``/api`` for https://openrouter.ai/api/v1/...).
     ``key_file`` is the file beside the table with the key that it asks for. ``slots`` is how many requests
-    it gets at a time (0: no limit) and ``queue`` how many more may wait here. ``passes`` are the methods
-    and paths that are let through below /hosts/NAME/, such as "POST /completion", and ``wakes`` those of
-    them that may wake its host. ``ca_file`` is the file beside the table with the certificates that it is
+    it gets at a time (0: no limit) and ``queue`` how many more of each key may wait here. ``passes`` are the
+    methods and paths that are let through below /hosts/NAME/, such as "POST /completion", and ``wakes`` those
+    of them that may wake its host. ``ca_file`` is the file beside the table with the certificates that it is
     checked by (empty: the system's).
     """
 

@@ -157,6 +157,7 @@ class StoreBooks:
             self._seats.doubt(whether=True)
             self._beaten = float("-inf")
         self._ticked = now
+        self._seats.sure_until = now + FROZEN_S
         since = self._clerk.busy_since
         if since is not None and now - since > STUCK_S:
             self._failed("the store does not answer")

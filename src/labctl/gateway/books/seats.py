@@ -7,7 +7,8 @@ that the store gets before any later one to take it again.
 When unsure: a lease that the store may have given while it failed is given back when it works again. A lease
 that it took from us (we were frozen, and taken for dead) is gone for everybody at once, and taken again for
 hosts with requests. After a long standstill of this process nothing is open until the store has said that we
-are still known.
+are still known; each request looks itself whether there was one, since what came meanwhile is read before any
+timer runs.
 
 While the store cannot be used, what is open stays open: whoever would put the host to sleep cannot either,
 and the host itself looks before it sleeps. So are hosts that are never put to sleep.
@@ -19,6 +20,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 
 from labctl.domain.gateway.table import Host
 from labctl.domain.sleep.lifecycle import ADMITS, Mode
@@ -66,10 +68,12 @@ class Seats:
     """All leases of this process."""
 
     def __init__(self, hosts: Iterable[Host], instance: str, errand: Errand) -> None:
-        self._errand, self._instance = errand, instance
+        self._errand, self._instance, self._mono = errand, instance, errand.mono
         self._seats = {host.name: _Seat(host) for host in hosts}
         self._trouble = ""
         self._doubt = False
+        self.sure_until = inf
+        """Until when (mono) leases are relied on without another tick."""
         self.untidy = False
         """Whether the store may have leases of ours that we do not know of."""
 
@@ -78,7 +82,7 @@ class Seats:
     def enter(self, host: str) -> bool:
         """Count a request in where its host is open; see ``Books``."""
         seat = self._seats.get(host)
-        if seat is None or not seat.open:
+        if seat is None or not seat.open or self._mono() > self.sure_until:
             return False
         seat.count += 1
         return True
@@ -88,6 +92,8 @@ class Seats:
         seat = self._seats.get(host)
         if seat is None:
             return Refused(Mode.UNKNOWN, f"the gateway's table has no host {host}")
+        if self._mono() > self.sure_until:
+            self.doubt(whether=True)  # until the tick that is late has looked
         while not seat.open:
             refused = self._refused(seat) or await self._taken(seat)
             if refused is not None:
@@ -219,7 +225,8 @@ class Seats:
         for seat in self._seats.values():
             lease = seat.lease
             if lease is not None:
-                if not seat.count and now - seat.idle_at >= LINGER_S:
+                # While the store cannot take it back, it is what the host is served on by.
+                if not seat.count and now - seat.idle_at >= LINGER_S and not self._trouble:
                     self._give_back(seat, lease)
             elif not self._trouble and (seat.takers or (seat.count and seat.mode in ADMITS)):
                 self._take(seat)

@@ -2,7 +2,9 @@
 
 A wish lives in the store as long as the most patient of those who waited when it was made; it is made anew
 when that is nearly over and somebody still waits, or when somebody took it back. It ends with the last who
-waits. Should this process die, it ends by itself.
+waits. Should this process die, it ends by itself. How long somebody waits is counted by the monotonic clock,
+and told to the store in its own: a wall clock that is set (a small board does when it has found the time)
+ends nobody's wish before its time.
 
 Who waits is told of changes, one after the other and none twice; nobody misses the one that came between two
 calls.
@@ -22,6 +24,8 @@ from labctl.ports.store import Store
 
 RENEW_S = 10.0
 """So long before its end a wish is made anew."""
+SLACK_S = 1.0
+"""What a wall clock that is slowly set right makes of a time is no reason for another wish."""
 
 
 class HostWaiter:
@@ -30,6 +34,7 @@ class HostWaiter:
     __slots__ = ("_future", "_said", "_vigil", "until")
 
     def __init__(self, vigil: Vigil, until: float) -> None:
+        """Wait; ``until`` is mono."""
         self._vigil: Vigil | None = vigil
         self.until = until
         self._said = vigil.news()
@@ -48,7 +53,9 @@ class HostWaiter:
                 await future
             finally:
                 late.cancel()
-                self._future = None
+                # Who was cancelled comes here late: then it may be the next wait's already.
+                if self._future is future:
+                    self._future = None
         self._said = vigil.news()
         return vigil.now()
 
@@ -79,8 +86,8 @@ class Vigil:
         self._told = self.news()
 
     def join(self, by: str, why: str, until: float) -> HostWaiter:
-        """Return a waiter; the first of them says who wants it and why."""
-        waiter = HostWaiter(self, until)
+        """Return a waiter; the first of them says who wants it and why. ``until`` is a wall time."""
+        waiter = HostWaiter(self, self._errand.mono() + until - self._errand.wall())
         if not self._waiters:
             self._by, self._why, self._denied = by, why, False
         self._waiters.add(waiter)
@@ -135,9 +142,9 @@ class Vigil:
         if not self._waiters or self._wishing or self._denied or self._world().trouble:
             return
         now = self._errand.wall()
-        until = max(waiter.until for waiter in self._waiters)
+        until = now + max(waiter.until for waiter in self._waiters) - self._errand.mono()
         wish = self._wish
-        if until <= now or (wish is not None and (until <= wish.until or wish.until - now > RENEW_S)):
+        if until <= now or (wish is not None and wish.until > min(until - SLACK_S, now + RENEW_S)):
             return
         if wish is None and self.now().mode in ADMITS:
             return  # it came, and the controller ended the wish

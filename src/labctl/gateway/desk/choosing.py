@@ -15,6 +15,7 @@ from labctl.domain.gateway.picking import EASE, Ease, Option, has_room, line_s, 
 from labctl.domain.gateway.sticky import Sticky, marks_of
 from labctl.domain.gateway.table import Table
 from labctl.domain.sleep.lifecycle import Mode
+from labctl.domain.sleep.waking import COLD_TIMES
 from labctl.gateway.desk import reasons
 from labctl.gateway.desk.lanes import Place, Way
 from labctl.gateway.desk.lives import Life
@@ -25,14 +26,22 @@ Ranked = list[tuple[Option, Place]]
 
 
 class Choosing:
-    """Ranks the places of a way; ``mono`` is the loop's clock."""
+    """Ranks the places of a way; ``mono`` is the loop's clock, ``wall`` seconds since 1970."""
 
-    def __init__(self, table: Table, books: Books, running: Running, mono: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        books: Books,
+        running: Running,
+        mono: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
         self._hosts = {host.name: host for host in table.hosts}
         self._budget = budget_of(table.watts)
         self._books = books
         self._running = running
         self._mono = mono
+        self._wall = wall
         self.sticky = Sticky()
 
     def now(self, name: str) -> HostNow:
@@ -98,4 +107,5 @@ class Choosing:
         comes = host.left_s or host.comes_s if ease is Ease.WAKING else host.comes_s
         fits = alone or ease is not Ease.ASLEEP or self.fits(lane.host)
         watts = self._hosts[lane.host].watts
-        return Option(at, ease, free, comes + place.loads_s, watts, fits=fits, avoided=avoided)
+        late = ease is Ease.WAKING and self._wall() - host.since > COLD_TIMES * host.comes_s
+        return Option(at, ease, free, comes + place.loads_s, watts, fits=fits, avoided=avoided, late=late)

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from labctl.domain.gateway import routes
 from labctl.domain.gateway.picking import Ease
 from labctl.domain.gateway.table import Key, Served, Table, Upstream
-from labctl.domain.sleep.lifecycle import ADMITS
+from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.gateway.desk import reasons
 from labctl.gateway.desk.choosing import Choosing
 from labctl.gateway.desk.lanes import AVOID_S, Lane, Place, Way, ways_of
@@ -44,6 +44,9 @@ from labctl.gateway.terms import (
 
 WAIT_S = 300.0
 """How long a request below /hosts/ may wait, where the upstream serves no model that says so."""
+
+MOST_FIELDS = 50
+"""Of a websocket's query."""
 
 ELSEWHERE = frozenset({"connect", "status"})
 """After these somebody else is asked: it never got the request, or says itself that it does not serve it now.
@@ -81,7 +84,7 @@ class FrontDesk:
         self._below = routes.below_hosts(table)
         self._through = {one.name: self._way_through(table, one) for one in table.upstreams}
         self._running = Running()
-        self.choosing = Choosing(table, parts.books, self._running, parts.mono)
+        self.choosing = Choosing(table, parts.books, self._running, parts.mono, parts.wall)
         self._held: dict[str, asyncio.Task[None]] = {}
 
     # --- the life of a request, in the order of calls
@@ -119,12 +122,7 @@ class FrontDesk:
         elif door == "host":
             self._to_host(life, key)
         else:
-            names = _models_of(exchange.ask.query)
-            exchange.ask.model = names[0]
-            if len(names) == 1:
-                self._to_model(life, key)
-            else:
-                self.answer(life, problem(400, "bad-request", "the address names more than one model"))
+            self._to_realtime(life, key)
 
     def failed(self, exchange: Exchange, failure: Failure) -> None:
         """Serve it elsewhere, or say why not."""
@@ -172,11 +170,16 @@ class FrontDesk:
         if way is None or life.over:
             self._give_back(life)
             return
-        life.tries += 1
         again = way.only is None and self._others(life, way, place)
+        try:
+            target = place.target(ask, life.path, again=again)
+        except ValueError:  # of names that are no text the engine could make nothing either
+            self.answer(life, reasons.unreadable("its body"))
+            return
+        life.tries += 1
         if way.only is None:
             self.choosing.sticky.served(self.choosing.marks(life, way), place.lane.upstream.name)
-        life.exchange.forward(place.target(ask, life.path, again=again))
+        life.exchange.forward(target)
         if ask.stream and place.loads_s and place.asked_as not in place.lane.loaded and life.key is not None:
             life.task = asyncio.get_running_loop().create_task(tell_of_loading(self, life, place, life.key))
 
@@ -247,6 +250,19 @@ class FrontDesk:
         life.path = ask.target
         self._enter(life, way, key)
 
+    def _to_realtime(self, life: Life, key: Key) -> None:
+        ask = life.exchange.ask
+        try:
+            fields = parse_qs(ask.query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        except ValueError:
+            self.answer(life, reasons.unreadable("its query"))
+            return
+        ask.model, *others = fields.get("model", [""])
+        if others:  # which of them counts is up to who reads it
+            self.answer(life, problem(400, "bad-request", "the address names more than one model"))
+        else:
+            self._to_model(life, key)
+
     def _to_host(self, life: Life, key: Key) -> None:
         ask = life.exchange.ask
         name, path = routes.split(ask.path)
@@ -261,6 +277,11 @@ class FrontDesk:
             return
         life.path = f"{path}?{ask.query}" if ask.query else path
         life.wakes = routes.matches(upstream.wakes, ask.method, path)
+        if not life.wakes and upstream.host:
+            host = self.choosing.now(upstream.host)
+            if host.mode is Mode.DRAINING:  # a lease would bring it back: who only looks keeps nobody awake
+                self.answer(life, reasons.does_not_wake(host))
+                return
         self._enter(life, self._through[upstream.name], key)
 
     def _enter(self, life: Life, way: Way, key: Key) -> None:
@@ -351,11 +372,6 @@ class FrontDesk:
         names = {one.model for one in table.served if one.upstream == upstream.name}
         waits = [model.wait_s for model in table.models if model.id in names]
         return Way(None, (Place(served, self.lanes[upstream.name]),), wait_s=max(waits, default=WAIT_S))
-
-
-def _models_of(query: str) -> list[str]:
-    """Return all that a query calls the model: which of them counts is up to who reads it."""
-    return [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "model"] or [""]
 
 
 def _nowhere(ask: Ask) -> Answer:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from labctl.domain.gateway.picking import averaged
-from labctl.domain.gateway.routes import Choice, Route
+from labctl.domain.gateway.routes import GENERATING, Choice, Route
 from labctl.domain.gateway.slots import Slots
 from labctl.domain.gateway.table import Kind, Model, Served, Upstream
 from labctl.gateway.desk.rewriting import renamed
@@ -83,7 +83,7 @@ class Place:
         found = self._targets.get((path, again, ask.stream))
         if found is None:
             found = self._made(path, None, again=again, stream=ask.stream)
-            if not ask.query and ask.model:  # whatever a client can invent is not kept
+            if path in GENERATING:  # whatever a client can invent is not kept
                 self._targets[path, again, ask.stream] = found
         return found
 

@@ -37,6 +37,11 @@ def no_model() -> Answer:
     )
 
 
+def unreadable(what: str) -> Answer:
+    """400: it cannot be called by its upstream's name."""
+    return problem(400, "bad-request", f"the model's name in {what} cannot be read and rewritten")
+
+
 def no_such_path(method: str, path: str) -> Answer:
     """404: nothing is there."""
     return problem(
@@ -126,22 +131,23 @@ def wake_failed(host: HostNow) -> Answer:
 def too_late(lane: Lane, standing: str, waited_s: float, option: Option) -> Answer:
     """503: the time that it may wait is over."""
     awake = option.ease <= Ease.AWAKE
+    why = "" if awake else f"; `labctl explain {lane.host}` says what it waits for"
     return problem(
         503,
         "too-busy" if awake else "not-awake-in-time",
         f"waited {lasting(waited_s)}: {standing}",
         host=lane.host,
-        hint="send it again; the inventory says how long a model's requests may wait",
+        hint=f"send it again; the inventory says how long a model's requests may wait{why}",
         retry_after_s=max(1.0, option.seconds if option.seconds else BUSY_S),
     )
 
 
-def line_full(lane: Lane) -> Answer:
-    """503: too many wait already."""
+def line_full(lane: Lane, key: str) -> Answer:
+    """503: too many of its key wait already."""
     return problem(
         503,
         "line-full",
-        f"{lane.upstream.name} is busy, and {lane.slots.waiting} requests wait for it already",
+        f"{lane.upstream.name} is busy, and {lane.slots.queue} requests of the key {key} wait already",
         host=lane.host,
         hint="send it again later",
         retry_after_s=max(1.0, lane.usual_s),
@@ -173,7 +179,7 @@ def upstream_failed(lane: Lane, failure: Failure) -> Answer:
 def our_bug() -> Answer:
     """500: it was us."""
     return problem(
-        500, "internal", "the gateway failed in a way that is its own bug", hint="its log says where"
+        500, "internal-error", "the gateway failed in a way that is its own bug", hint="its log says where"
     )
 
 

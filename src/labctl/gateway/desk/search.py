@@ -5,7 +5,8 @@ One round, again and again until a place is found or a reason:
 1. Rank who could serve. None left: the last resort, or the reasons why not.
 2. The best is awake with a slot free: take slot and lease. No lease: the store said why; next round.
 3. Time is up: the last resort, or refuse, with what was waited for.
-4. Whoever is awake is full: wait in the lines of all of them. Whichever moves on first serves.
+4. Whoever is awake and full: wait in the lines of all of them. Whichever moves on first serves. One that has
+   room is none of those: it did not answer a moment ago, and nobody would call up who waits there.
 5. The best has to come: wish for it, if the key may wake it. The wish ends when the search does, after the
    lease was taken, so that nobody puts the host to sleep between them.
 6. Sleep until a slot is granted, the host has changed, there is something to say to the client, or a while is
@@ -38,6 +39,7 @@ class Search:
 
     __slots__ = (
         "_began",
+        "_counted",
         "_deadline",
         "_desk",
         "_first",
@@ -52,6 +54,7 @@ class Search:
         "_way",
         "_wished",
         "_wished_at",
+        "_woke_s",
     )
 
     def __init__(self, desk: FrontDesk, life: Life, way: Way, key: Key) -> None:
@@ -60,13 +63,13 @@ class Search:
         self._began = self._wished_at = desk.mono()
         self._deadline = life.since + waiting.patience_s(named, way.wait_s)
         self._style = waiting.way_of(named, way.model, key)
-        self._said_at = 0.0
+        self._said_at = self._woke_s = 0.0
         self._lines: list[Lane] = []
         self._granted: Lane | None = None
         self._pulse: asyncio.Future[None] | None = None
         self._waiter: Waiter | None = None
         self._wished: HostNow | None = None
-        self._first = False
+        self._first = self._counted = False
 
     def granted(self, lane: Lane) -> None:
         """Have a slot, by whoever left it; it is no longer waited for elsewhere."""
@@ -84,13 +87,18 @@ class Search:
             self._desk.broke(error)
             found = reasons.our_bug()
         finally:
-            life.queued_s += self._desk.mono() - self._began - life.woke_s
+            life.queued_s += self._desk.mono() - self._began - self._woke_s
+            life.woke_s += self._woke_s
             self._let_go()
         life.task = None
-        if isinstance(found, Answer):
-            self._desk.answer(life, found)
-        else:
-            self._desk.send(life, found)
+        try:
+            if isinstance(found, Answer):
+                self._desk.answer(life, found)
+            else:
+                self._desk.send(life, found)
+        except Exception as error:  # else it would wait for ever, with its slot and its lease
+            self._desk.broke(error)
+            self._desk.answer(life, reasons.our_bug())
 
     async def _search(self) -> Place | Answer:
         while True:
@@ -100,6 +108,8 @@ class Search:
             if not ranked:
                 return await self._last_resort() or reasons.none_left(self._life, self._way)
             option, best = ranked[0]
+            if option.ease <= Ease.AWAKE:
+                self._woke(best.lane.host, came=True)  # from here on it waits for a slot
             if option.ease <= Ease.AWAKE and option.free:
                 best.lane.slots.enter()
                 if await self._lease(best):
@@ -107,7 +117,7 @@ class Search:
                 continue
             if self._desk.mono() >= self._deadline:
                 return await self._last_resort() or self._too_late(option, best)
-            self._line_up([place for other, place in ranked if other.ease <= Ease.AWAKE])
+            self._line_up([place for other, place in ranked if other.ease <= Ease.AWAKE and not other.free])
             if option.ease > Ease.AWAKE and self._wish(option, best) and self._style is Waiting.REFUSE:
                 return self._desk.hold(self._key, self._way, best, option.seconds)
             if self._life.out is None or best not in self._life.out:
@@ -135,7 +145,7 @@ class Search:
             lane.free()
             raise
         if refused is None:
-            self._woke(place, came=True)
+            self._woke(lane.host, came=True)
             return True
         lane.free()
         if refused.mode is None:
@@ -154,7 +164,7 @@ class Search:
                 if place.lane.slots.line_up(self._key.name, self):
                     self._lines.append(place.lane)
                 else:
-                    self._life.leave_out(place, reasons.line_full(place.lane))
+                    self._life.leave_out(place, reasons.line_full(place.lane, self._key.name))
 
     def _leave_lines(self, but: Lane | None = None) -> None:
         for lane in self._lines:
@@ -182,9 +192,9 @@ class Search:
             wished = self._wished
             if wished is None or (no := self._desk.choosing.in_vain(wished)) is None:
                 return ranked
+            self._woke(wished.name, came=False)
             for _, place in ranked:
                 if place.lane.host == wished.name:
-                    self._woke(place, came=False)
                     self._life.leave_out(place, no)
             self._unwish()
 
@@ -193,6 +203,8 @@ class Search:
         host, desk = self._desk.choosing.now(place.lane.host), self._desk
         if self._wished is not None and self._wished.name == host.name:
             return True
+        if self._wished is not None:
+            self._woke(self._wished.name, came=False)  # it takes too long
         self._unwish()
         no = self._may_not(host, option)
         if no is not None:
@@ -204,7 +216,7 @@ class Search:
         self._waiter = desk.books.want(host.name, by, why, until=until)
         self._first = not desk.wanted.get(host.name)
         desk.wanted[host.name] = desk.wanted.get(host.name, 0) + 1
-        self._wished, self._wished_at = host, desk.mono()
+        self._wished, self._wished_at, self._counted = host, desk.mono(), False
         return True
 
     def _may_not(self, host: HostNow, option: Option) -> Answer | None:
@@ -227,14 +239,15 @@ class Search:
             self._desk.unwanted(self._wished.name)
         self._waiter = self._wished = None
 
-    def _woke(self, place: Place, *, came: bool) -> None:
-        """Count the wake that was waited for, when it ends."""
-        if self._wished is None or self._wished.name != place.lane.host:
+    def _woke(self, host: str, *, came: bool) -> None:
+        """Count the wake that was waited for, when it ends; once."""
+        if self._counted or self._wished is None or self._wished.name != host:
             return
+        self._counted = True
         seconds = self._desk.mono() - self._wished_at
-        self._life.woke_s += seconds
+        self._woke_s += seconds
         if self._first:
-            self._desk.meters.wake(place.lane.host, self._key.name, seconds, came=came)
+            self._desk.meters.wake(host, self._key.name, seconds, came=came)
 
     # --- time
 
@@ -285,7 +298,7 @@ class Search:
         return waiting.of_host(host.name, host.mode, left)
 
     def _too_late(self, option: Option, best: Place) -> Answer:
-        self._woke(best, came=False)
+        self._woke(best.lane.host, came=False)
         trouble = self._desk.books.world.trouble
         if trouble and best.lane.host:
             return reasons.store_unusable(best.lane.host, trouble)

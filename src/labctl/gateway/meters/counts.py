@@ -109,7 +109,10 @@ class Counts:
     def _measure(self, record: Record, row: _Row, tail: bytes) -> None:
         served, used = row.served, row.used
         served.whole.add(record.seconds)
-        served.queued.add(record.queued_s)
+        if record.queued_s:
+            served.queued.add(record.queued_s)
+        else:
+            served.queued.counts[0] += 1
         served.received += record.bytes_in
         served.sent += record.bytes_out
         if record.tries > 1:

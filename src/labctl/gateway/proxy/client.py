@@ -14,6 +14,7 @@ from labctl.gateway.proxy.wire import BODY, BUSY, HEAD, LINGER, TUNNEL
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Answer, Ask, Reading
 
+WHOLE = Reading.WHOLE  # looked up once: that takes longer than it should
 _AHEAD_BYTES = 64 * 1024
 _LINGER_BYTES = 4 * 1024 * 1024
 
@@ -79,7 +80,7 @@ class Client(Incoming):
             exchange.left(exc)
         self._release()
         self.proxy.gone(self)
-        del self._parser  # each knows the other, and nobody should have to find out that both are garbage
+        del self._parser  # each holds the other: nobody has to find out that both are garbage
 
     # --- told by the round
 
@@ -192,14 +193,22 @@ class Client(Incoming):
         self.body_bytes = 0
         self._left = self._declared = length
         ask = self._ask = Ask(
-            *(proxy.next_id(), last.method, last.target, last.path, last.query, "1.1", last.headers),
-            *(last.named, self._name, proxy.mono()),
+            proxy.next_id(),
+            last.method,
+            last.target,
+            last.path,
+            last.query,
+            "1.1",
+            last.headers,
+            last.named,
+            self._name,
+            proxy.mono(),
         )
         if last.lines is None:
             last.lines = heads.passed_on(ask)
         ask.lines = last.lines
         reading = proxy.head(ask)
-        if reading is Reading.WHOLE and more and length <= proxy.limits.json_bytes:
+        if reading is WHOLE and more and length <= proxy.limits.json_bytes:
             self._take_whole(ask, data[at:])
             return True
         self._read_on(reading, length, more=more > 0)

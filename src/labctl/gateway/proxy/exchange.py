@@ -299,12 +299,12 @@ class Exchange:
             framing = b"Transfer-Encoding: chunked\r\n"
             body = heads.chunk(body)
         head = b"%b %b HTTP/1.1\r\n%b%b%b%b\r\n" % (
-            *(ask.method.encode(), target.path.encode(), up.pool.host_line),
-            *(
-                heads.passed_on(ask) if ask.lines is None else ask.lines,
-                heads.credentials(ask, target) if target.key else b"",
-                framing,
-            ),
+            ask.method.encode(),
+            target.path.encode(),
+            up.pool.host_line,
+            heads.passed_on(ask) if ask.lines is None else ask.lines,
+            heads.credentials(ask, target) if target.key else b"",
+            framing,
         )
         self._up = up
         self.sent_at = now

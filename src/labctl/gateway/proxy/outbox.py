@@ -13,40 +13,48 @@ what was written goes out before the connection is closed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 TOGETHER = 64
 """A burst of a thousand streams is not to wait for its last one."""
-MANY = 24
-"""So many writes within a millisecond are worth to be gathered."""
-FEW, OFTEN = 2, 16
+SAMPLE, MANY_IN_S = 16, 0.0007
+"""So many writes within so many seconds are worth to be gathered."""
+FEW, OFTEN = 8, 2
 """So few lines with something to send, so often in a row, are not."""
+REST_S = 0.02
+"""How long it is not tried again then."""
 LARGE = 64 * 1024
 """So many bytes go out at once: gathering would only copy them."""
 
 
 class Outbox:
-    """The lines of one event loop that have something to send."""
+    """The lines of one event loop that have something to send.
 
-    __slots__ = ("_count", "_gathers", "_loop", "_now", "_waiting")
+    ``gathers``: there is much to do. ``count`` is of writes since it was judged last; while gathering, of
+    times in a row when few had something to send.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_loop", "_mono", "_since", "_waiting", "count", "gathers")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, mono: Callable[[], float]) -> None:
         self._loop = loop
+        self._mono = mono
         self._waiting: list[Line] = []
-        self._gathers = False
-        self._now = 0  # the millisecond that writes are counted in
-        self._count = 0  # of writes in it; while gathering: of times when few had something to send
+        self._since = 0.0
+        self.count = 0
+        self.gathers = False
+
+    def judge(self) -> None:
+        """Begin to gather, if ``SAMPLE`` writes came quickly."""
+        self.count = 0
+        now = self._mono()
+        if now >= self._since:  # else it was not worth it a moment ago
+            self.gathers = now - self._since < MANY_IN_S
+            self._since = now
 
     def add(self, line: Line) -> None:
-        """Send what a line has, at once or soon."""
-        if not self._gathers:
-            now = int(self._loop.time() * 1000)
-            self._count = self._count + 1 if now == self._now else 1
-            self._now = now
-            if self._count < MANY:
-                line.send()
-                return
-            self._gathers, self._count = True, 0
+        """Send what a line has, soon."""
         waiting = self._waiting
         if not waiting:
             self._loop.call_soon(self.send)
@@ -57,9 +65,12 @@ class Outbox:
     def send(self) -> None:
         """Send what all lines have."""
         waiting, self._waiting = self._waiting, []
-        self._count = self._count + 1 if len(waiting) <= FEW else 0
-        if self._count >= OFTEN:
-            self._gathers, self._count = False, 0
+        if self.gathers:
+            self.count = self.count + 1 if len(waiting) <= FEW else 0
+            if self.count >= OFTEN:
+                self.gathers = False
+                self.count = 0
+                self._since = self._mono() + REST_S
         for line in waiting:
             line.send()
 
@@ -78,8 +89,14 @@ class Line(asyncio.Transport):
 
     def write(self, data: bytes) -> None:  # type: ignore[override]  # we have nothing but bytes
         """Send bytes, after those that were written before."""
-        if len(data) >= LARGE:
-            self.send()
+        outbox = self._outbox
+        if not outbox.gathers:
+            outbox.count += 1
+            if outbox.count >= SAMPLE:
+                outbox.judge()
+        if not outbox.gathers or len(data) >= LARGE:
+            if self._data:
+                self.send()
             if not self._closing():
                 self._write(data)
         elif self._data:
@@ -88,7 +105,7 @@ class Line(asyncio.Transport):
                 self.send()
         elif data:
             self._data = data
-            self._outbox.add(self)
+            outbox.add(self)
 
     def send(self) -> None:
         """Send what was written."""

@@ -48,7 +48,7 @@ class Proxy:
         self.mono = mono or self.loop.time
         self.limits: Limits = table.limits
         self.clients: set[Client] = set()
-        self.outbox = Outbox(self.loop)
+        self.outbox = Outbox(self.loop, self.mono)
         self.held = 0  # bytes of bodies that are kept now
         self.refused: dict[str, int] = {}  # what never came to the desk, by its code
         self.draining = False

@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
             exchange.lost(self, exc)
         else:
             self.pool.forget(self)
-        del self._parser  # each knows the other
+        del self._parser  # each holds the other: nobody has to find out that both are garbage
 
     # --- told by the parser
 

@@ -26,7 +26,8 @@ def gateway(rack: Rack) -> Iterator[Finding]:
     if wanted is None:
         return
     yield from _open(wanted)
-    yield from _names(rack, wanted)
+    yield from _names(wanted)
+    yield from _limits(wanted)
     host = next((one for one in rack.hosts if one.name == wanted.host), None)
     if host is None:
         yield missing((*_AT, "host"), "host", wanted.host, [one.name for one in rack.hosts])
@@ -37,6 +38,7 @@ def gateway(rack: Rack) -> Iterator[Finding]:
         yield Finding((*_AT, "host"), reason, 'add roles=["always-on"] to it, or name another host')
     yield from _port(rack, wanted, host)
     found = reach(rack, host, wanted)
+    yield from _outside(rack, wanted, found)
     yield from _serves(rack, wanted, found)
     yield from _refers(rack, wanted, found)
     yield from _lent(rack, found)
@@ -66,7 +68,7 @@ def _open(wanted: Gateway) -> Iterator[Finding]:
         )
 
 
-def _names(rack: Rack, wanted: Gateway) -> Iterator[Finding]:
+def _names(wanted: Gateway) -> Iterator[Finding]:
     yield from twice(
         ((*_AT, "keys", place, "name"), one.name, "another key") for place, one in enumerate(wanted.keys)
     )
@@ -87,15 +89,47 @@ def _names(rack: Rack, wanted: Gateway) -> Iterator[Finding]:
         ((*_AT, "treats", place, "host"), one.host, "another entry")
         for place, one in enumerate(wanted.treats)
     )
-    hosts = [((), host.name, f"host {host.name}") for host in rack.hosts]
+
+
+def _outside(rack: Rack, wanted: Gateway, found: Reach) -> Iterator[Finding]:
+    """Yield servers outside that bear the name of another, that cannot be asked, or that nobody may ask."""
+    taken = {host.name: f"host {host.name}" for host in rack.hosts}
+    for upstream in found.upstreams:
+        # Files with keys are called like what they are for.
+        for name in (upstream.name, *(f"{upstream.name}-to-{one.host.name}" for one in upstream.models)):
+            taken.setdefault(name, f"{upstream.endpoint.name}, which the gateway calls so")
     others = [
         ((*_AT, "outside", place, "name"), one.name, one.name) for place, one in enumerate(wanted.outside)
     ]
-    yield from twice([*hosts, *others], "choose another name")
+    yield from twice(
+        [*(((), name, who) for name, who in taken.items()), *others],
+        "choose another name",
+    )
+    known = rack.models_by_name()
     for place, beyond in enumerate(wanted.outside):
+        path = (*_AT, "outside", place)
         if beyond.ca_file is not None and not beyond.url.startswith("https:"):
             reason = f"{beyond.url} shows no certificate"
-            yield Finding((*_AT, "outside", place, "ca_file"), reason, "remove it, or use https://")
+            yield Finding((*path, "ca_file"), reason, "remove it, or use https://")
+        first: dict[str, str] = {}
+        for name in beyond.models:
+            id_ = known[name].id if name in known else name
+            if id_ in first:
+                reason = f"{first[id_]} and {name} are one model, and it can have one name there"
+                yield Finding((*path, "models"), reason, "remove one of them")
+            first.setdefault(id_, name)
+    if wanted.outside and wanted.keys and not any(key.outside for key in wanted.keys):
+        reason = "may be asked for nobody: no key has outside=True"
+        hint = "add outside=True to the keys that may be served there, or remove `outside`"
+        yield Finding((*_AT, "outside"), reason, hint)
+
+
+def _limits(wanted: Gateway) -> Iterator[Finding]:
+    limits = wanted.limits
+    most, name = max((limits.json_body, "json_body"), (limits.form, "form"))
+    if most > limits.held:
+        reason = f"one body may be {most} bytes, but all that are held only {limits.held}"
+        yield Finding((*_AT, "limits", "held"), reason, f"make it more, or `{name}` less")
 
 
 def _port(rack: Rack, wanted: Gateway, host: Host) -> Iterator[Finding]:
@@ -176,7 +210,9 @@ def _refers(rack: Rack, wanted: Gateway, found: Reach) -> Iterator[Finding]:
         if entry.model not in models:
             yield missing((*path, "model"), "model that it serves", entry.model, sorted(models))
         for at, name in enumerate(entry.last_resort or ()):
-            if name not in beyond:
+            if name in (entry.last_resort or ())[:at]:
+                yield Finding((*path, "last_resort", at), f"{name} is in the list already", "remove it")
+            elif name not in beyond:
                 yield missing((*path, "last_resort", at), "server in `outside`", name, beyond)
             elif entry.model not in beyond[name]:
                 reason = f"{name} does not have {entry.model}"
