@@ -196,3 +196,12 @@ def test_every_test_that_a_page_names_exists() -> None:
         if not (ROOT / file).is_file() or not re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M)
     ]
     assert missing == []
+
+
+def test_every_refusal_that_the_gateways_page_names_is_one_that_it_gives() -> None:
+    page = (DOCS / "gateway.md").read_text()
+    table = page[page.index("| status | codes |") : page.index("## Limits")]
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", table))
+    sources = "".join(path.read_text() for path in (ROOT / "src" / "labctl" / "gateway").rglob("*.py"))
+    assert len(named) > 30
+    assert [code for code in sorted(named) if f'"{code}"' not in sources] == []

@@ -312,11 +312,12 @@ def power_of(loaded: LoadedRack, host: str) -> Switch | None:
     return None if spec.wake.kind in ("none", "wol") else switch_for(spec.wake, around)
 
 
-def notify(*, patience_s: float = 1.0) -> Notify:
-    """Return the way to tell systemd how this process is; without systemd nobody is told."""
+def notify(*, patience_s: float = 1.0, alone: Notify | None = None) -> Notify:
+    """Return the way to tell systemd how this process is; without systemd ``alone`` is told, or nobody."""
     from labctl.adapters.notify import SystemdNotify
 
-    return SystemdNotify(os.environ.get("NOTIFY_SOCKET"), patience_s)
+    place = os.environ.get("NOTIFY_SOCKET")
+    return alone if alone is not None and not place else SystemdNotify(place, patience_s)
 
 
 def watchdog_s() -> float:

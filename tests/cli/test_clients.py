@@ -139,6 +139,89 @@ def test_the_best_endpoint_is_the_front_with_peers_on_the_host_that_never_sleeps
     assert said["key"] == {"env": "LABCTL_API_KEY", "needed": True, "file": "keys/hub", "from_env": None}
 
 
+GATEWAY = (
+    'controller=Controller(host="hub"), controller_key="keys/c.pub", gateway=Gateway(host="hub", port=8000, '
+    'LISTEN, keys=[GatewayKey(name="bot", models=["embed"], secret=Secret(env="BOT")), ANN], wait="20m"), '
+)
+ANN = 'GatewayKey(name="ann", secret=Secret(file="keys/ann"))'
+HASH = f'GatewayKey(name="ann", sha256="{"a" * 64}")'
+
+
+def with_gateway(
+    folder: Path, *, listen: str = 'listen="0.0.0.0"', ann: str = ANN, more: str = "", address: str = OPEN
+) -> str:
+    path = Path(write(folder, listen=address))
+    text = path.read_text().replace("Command, Host,", "Command, Controller, Gateway, GatewayKey, Host,")
+    gateway = GATEWAY.replace("LISTEN", listen + more).replace("ANN", ann)
+    path.write_text(text.replace("hosts=[_rig", f"{gateway}hosts=[_rig"))
+    return str(path)
+
+
+def asked(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
+    assert main(["clients", *argv, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_racks_own_gateway_comes_first_with_a_key_by_reference_and_its_wait(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = with_gateway(tmp_path)
+    said = asked(capsys, "openai-python", path)
+    assert (said["endpoint"], said["base_url"], said["tunnel"]) == (
+        "hub/gateway",
+        "http://10.0.0.2:8000/v1",
+        [],
+    )
+    assert said["key"] == {"env": "LABCTL_API_KEY", "needed": True, "file": "keys/ann", "from_env": None}
+    assert 'api_key=os.environ["LABCTL_API_KEY"]' in said["content"]
+    assert [one["id"] for one in said["models"]] == ["coder", "embed", "rank"]
+    # Longer than the gateway has a request wait, and than what comes after.
+    assert said["timeouts"]["first_byte_s"] == 20 * 60 + UNLOAD_S + 200 + PROMPT_S
+    assert asked(capsys, "curl", path, "--host", "rig")["endpoint"] == "rig/swap"
+    rows = asked(capsys, path)["endpoints"]
+    assert [(one["endpoint"], one["best"]) for one in rows] == [
+        ("hub/gateway", True),
+        ("rig/swap", False),
+        ("hub/swap", False),
+    ]
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_every_client_can_use_the_gateway(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = asked(capsys, name, with_gateway(tmp_path))
+    assert parsed(said["language"], said["content"])
+    assert "10.0.0.2:8000/v1" in said["content"]
+
+
+def test_a_key_that_is_given_by_its_hash_is_one_that_somebody_was_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = with_gateway(tmp_path, ann=HASH.replace('name="ann"', 'name="ann", models=["coder"]'))
+    said = asked(capsys, "curl", path, "--model", "coder")
+    assert said["key"] == {"env": "LABCTL_API_KEY", "needed": True, "file": None, "from_env": None}
+    assert "the key of ann, which labctl gateway keys new showed once" in said["notes"][0]
+
+
+def test_a_gateway_with_a_certificate_is_asked_by_https(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ', certificate="tls.pem", private_key="tls.key"'
+    said = asked(capsys, "curl", with_gateway(tmp_path, more=files))
+    assert said["base_url"] == "https://10.0.0.2:8000/v1"
+    assert any("clients that do not trust its certificate need it" in note for note in said["notes"])
+
+
+def test_a_gateway_on_loopback_comes_after_what_the_network_reaches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = with_gateway(tmp_path, listen='listen="127.0.0.1"')
+    assert asked(capsys, "curl", path)["endpoint"] == "hub/swap"
+    shown = next(one for one in asked(capsys, path)["endpoints"] if one["endpoint"] == "hub/gateway")
+    assert shown["tunnel"][-3:] == ["-L", "8000:127.0.0.1:8000", "admin@10.0.0.2"]
+
+
 def test_a_host_can_be_named_and_its_key_is_a_reference(ask: Any) -> None:
     code, _, err = ask("opencode", "--host", "rig")
     assert code == 0

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -93,6 +97,12 @@ def rack_of(tmp_path: Path) -> Callable[[int], Path]:
     return write
 
 
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def test_a_key_is_shown_once_with_the_line_that_lets_it_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gateway", "keys", "new", "ann", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -120,9 +130,13 @@ def test_run_makes_a_private_table_of_a_rack_file_and_becomes_another_python(
     monkeypatch.setenv("LABCTL_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("ANN", "ann-key")
     monkeypatch.setenv("UP", "up-key")
+    old = tmp_path / "state/gateway/r/upstream.old.key"
+    old.parent.mkdir(parents=True, mode=0o700)
+    old.parent.parent.chmod(0o700)
+    old.write_text("a key that the rack file names no more\n")
     for _ in range(2):  # the second one replaces what the first one wrote
         assert main(["gateway", "run", str(rack_of(8000))]) == 0
-    file = tmp_path / "state/gateway/table.json"
+    file = tmp_path / "state/gateway/r/table.json"
     assert became[0][1:] == ("-I", "-OO", "-m", "labctl.cli.gateway_run", str(file))
     table = read_table(file)
     assert table.keys[0].sha256 == hashlib.sha256(b"ann-key").hexdigest()
@@ -132,6 +146,29 @@ def test_run_makes_a_private_table_of_a_rack_file_and_becomes_another_python(
     assert {path.stat().st_mode & 0o777 for path in file.parent.iterdir()} == {0o600}
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in file.parent.iterdir()) == ["table.json", "upstream.hub.key"]
+
+
+def test_run_tells_a_person_where_it_serves_and_what_ctrl_c_does(
+    rack_of: Callable[[int], Path], tmp_path: Path
+) -> None:
+    path = rack_of(port := free_port())
+    surroundings = {**os.environ, "LABCTL_STATE": str(tmp_path / "state"), "ANN": "ann-key", "UP": "up-key"}
+    surroundings.pop("NOTIFY_SOCKET", None)
+    argv = [sys.executable, "-m", "labctl.cli.main", "gateway", "run", str(path)]
+    with subprocess.Popen(argv, env=surroundings, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stderr is not None
+            said = [running.stderr.readline(), running.stderr.readline()]
+            running.send_signal(signal.SIGINT)
+            said += running.stderr.readlines()
+            assert running.wait(20) == 0
+        finally:
+            running.kill()
+    assert "nothing is woken until a controller has made" in said[0]
+    assert said[1:] == [
+        f"serves 1 model on http://127.0.0.1:{port}\n",
+        "takes nothing new, and serves what it has to its end; stop it again to cut that short\n",
+    ]
 
 
 def test_run_of_a_table_reads_no_rack_file(monkeypatch: pytest.MonkeyPatch) -> None:

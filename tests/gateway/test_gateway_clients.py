@@ -29,7 +29,7 @@ PLAN = Plan(
     models={"tiny": ("box",), "big": ("sleeper",), "never": ("sloth",), "late": ("snail",)},
     keys=(key(), key("few", FEW, models=("tiny",), sees=False, wakes_per_hour=0)),
     aliases={"tiny": ("org/tiny", "gpt-4o")},
-    limits=Limits(say_after_s=0.02, say_every_s=0.05, json_bytes=64 * 1024),
+    limits=Limits(say_after_s=0.02, say_every_s=0.05, json_bytes=64 * 1024, form_bytes=1024 * 1024),
 )
 
 

@@ -128,6 +128,7 @@ async def test_heads_say_how_a_body_is_read() -> None:
 
     form = "multipart/form-data; boundary=x"
     assert reads("/v1/chat/completions") is Reading.WHOLE
+    assert reads("/v1/chat/completions", kind=form) is Reading.WHOLE, "nobody takes a form there"
     assert reads("/v1/audio/transcriptions", kind=form) is Reading.FORM
     assert reads("/v1/audio/speech") is Reading.WHOLE
     assert reads("/v1/images/edits", kind=form) is Reading.FORM
@@ -166,6 +167,21 @@ def test_what_is_refused_by_its_head_is_refused_before_its_body(
         assert office.idle()
 
     ahead(run())
+
+
+@story
+async def test_an_address_names_one_model() -> None:
+    office = Office(table())
+    for query, code in (
+        ("model=qwen&model=other", "bad-request"),
+        ("model=qwen&%6dodel=", "bad-request"),
+        ("&".join(["a=1"] * 1000), "bad-request"),
+        ("model=", "no-model"),
+    ):
+        exchange = office.send(f"/v1/realtime?{query}", "", method="GET", upgrade=True, body=b"")
+        assert exchange.answered is not None and exchange.answered.status == 400
+        assert json.loads(exchange.answered.body)["error"]["code"] == code
+    assert office.idle()
 
 
 @story
@@ -979,6 +995,19 @@ async def test_an_upstreams_own_paths_are_let_through_as_far_as_the_inventory_sa
         seen = said(office.send(path))
         assert seen[:2] == (status, code), path
         assert seen[2]["hint"]
+
+
+@story
+async def test_who_only_looks_keeps_no_host_from_going_to_sleep() -> None:
+    office = Office(THROUGH, rig=Mode.DRAINING)
+    office.books.held.add("rig")
+    looks = office.send("/hosts/rig/running", method="GET")
+    await settle()
+    assert said(looks)[2]["detail"] == "rig is draining, and this path does not wake it"
+    assert looks.targets == [] and office.idle()
+    asks = office.send("/hosts/rig/completion")
+    await settle()
+    assert asks.at == "rig/swap"
 
 
 @story

@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,7 @@ from labctl.domain.gateway.table import Table
 from labctl.domain.problem import LabctlError
 from labctl.gateway import process
 from labctl.gateway.process import Process, own_socket, status_of, told
+from labctl.gateway.proxy.sockets import CLIENT_SILENT_S
 
 LOOPS = ("uvloop", "asyncio")
 
@@ -28,6 +30,12 @@ class Echo(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            silent_ms = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert silent_ms == CLIENT_SILENT_S * 1000, "whoever stops reading keeps no host awake for ever"
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
@@ -138,6 +146,26 @@ def test_it_is_ready_when_it_listens_and_drains_when_it_is_told_to_stop(loop: Ca
         assert said == []
 
     loop(main())
+
+
+def test_a_socket_that_somebody_else_opened_may_be_one_of_the_file_system(tmp_path: Path) -> None:
+    async def main() -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(tmp_path / "s"))
+            sock.listen()
+            served, heard = Served(), Told()
+            served.may_drain.set()
+            running = Process(served, heard, print)
+            task = asyncio.ensure_future(running.run([sock.dup()], ""))
+            await heard.ready_at.wait()
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+            writer.write(b"here\n")
+            assert await reader.readline() == b"here\n"
+            writer.close()
+            running.stop()
+            await task
+
+    process.run(asyncio.wait_for(main(), 20))  # type: ignore[arg-type]
 
 
 def test_another_process_with_the_same_socket_takes_what_comes_meanwhile() -> None:
@@ -295,8 +323,6 @@ def test_an_error_has_the_places_that_led_to_it() -> None:
 def test_several_processes_share_a_port_and_an_address_of_nobody_is_said() -> None:
     with own_socket("127.0.0.1", 0) as first, own_socket(*first.getsockname()) as second:
         assert second.getsockname() == first.getsockname()
-        assert first.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert first.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     with pytest.raises(LabctlError, match=r"cannot listen on 192.0.2.1 port 80: .*ss -ltnp"):
         own_socket("192.0.2.1", 80)
     with own_socket("::1", 0) as six:

@@ -1,9 +1,10 @@
-"""A process has room for its descriptors before it serves, since making it later stops all streams."""
+"""A process has room for what comes before it serves, and takes no more of it than it needs."""
 
 import subprocess
 import sys
 
 import pytest
+import sqlalchemy
 
 _SAY = """
 import resource, sys
@@ -28,3 +29,24 @@ def test_the_limit_of_descriptors_and_their_table_are_large_enough_before_any_cl
 
     assert int(said[0]) == then
     assert int(said[1]) >= room
+
+
+_LOADED = """
+import sys
+from labctl.cli import gateway_run
+gateway_run._put_off("importlib.metadata")
+import labctl.gateway.assembly, labctl.gateway.process, labctl.adapters.store
+import sqlalchemy.util.compat as compat
+heavy = {"email", "zipfile", "csv", "pydantic", "rich", "click", "paramiko", "prometheus_client", "jinja2"}
+print(sorted(heavy & set(sys.modules)), compat.importlib_metadata.version("sqlalchemy"), end=" ")
+import importlib.metadata
+print(importlib.metadata.version("sqlalchemy"))
+"""
+
+
+def test_what_takes_memory_and_is_not_used_is_not_loaded() -> None:
+    """As the process begins; what was put off is there as soon as somebody asks."""
+    told = subprocess.run(
+        [sys.executable, "-I", "-OO", "-c", _LOADED], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert told.stdout.split() == ["[]", sqlalchemy.__version__, sqlalchemy.__version__]

@@ -59,6 +59,9 @@ class Memory(asyncio.Transport):
         return True
 
     def write_eof(self) -> None: ...
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def close(self) -> None:

@@ -65,7 +65,12 @@ def test_what_is_no_json_object_is_told_and_not_quoted(body: bytes) -> None:
 
 
 def test_a_name_that_stands_twice_goes_on_once_as_it_was_understood() -> None:
-    for body in (b'{"model": "a", "x": 1, "model": "b"}', b'{"model": "a", "x": 1, "mod\\u0065l": "b"}'):
+    for body in (
+        b'{"model": "a", "x": 1, "model": "b"}',
+        b'{"model": "a", "x": 1, "mod\\u0065l": "b"}',
+        b'{"model": "b", "x": 1, "MODEL": "a"}',  # Go's encoding/json would take the last one
+        b'{"model": "b", "x": 1, "\\u004dodel": "a"}',
+    ):
         assert bodies.peek(body) == ("b", False, b'{"model":"b","x":1}')
 
 
@@ -102,9 +107,9 @@ def test_a_forms_model_is_found_wherever_it_stands_and_however_it_comes(
     [
         form(("file", b'\r\nContent-Disposition: form-data; name="model"\r\n\r\nno')),
         form(("file", b"----a")),
-        form(('f"; filename="; name=\\"model\\"', b"no")),
+        form(('f"; filename="; name=model', b"no")),
         form() + form(("model", b"behind the end")),
-        b'------ab\r\nContent-Disposition: form-data; name="model"\r\n\r\nno\r\n------a--',
+        form(("f", b'\r\n------ab\r\nContent-Disposition: form-data; name="model"\r\n\r\nno')),
     ],
     ids=["in a file", "a boundary in a file", "in a file's name", "behind the end", "another boundary"],
 )
@@ -115,6 +120,74 @@ def test_what_only_looks_like_the_field_is_not_the_model(body: bytes) -> None:
 def test_a_form_that_never_ends_its_heads_is_refused() -> None:
     with pytest.raises(bodies.Unreadable, match="has no end to its head"):
         bodies.Form(b"a").feed(b"--a\r\nX: " + b"y" * 20_000)
+
+
+MODEL = b'\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+START = b"------a" + MODEL + b"a\r\n------a"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (START + MODEL + b"b\r\n------a--", "more than one field `model`"),
+        (b'{"model": "b"}\r\n' + START, "does not begin with its boundary"),
+        (b"------a\n" + START, "does not begin with its boundary|does not end its line"),
+        (START + b" " + MODEL, "does not end its line"),
+        (START + MODEL.replace(b"model", b"x") + b"------a" + MODEL, "has no value"),
+        (START + b"\r\nContent-Disposition: form-data;\r\n name=model\r\n\r\nb", "folded or broken"),
+        (START + b"\r\nX: y\nContent-Disposition: form-data; name=model\r\n\r\nb", "folded or broken"),
+        (START + b"\r\nContent-Disposition: form-data; name=x; name=model\r\n\r\nb", "more than one name"),
+        (START + b'\r\nContent-Disposition: form-data; name="mo\\del"\r\n\r\nb', "more than one name"),
+        (START + b"\r\nContent-Disposition: form-data; name*=utf-8''model\r\n\r\nb", "an encoded one"),
+        (
+            START + b'\r\nContent-Disposition: form-data; filename="\\"; name=x; name=model\r\n\r\nb',
+            "more than one name",
+        ),
+        (START + b"\r\nContent-Disposition: x" + MODEL + b"b", "an unclear Content-Disposition"),
+        (START + b"\r\nContent-Disposition : form-data; name=model\r\n\r\nb", "an unclear"),
+    ],
+)
+def test_a_form_in_which_others_could_find_another_model_is_refused(body: bytes, words: str) -> None:
+    with pytest.raises(bodies.Unreadable, match=words):
+        bodies.Form(b"----a").feed(body)
+    reader = bodies.Form(b"----a")
+    with pytest.raises(bodies.Unreadable, match=words):
+        for at in range(len(body)):
+            known = reader.feed(body[at : at + 1])
+            if known is not None:
+                for further in range(at + 1, len(body)):
+                    reader.watch(body[further : further + 1])
+                break
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"multipart/form-data; boundary=a; boundary=b",
+        b"multipart/form-data; boundary*=a; boundary=b",
+        b'multipart/form-data; boundary="a\\b"',
+        b"multipart/form-data",
+    ],
+)
+def test_a_form_has_one_boundary(kind: bytes) -> None:
+    with pytest.raises(bodies.Unreadable, match="says no boundary"):
+        bodies.boundary_of(kind)
+
+
+def test_what_honest_clients_send_is_taken() -> None:
+    """The heads of curl, httpx, requests, browsers and of the `form-data` package."""
+    for kind in (b"boundary=----WebKitFormBoundary7MA4YWxk", b'boundary="a.b"', b"charset=utf-8; boundary=x"):
+        assert bodies.boundary_of(b"multipart/form-data; " + kind)
+    for head in (
+        b'Content-Disposition: form-data; name="file"; filename="a \\"quoted\\" name.mp3"\r\nX: y',
+        b"Content-Disposition: form-data; name=\"file\"; filename*=UTF-8''na%C3%AFve.mp3",
+        b'content-disposition: form-data; name="file"; filename="name=model.mp3"',
+        b'Content-Disposition: form-data; name="file"; filename="content-disposition.mp3"',
+        b'Content-Length: 3\r\nContent-Disposition: form-data; name="file"; filename="C:\\a.mp3"',
+        b"",
+    ):
+        body = b"--x\r\n" + head + b"\r\n" * (2 if head else 1) + b"abc\r\n--x" + MODEL + b"tiny\r\n--x--\r\n"
+        assert bodies.Form(b"x").feed(body) == "tiny"
 
 
 # --- on the wire ---

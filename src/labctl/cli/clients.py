@@ -58,9 +58,9 @@ def clients(
 ) -> None:
     """Print base URL, key reference, models and timeouts for CLIENT, in its own format.
 
-    The best endpoint is a llama-swap with peers on an always-on host that the network reaches; else a
-    llama-swap or an engine that serves the model. The timeouts are what a first answer needs when the host
-    sleeps and nothing is loaded. Without CLIENT, lists the clients and the endpoints.
+    The best endpoint is the rack's gateway if the network reaches it, then a llama-swap with peers on an
+    always-on host, then a llama-swap or an engine that serves the model. The timeouts are what a first answer
+    needs when the host sleeps and nothing is loaded. Without CLIENT, lists the clients and the endpoints.
     """
     from labctl.inventory import load_rack
     from labctl.render.clients import CLIENTS
@@ -97,55 +97,49 @@ def _document(wanted: Client, target: Target, folder: Path) -> dict[str, Any]:
 
     content = render(wanted, target)
     usable = target.only(wanted.kinds)
-    secret = target.endpoint.key
+    secret = target.key
     return {
         "client": wanted.name,
         "language": wanted.language,
         "file": wanted.file,
         "content": content,
         "base_url": target.base_url,
-        "endpoint": target.endpoint.name,
+        "endpoint": target.name,
         "tunnel": list(target.tunnel),
         "key": {
             "env": KEY,
-            "needed": secret is not None,
+            "needed": target.asks_for_key,
             "file": str(secret.file) if secret is not None and secret.file is not None else None,
             "from_env": secret.env if secret is not None else None,
         },
-        "models": [_served(served) for served in usable.models],
+        "models": [_served(usable, served) for served in usable.models],
         "timeouts": {"first_byte_s": usable.first_byte_s, "whole_s": usable.whole_s},
         "notes": [*usable.notes(folder), *wanted.notes(usable)],
     }
 
 
-def _served(served: Served) -> dict[str, Any]:
-    from labctl.inventory.coldstart import cold_start
-
+def _served(target: Target, served: Served) -> dict[str, Any]:
     return {
         "id": served.id,
         "aliases": list(served.model.aliases),
         "kind": served.kind,
         "host": served.host.name,
         "context": served.context,
-        "first_byte_s": cold_start(served).first_byte_s,
+        "first_byte_s": target.cold(served).first_byte_s,
     }
 
 
 def _overview(rack: Rack, model: str | None, host: str | None, *, as_json: bool) -> None:
-    from labctl.inventory.endpoints import endpoints
     from labctl.render.clients import CLIENTS
-    from labctl.render.clients.target import choose, target
+    from labctl.render.clients.target import choose
 
     try:
-        best = choose(rack, model=model, host=host).endpoint.name
+        best = choose(rack, model=model, host=host).name
     except LabctlError:
         if model is not None or host is not None:
             raise
         best = ""
-    found = [target(rack, endpoint) for endpoint in endpoints(rack) if host in (None, endpoint.host.name)]
-    if model is not None:
-        name = rack.model(model).id
-        found = [one for one in found if name in [served.id for served in one.endpoint.models()]]
+    found = _found(rack, None if model is None else rack.model(model).id, host)
     if as_json:
         printer.emit_json(
             {
@@ -153,7 +147,7 @@ def _overview(rack: Rack, model: str | None, host: str | None, *, as_json: bool)
                     {"name": c.name, "what": c.what, "language": c.language, "file": c.file}
                     for c in CLIENTS.values()
                 ],
-                "endpoints": [_endpoint(one, best=one.endpoint.name == best) for one in found],
+                "endpoints": [_endpoint(one, best=one.name == best) for one in found],
             }
         )
         return
@@ -169,9 +163,9 @@ def _overview(rack: Rack, model: str | None, host: str | None, *, as_json: bool)
         ("endpoint", "base url", "best", "key", "models"),
         [
             (
-                one.endpoint.name,
+                one.name,
                 one.base_url + (" by ssh -L" if one.tunnel else ""),
-                "yes" if one.endpoint.name == best else "",
+                "yes" if one.name == best else "",
                 "yes" if one.asks_for_key else "no",
                 ", ".join(served.id for served in one.models),
             )
@@ -180,14 +174,29 @@ def _overview(rack: Rack, model: str | None, host: str | None, *, as_json: bool)
     )
     for one in found:
         if one.tunnel:
-            printer.err(f"note: {one.endpoint.name} is reached by: {shlex.join(one.tunnel)}")
+            printer.err(f"note: {one.name} is reached by: {shlex.join(one.tunnel)}")
+
+
+def _found(rack: Rack, model: str | None, host: str | None) -> list[Target]:
+    """Return the endpoints of a host that have a model, the gateway first; None is any."""
+    from labctl.inventory.endpoints import endpoints
+    from labctl.render.clients.target import gateway_target, target
+
+    gateway = gateway_target(rack, model)
+    found = [gateway] if gateway is not None and gateway.serves(model, host) else []
+    return found + [
+        target(rack, endpoint)
+        for endpoint in endpoints(rack)
+        if host in (None, endpoint.host.name)
+        and (model is None or model in [served.id for served in endpoint.models()])
+    ]
 
 
 def _endpoint(one: Target, *, best: bool) -> dict[str, Any]:
     return {
-        "endpoint": one.endpoint.name,
+        "endpoint": one.name,
         "base_url": one.base_url,
         "tunnel": list(one.tunnel),
         "best": best,
-        "models": [_served(served) for served in one.models],
+        "models": [_served(one, served) for served in one.models],
     }

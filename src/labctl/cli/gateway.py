@@ -36,6 +36,10 @@ Examples:
   labctl gateway run /etc/labctl/gateway/table.json
   labctl gateway run inventory/rack.py             as it would run on its host
   systemctl status 'labctl-gateway@*'              where labctl apply has installed it
+\b
+Exit codes:
+  0  it was stopped
+  2  bad input, or it cannot listen there
 """,
 )
 @click.argument("table", required=False, type=click.Path())
@@ -71,8 +75,19 @@ def _rendered(rack: Path) -> Path:
     parts = wanted.ready(loaded.rack, where, loaded.folder, wiring.environment(), loaded.place)
     for reason in dropped(loaded.rack):
         printer.err(f"not served: {reason}")
-    folder = wiring.private_dir(wiring.private_dir(wiring.state_home()) / "gateway")
-    for name, content in {**parts.contents, "table.json": parts.table.encode()}.items():
+    if where.store and not Path(where.store).exists():
+        printer.err(
+            f"note: nothing is woken until a controller has made {where.store}: labctl controller run"
+        )
+    folder = wiring.private_dir(wiring.state_home())
+    for part in ("gateway", loaded.rack.name):
+        folder = wiring.private_dir(folder / part)
+    files = {**parts.contents, "table.json": parts.table.encode()}
+    for old in folder.iterdir():
+        if old.name not in files and not old.name.startswith("."):
+            # It may hold a secret that the rack file names no more.
+            old.unlink(missing_ok=True)
+    for name, content in files.items():
         _write(folder / name, content)
     return folder / "table.json"
 

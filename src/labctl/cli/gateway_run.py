@@ -7,12 +7,14 @@ output.
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 from labctl import wiring
 from labctl.domain.gateway.table import Table
@@ -53,6 +55,7 @@ def serve(path: Path, name: str) -> None:
     Raises:
         LabctlError: it cannot begin.
     """
+    _put_off("importlib.metadata")
     from labctl.gateway import process
     from labctl.gateway.access.listening import refuse_open_door
 
@@ -71,8 +74,23 @@ async def _main(table: Table, folder: Path, sockets: list[socket.socket], name: 
     # Not the name alone: an instance of that name that ran before may still be known to the store.
     instance = f"gateway {socket.gethostname()} {name} {secrets.token_hex(4)}"
     gateway = assemble(table, folder, Around(instance, wall_s, _store_of(table, folder)))
-    told = Process(gateway, wiring.notify(patience_s=0), _say, watchdog_s=wiring.watchdog_s())
+    told = Process(
+        gateway, wiring.notify(patience_s=0, alone=_Spoken()), _say, watchdog_s=wiring.watchdog_s()
+    )
     await told.run(sockets, status_of(table))
+
+
+class _Spoken:
+    """Tells a person at a terminal what systemd would hear."""
+
+    def ready(self, status: str) -> None:
+        _say(f"serves {status}")
+
+    def alive(self, status: str) -> None:
+        """Say nothing: a person sees that it runs."""
+
+    def stopping(self) -> None:
+        _say("takes nothing new, and serves what it has to its end; stop it again to cut that short")
 
 
 def _store_of(table: Table, folder: Path) -> Callable[[], Store]:
@@ -102,8 +120,24 @@ def _say(line: str) -> None:
         sys.stderr.flush()
 
 
+def _put_off(name: str) -> None:
+    """Have a module loaded when something of it is used.
+
+    SQLAlchemy imports ``importlib.metadata`` for the sake of plugins; with what it needs that takes 2 MB.
+    """
+    if name in sys.modules:
+        return
+    stub = sys.modules[name] = ModuleType(name)
+
+    def load(attribute: str) -> object:
+        if sys.modules.get(name) is stub:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), attribute)
+
+    stub.__getattr__ = load  # type: ignore[method-assign]
+
+
 def _import_everything() -> None:
-    import importlib
     import pkgutil
 
     import labctl.adapters.store

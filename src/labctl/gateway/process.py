@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from labctl.domain.gateway.table import Table
 from labctl.domain.problem import LabctlError
+from labctl.gateway.proxy.sockets import tune_listener
 from labctl.ports.notify import Notify
 
 BACKLOG = 4096
@@ -33,15 +34,6 @@ GARBAGE = (20_000, 50, 100)
 """After so many new objects the young ones are looked through, and so on; see ``gc.set_threshold``."""
 HANDSHAKE_S = 10.0
 """How long a client may take to secure its connection; the proxy, with its own limits, only sees it then."""
-KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-)
-"""What accepted connections inherit: a client that vanished is noticed, and no byte waits for another. The
-socket unit says the same."""
 
 
 class Runs(Protocol):
@@ -84,8 +76,6 @@ def own_socket(address: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        for level, option, value in KEEPALIVE:
-            sock.setsockopt(level, option, value)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((address, port))
@@ -103,7 +93,8 @@ def status_of(table: Table) -> str:
     """Return one line about what is served, for systemd."""
     scheme = "https" if table.certificate else "http"
     shown = f"[{table.listen}]" if ":" in table.listen else table.listen
-    return f"{len(table.models)} models on {scheme}://{shown}:{table.port}"
+    count = len(table.models)
+    return f"{count} model{'' if count == 1 else 's'} on {scheme}://{shown}:{table.port}"
 
 
 def make_room(clients: int) -> None:
@@ -167,6 +158,8 @@ class Process:
             tls = self._gateway.tls
             shakes_s = HANDSHAKE_S if tls is not None else None
             for one in sockets:
+                if one.family != socket.AF_UNIX:
+                    tune_listener(one)
                 server = await loop.create_server(
                     self._gateway.protocol,
                     sock=one,

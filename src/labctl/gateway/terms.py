@@ -123,7 +123,8 @@ class End:
 
     ``how``: "served" (upstream's answer, whole), "answered" (by us), "left" (the client went away), "cut"
     (upstream died under way; the client saw that its answer is not whole), "late" (its time was up).
-    ``status`` is what the client saw (0: nothing; in a stream that we had begun: what came of it upstream).
+    ``status`` is what the client saw, 0 for nothing. Of a stream that we had begun it saw 200; then it is the
+    upstream's or the refusal's, and 200 where neither came.
     Times are mono; ``sent_at`` is when the request went upstream, ``first_at`` when the first byte of the
     answer's body came, 0 for never. ``tail`` is the beginning of the answer's body (1 KiB) and its last 4 KiB
     at least, for what it says of its use; all of it, where it is short.

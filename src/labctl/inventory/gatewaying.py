@@ -185,7 +185,9 @@ class GatewayLimits(Spec):
     body_within: Duration = Field(default=duration("10s"), description="How long a body may stand still.")
     idle: Duration = Field(default=duration("75s"), description="How long a connection may do nothing.")
     json_body: Bytes = Field(default=64 * 1024 * 1024, description="A body that is read whole.")
-    form: Bytes = Field(default=1024 * 1024, description="Of a form, what comes before its field `model`.")
+    form: Bytes = Field(
+        default=32 * 1024 * 1024, description="Of a form, what comes before its field `model`."
+    )
     upload: Bytes = Field(default=1024**3, description="A body that is passed on as it comes.")
     held: Bytes = Field(default=256 * 1024 * 1024, description="All bodies held at a time.")
     clients: Count = Field(default=4096, description="Connections at a time.")

@@ -119,7 +119,7 @@ def table_of(rack: Rack, hashes: Mapping[str, str], places: Places) -> Table:
         rack=rack.name,
         listen=gateway.listen,
         port=gateway.port,
-        models=_models(rack, policies, lines),
+        models=models_of(rack),
         upstreams=(*(_upstream(gateway, line) for line in lines), *_outside(gateway)),
         served=(*served, *far),
         hosts=_hosts(rack, policies, lines),
@@ -184,9 +184,8 @@ def _lines(rack: Rack, found: reaching.Reach) -> Iterator[Line]:
             if name == front.name:
                 yield Line(upstream.name, front, upstream.endpoint, address, models)
             elif "always-on" in front.roles or not front.idle.suspend:
-                # Keys lie in files of these names, so that no two may have one.
                 through = f"{upstream.name}-to-{name}"
-                while through in names:
+                while through in names:  # files with keys are called so
                     through += "-"
                 names.add(through)
                 yield Line(through, rack.host(name), upstream.endpoint, address, models)
@@ -196,8 +195,7 @@ def _lines(rack: Rack, found: reaching.Reach) -> Iterator[Line]:
 
 
 def _treated(gateway: Gateway, host: str) -> GatewayHost:
-    stated = next((one for one in gateway.treats if one.host == host), None)
-    return stated if stated is not None else GatewayHost(host=host)
+    return next((one for one in gateway.treats if one.host == host), GatewayHost(host=host))
 
 
 def _upstream(gateway: Gateway, line: Line) -> Upstream:
@@ -244,8 +242,7 @@ def _slots(service: Program) -> int:
 
 
 def _stated(gateway: Gateway, model: str) -> GatewayModel:
-    stated = next((one for one in gateway.models if one.model == model), None)
-    return stated if stated is not None else GatewayModel(model=model)
+    return next((one for one in gateway.models if one.model == model), GatewayModel(model=model))
 
 
 def _served(gateway: Gateway, line: Line) -> Iterator[Served]:
@@ -300,7 +297,9 @@ def _outside_served(rack: Rack, name: str) -> Iterator[Served]:
 # --- models, hosts, keys ----------------------------------------------------------------------------------
 
 
-def _models(rack: Rack, policies: Mapping[str, HostPolicy], lines: tuple[Line, ...]) -> tuple[Model, ...]:
+def models_of(rack: Rack) -> tuple[Model, ...]:
+    """Return every model that the gateway of a rack serves."""
+    policies, lines = policy_of(rack).hosts, lines_of(rack)
     gateway = _gateway(rack)
     here: dict[str, list[Serving]] = {}
     for line in lines:

@@ -140,15 +140,20 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may cost. ``head_s`` is for a whole head, ``body_s`` without a byte of a body."""
+    """What one client may cost.
+
+    ``head_s`` is for a whole head, ``body_s`` without a byte of a body. A body brings ``body_rate`` bytes/s
+    at least, on average since ``body_s`` after its beginning; time in which we held it back is not counted.
+    """
 
     head_bytes: int = 64 * 1024
     headers: int = 100
     head_s: float = 10.0
     body_s: float = 10.0
+    body_rate: float = 1024.0
     idle_s: float = 75.0
     json_bytes: int = 64 * 1024 * 1024  # a body that is read whole
-    form_bytes: int = 1024 * 1024  # of a form before its field `model`
+    form_bytes: int = 32 * 1024 * 1024  # of a form before its field `model`: OpenAI's files are 25 MB
     upload_bytes: int = 1024 * 1024 * 1024  # a body that is passed on as it comes
     held_bytes: int = 256 * 1024 * 1024  # all bodies that are held at a time
     clients: int = 4096

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 from labctl.domain.gateway import routes
 from labctl.domain.gateway.picking import Ease
 from labctl.domain.gateway.table import Key, Served, Table, Upstream
-from labctl.domain.sleep.lifecycle import ADMITS
+from labctl.domain.sleep.lifecycle import ADMITS, Mode
 from labctl.gateway.desk import reasons
 from labctl.gateway.desk.choosing import Choosing
 from labctl.gateway.desk.lanes import AVOID_S, Lane, Place, Way, ways_of
@@ -106,12 +106,9 @@ class FrontDesk:
         ask.known = (door, key)
         if door != "model":
             return Reading.NONE if ask.upgrade or ask.method in ("GET", "HEAD") else Reading.FLOW
-        kind = ask.named.get(b"content-type")
-        return (
-            Reading.FORM
-            if kind is not None and kind[:19].lower() == b"multipart/form-data"
-            else Reading.WHOLE
-        )
+        # Where no form is taken, a server may read as JSON what we would have read as one.
+        kind = b"" if ask.path in routes.GENERATING else ask.named.get(b"content-type", b"")
+        return Reading.FORM if kind[:19].lower() == b"multipart/form-data" else Reading.WHOLE
 
     def start(self, exchange: Exchange) -> None:
         """Serve it."""
@@ -256,9 +253,13 @@ class FrontDesk:
     def _to_realtime(self, life: Life, key: Key) -> None:
         ask = life.exchange.ask
         try:
-            ask.model = parse_qs(ask.query, max_num_fields=MOST_FIELDS).get("model", [""])[-1]
+            fields = parse_qs(ask.query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
         except ValueError:
             self.answer(life, reasons.unreadable("its query"))
+            return
+        ask.model, *others = fields.get("model", [""])
+        if others:  # which of them counts is up to who reads it
+            self.answer(life, problem(400, "bad-request", "the address names more than one model"))
         else:
             self._to_model(life, key)
 
@@ -276,6 +277,11 @@ class FrontDesk:
             return
         life.path = f"{path}?{ask.query}" if ask.query else path
         life.wakes = routes.matches(upstream.wakes, ask.method, path)
+        if not life.wakes and upstream.host:
+            host = self.choosing.now(upstream.host)
+            if host.mode is Mode.DRAINING:  # a lease would bring it back: who only looks keeps nobody awake
+                self.answer(life, reasons.does_not_wake(host))
+                return
         self._enter(life, self._through[upstream.name], key)
 
     def _enter(self, life: Life, way: Way, key: Key) -> None:

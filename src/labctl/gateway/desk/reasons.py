@@ -179,7 +179,7 @@ def upstream_failed(lane: Lane, failure: Failure) -> Answer:
 def our_bug() -> Answer:
     """500: it was us."""
     return problem(
-        500, "internal", "the gateway failed in a way that is its own bug", hint="its log says where"
+        500, "internal-error", "the gateway failed in a way that is its own bug", hint="its log says where"
     )
 
 

@@ -25,7 +25,7 @@ def renamed(ask: Ask, path: str, name: str) -> tuple[bytes | None, str]:
     if ask.upgrade:
         return None, _in_query(path, name)
     kind = ask.named.get(b"content-type", b"")
-    if kind[:19].lower() == b"multipart/form-data":
+    if kind[:19].lower() == b"multipart/form-data" and ask.body.startswith(b"--"):  # no JSON does
         return _in_form(ask.body, kind, name), path
     return _in_json(ask.body, name), path
 

@@ -18,7 +18,7 @@ from labctl.gateway.meters.text import CONTENT_TYPE, labels
 from labctl.gateway.refusals import problem
 from labctl.gateway.terms import Access, Answer, Ask, Books, Meters, Reading
 
-from . import openapi, prewake, routes
+from . import prewake, routes
 from .documents import Health, ModelStatus, Status
 from .lists import Lists, may_ask_for
 from .outlook import Outlook
@@ -164,6 +164,8 @@ class OwnPages:
 
     def _described(self) -> bytes:
         if not self._openapi:
+            from . import openapi  # few ask for it, and it is not small
+
             self._openapi = msgspec.json.encode(openapi.document(labctl.__version__))
         return self._openapi
 

@@ -105,7 +105,11 @@ class Client(Incoming):
             self._stalled()
 
     def _stalled(self) -> None:
-        words = f"nothing of the body came for {self.proxy.limits.body_s:g} s"
+        limits = self.proxy.limits
+        if self._deadline < self._body_from + limits.body_s + self.body_bytes / limits.body_rate:
+            words = f"nothing of the body came for {limits.body_s:g} s"
+        else:
+            words = f"the body came more slowly than {limits.body_rate:g} bytes a second"
         exchange = self.exchange
         if exchange is None:
             self.refuse(408, "too-slow", words)
@@ -145,10 +149,8 @@ class Client(Incoming):
             self._expects = False
             self.transport.write(heads.CONTINUE)
         self.go_on()
-        pieces, self._pieces = self._pieces, []
-        if pieces:
-            exchange.pass_on(b"".join(pieces))
-        if self._complete:
+        self._pass_on()
+        if self._complete and self._flowing:
             exchange.passed_all()
 
     def stop_flow(self) -> None:
@@ -213,7 +215,7 @@ class Client(Incoming):
         if more:
             self._take(data[at:])
         elif self._phase is BODY:
-            self._deadline = proxy.loop.time() + proxy.limits.body_s
+            self._wait_for_body()
         return True
 
     def _take_whole(self, ask: Ask, body: bytes) -> None:

@@ -34,8 +34,8 @@ class Exchange:
     """See the module's text; ``terms.Exchange`` is what the desk knows of it."""
 
     __slots__ = (
-        *("_chunked", "_collected", "_dialling", "_events", "_framed", "_passing", "_since"),
-        *("_target", "_tunnel", "_up", "ask", "begun", "client", "declared", "first_at", "life", "over"),
+        *("_collected", "_dialling", "_events", "_framed", "_passing", "_since", "_target", "_tunnel", "_up"),
+        *("ask", "begun", "chunked", "client", "declared", "first_at", "life", "over"),
         *("proxy", "sent_at", "sent_rest", "sent_whole", "status", "tunnel_bytes"),
     )
 
@@ -60,7 +60,7 @@ class Exchange:
         self._events = False  # a stream that we began
         self._passing = False  # the client has bytes of the upstream's answer
         self._framed = True  # its end can be told from the connection's end
-        self._chunked = False
+        self.chunked = False
         self._collected: bytearray | None = None  # what becomes one event
         self._tunnel = False
 
@@ -139,10 +139,7 @@ class Exchange:
         if up is None:
             return
         self.sent_rest = True
-        if self._tunnel or self.declared >= 0:
-            up.transport.write(piece)
-        else:
-            up.transport.write(heads.chunk(piece))
+        up.transport.write(piece if self._tunnel or self.declared >= 0 else heads.chunk(piece))
 
     def passed_all(self) -> None:
         """Pass on that the body is complete."""
@@ -186,14 +183,19 @@ class Exchange:
             self._fail("status", f"{target.upstream.name} answered {status}", status)
             return False
         lower = head.lower()
-        self.status = status
         said = heads.telling(lower)
-        self._chunked = b"transfer-encoding:" in said
-        self._framed = self._chunked or b"content-length:" in said or up.done
+        self.chunked = b"transfer-encoding:" in said
+        if self.chunked and not heads.sound_coding(lower, said):
+            self._fail("bad", f"{target.upstream.name} framed its answer in a way that not all understand")
+            return False
+        self.status = status
+        self._framed = self.chunked or b"content-length:" in said or up.done
+        if up.done and not self.chunked:
+            rest = up.within(rest, up.body_bytes)
         if self._events:
             self._join(up, lower, rest)
             return True
-        decoded = self._chunked and self.ask.version == "1.0"
+        decoded = self.chunked and self.ask.version == "1.0"
         if decoded or not self._framed or self.ask.upgrade:
             self.client.keep = False
         head = heads.relayed(head, said=said, close=self._must_close(), decoded=decoded)
@@ -222,7 +224,7 @@ class Exchange:
         if self._events:
             if self._collected is not None:
                 self._write_event(bytes(self._collected))
-            if self._collected is not None or not self._chunked:
+            if self._collected is not None or not self.chunked:
                 self._write_end()
         self._finish("served", tail, body_bytes)
 
@@ -331,7 +333,7 @@ class Exchange:
         up.raw = False
         if up.status != 200 or b"\r\ncontent-type: text/event-stream" not in lower:
             self._collected = bytearray()
-        elif self._chunked and self.ask.version != "1.0":
+        elif self.chunked and self.ask.version != "1.0":
             up.raw = self._passing = True
             if rest:
                 self.client.transport.write(rest)

@@ -44,6 +44,8 @@ telling = re.compile(
 ).findall
 """Return the names of headers, in an answer's head in lower case, that frame it or end here: in one pass."""
 
+_chunked = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n").search
+
 CHUNK_END = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 READABLE = b"Access-Control-Allow-Origin: *\r\n"
@@ -154,16 +156,21 @@ def without_upgrade(method: str, url: bytes, headers: Headers, version: str) -> 
     Some clients (Java's, curl --http2) offer h2c with each first request; RFC 9110 7.8 lets a server ignore
     that. The parser would take the body for the other protocol's.
     """
-    close = any(name.lower() == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [
         b"%b: %b\r\n" % (name, value)
         for name, value in headers
         if name.lower() not in (b"connection", b"upgrade", b"http2-settings")
     ]
-    if close:
-        kept.append(b"Connection: close\r\n")
+    if more := named_by_connection(headers) - {b"upgrade", b"http2-settings"}:
+        kept.append(b"Connection: %b\r\n" % b", ".join(sorted(more)))
     line = b"%b %b HTTP/%b\r\n" % (method.encode(), url, version.encode())
     return b"%b%b\r\n" % (line, b"".join(kept))
+
+
+def named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """Return what all headers ``Connection`` name, in lower case."""
+    values = [value for name, value in headers if name.lower() == b"connection"]
+    return frozenset(token.strip(b" \t").lower() for value in values for token in value.split(b","))
 
 
 def passed_on(ask: Ask) -> bytes:
@@ -174,8 +181,11 @@ def passed_on(ask: Ask) -> bytes:
     """
     dropped: frozenset[bytes] = OURS
     connection = ask.named.get(b"connection")
-    if connection is not None and connection.lower() not in (b"keep-alive", b"close", b"upgrade"):
-        dropped |= {token.strip(b" \t").lower() for token in connection.split(b",")}
+    if connection is not None and (
+        len(ask.named) < len(ask.headers) or connection.lower() not in (b"keep-alive", b"close", b"upgrade")
+    ):
+        # What a body is, it was read by; who reads it next is told the same.
+        dropped |= named_by_connection(ask.headers) - {b"content-type"}
     if ask.method == "POST":
         dropped |= {b"accept-encoding"}
     return b"".join([b"%b: %b\r\n" % header for header in ask.headers if header[0].lower() not in dropped])
@@ -212,6 +222,18 @@ def answer_bytes(answer: Answer, *, method: str, close: bool) -> bytes:
     if method != "HEAD" and answer.status not in (204, 304):
         lines.append(answer.body)
     return b"".join(lines)
+
+
+def sound_coding(lower: bytes, said: Sequence[bytes]) -> bool:
+    """Return whether an answer's transfer coding is one that its client understands as we do: chunks alone.
+
+    ``lower`` is its head in lower case, ``said`` what ``telling`` found in it.
+    """
+    return (
+        said.count(b"transfer-encoding:") == 1
+        and _chunked(lower) is not None
+        and lower.startswith(b"http/1.1")
+    )
 
 
 def relayed(head: bytes, *, said: Sequence[bytes], close: bool, decoded: bool) -> bytes:

@@ -32,7 +32,7 @@ class Incoming(Wire):
     __slots__ = (
         *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
         *("_headed", "_headers", "_known", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading"),
-        *("_silent", "_taking", "_unparsed", "_url", "body_bytes", "exchange"),
+        *("_silent", "_taking", "_unparsed", "_url", "exchange"),
     )
 
     _ask: Ask
@@ -41,7 +41,6 @@ class Incoming(Wire):
     def __init__(self, proxy: Proxy) -> None:
         super().__init__(proxy)
         self.exchange: Exchange | None = None
-        self.body_bytes = 0
         self._parser = httptools.HttpRequestParser(self)
         self._pending = b""  # came ahead of its turn
         self._taking = False
@@ -125,7 +124,7 @@ class Incoming(Wire):
                 return
         self._taking = False
         if self._phase is BODY:
-            self._deadline = self.proxy.loop.time() + self.proxy.limits.body_s
+            self._wait_for_body()
 
     def _take_head(self, data: bytes) -> bytes:
         """Feed a head until its empty line; return what comes after it."""
@@ -252,6 +251,7 @@ class Incoming(Wire):
             self._too_many_bodies()
             return
         self._phase = BODY
+        self._body_from = self.proxy.loop.time()
         self._silent = 0
         self._ending = b""
         if reading is Reading.FLOW:
@@ -285,9 +285,18 @@ class Incoming(Wire):
 
     def _pass_on(self) -> None:
         """Pass on what came now, where it goes straight on: in one, since chunks may be small."""
-        if self._flowing and self._pieces and self.exchange is not None:
-            pieces, self._pieces = self._pieces, []
-            self.exchange.pass_on(_whole(pieces))
+        exchange = self.exchange
+        if not self._flowing or not self._pieces or exchange is None:
+            return
+        pieces, self._pieces = self._pieces, []
+        piece = bodies.joined(pieces)
+        if self._reading is Reading.FORM:
+            try:
+                self._form.watch(piece)
+            except bodies.Unreadable as error:
+                self._fail_body(400, "bad-body", str(error))
+                return
+        exchange.pass_on(piece)
 
     def _take_chunks(self, data: bytes) -> bytes:
         """Feed chunks up to each empty line, since the last of them is the body's end."""
@@ -320,8 +329,8 @@ class Incoming(Wire):
                 self._read_whole()
         elif exchange is not None:
             if self._complete:
-                self._pass_on()
                 self._phase = BUSY
+                self._pass_on()
                 if self._flowing:
                     exchange.passed_all()
         elif reading is Reading.FORM:
@@ -334,7 +343,7 @@ class Incoming(Wire):
         if not self._complete:
             return
         pieces, self._pieces = self._pieces, []
-        body = _whole(pieces)
+        body = bodies.joined(pieces)
         ask = self._ask
         if body:
             ask.model, ask.stream, body = bodies.peek(body)
@@ -345,23 +354,13 @@ class Incoming(Wire):
         model = self._form.feed(b"".join(pieces))
         if model is not None or self._complete:
             self._ask.model = model or ""
-            self._start(self._form.read, rest=not self._complete)
+            body = self._form.read
+            if self._complete:
+                del self._form  # it has all of it once more
+            self._start(body, rest=not self._complete)
         elif self.body_bytes > (limit := self.proxy.limits.form_bytes):
             words = f"the form's field `model` does not stand in its first {limit} bytes"
             self.refuse(413, "too-large", words, hint="put the field `model` before the file")
-
-    def _hold_bytes(self, size: int) -> bool:
-        """Count bytes of a body that we keep; refuse it where all clients together have too many."""
-        proxy = self.proxy
-        if proxy.held + size > proxy.limits.held_bytes:
-            self._too_many_bodies()
-            return False
-        proxy.held += size
-        self._held += size
-        return True
-
-    def _too_many_bodies(self) -> None:
-        self.refuse(503, "too-many-bodies", "other requests' bodies fill what may be kept", retry_after_s=2)
 
     def _fail_body(self, status: int, code: str, detail: str) -> None:
         """Refuse a body, whatever is done with it already."""
@@ -389,7 +388,3 @@ class Incoming(Wire):
     def _reply(self, answer: Answer) -> None:
         """Give an answer for which no exchange was begun."""
         raise NotImplementedError
-
-
-def _whole(pieces: list[bytes | bytearray]) -> bytes:
-    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)

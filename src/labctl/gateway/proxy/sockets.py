@@ -44,7 +44,10 @@ def be_patient(transport: asyncio.BaseTransport, seconds: int) -> None:
 
 
 def tune_listener(sock: socket.socket) -> None:
-    """Set the options that accepted connections inherit from the socket that listens."""
+    """Set the options that accepted connections inherit from the socket that listens.
+
+    The socket unit says the same, as far as systemd has words for it, of connections that come before us.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in CLIENT_KEEPALIVE:

@@ -107,6 +107,15 @@ class Connection(asyncio.Protocol):
         """Return whether anything of an answer came."""
         return bool(self._head or self._interim or self.headed)
 
+    def within(self, data: bytes, size: int) -> bytes:
+        """Return what of the data belongs to an answer of which so many bytes came with it, the last ones.
+
+        What follows is nobody's: the client would take it for the beginning of its next answer.
+        """
+        if len(data) > size:
+            self.keep = False
+        return data[:size]
+
     def tail(self) -> bytes:
         """Return the beginning of the answer's body, and at least the last ``TAIL_BYTES`` of it."""
         return b"".join(self._tail)
@@ -127,6 +136,7 @@ class Connection(asyncio.Protocol):
         if self.tunnel:
             exchange.tunnelled(data)
             return
+        before = self.body_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -138,6 +148,8 @@ class Connection(asyncio.Protocol):
             return
         if self.through:
             if self.raw:
+                if self.done and not exchange.chunked:
+                    data = self.within(data, self.body_bytes - before)
                 exchange.client.transport.write(data)
             else:
                 exchange.decoded(self.pieces)
@@ -218,14 +230,20 @@ class Connection(asyncio.Protocol):
             return False
         for _ in range(self._interim):  # 100, 103: between us and the upstream
             data = data[data.index(b"\r\n\r\n") + 4 :]
+        if not data.startswith(b"HTTP/1."):  # the parser skips empty lines, which others don't
+            exchange.nonsense()
+            return False
         self._head = b""
         if self.patient and not self.tunnel:
             self.patient = False
             sockets.be_patient(self.transport, sockets.SILENT_S)
+            if self.transport.get_write_buffer_size():
+                self.keep = False  # it may never read the rest, or take it for the next request
         cut = data.index(b"\r\n\r\n") + 4
         if exchange.ask.method == "HEAD":  # the parser cannot know that no body comes
             self.done = True
             self.keep = False
+            self.body_bytes = 0
         self.through = True
         if not exchange.headed(self, data[:cut], data[cut:]):
             return False

@@ -8,7 +8,7 @@
     BUSY ──► TUNNEL                        websockets: bytes both ways until one side ends
 
 Deadlines are compared by the proxy's round (``watch``): a whole head within ``head_s``, a byte of a body each
-``body_s``, a next request within ``idle_s``.
+``body_s`` and ``body_rate`` of them on average, a next request within ``idle_s``.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Wire(asyncio.Protocol):
     """See the module's text; ``client.Client`` is the whole of a connection."""
 
     __slots__ = (
-        *("_deadline", "_held", "_name", "_paused", "_phase"),
-        *("full", "keep", "proxy", "transport"),
+        *("_body_from", "_deadline", "_held", "_name", "_paused", "_paused_at", "_phase"),
+        *("body_bytes", "full", "keep", "proxy", "transport"),
     )
 
     transport: asyncio.Transport
@@ -57,12 +57,16 @@ class Wire(asyncio.Protocol):
         self._deadline = 0.0
         self._name = ""
         self._paused = False
+        self._paused_at = 0.0
+        self._body_from = 0.0  # when the body would have begun, had it never been held back
+        self.body_bytes = 0
         self._held = 0  # bytes of ours that count in proxy.held
 
     def hold(self) -> None:
         """Read no more for now."""
         if not self._paused and not self.transport.is_closing():
             self._paused = True
+            self._paused_at = self.proxy.loop.time()
             self.transport.pause_reading()
 
     def go_on(self) -> None:
@@ -70,9 +74,16 @@ class Wire(asyncio.Protocol):
         if self._paused:
             self._paused = False
             if self._phase is BODY:
-                self._deadline = self.proxy.loop.time() + self.proxy.limits.body_s
+                self._body_from += self.proxy.loop.time() - self._paused_at
+                self._wait_for_body()
             if not self.transport.is_closing():
                 self.transport.resume_reading()
+
+    def _wait_for_body(self) -> None:
+        """Give the body time for its next byte, as far as it came quickly enough so far."""
+        limits = self.proxy.limits
+        within_s = limits.body_s + self.body_bytes / limits.body_rate
+        self._deadline = min(self.proxy.loop.time() + limits.body_s, self._body_from + within_s)
 
     def refuse(
         self, status: int, code: str, detail: str, *, hint: str = "", retry_after_s: float = 0
@@ -106,3 +117,16 @@ class Wire(asyncio.Protocol):
     def _release(self) -> None:
         self.proxy.held -= self._held
         self._held = 0
+
+    def _hold_bytes(self, size: int) -> bool:
+        """Count bytes of a body that we keep; refuse it where all clients together have too many."""
+        proxy = self.proxy
+        if proxy.held + size > proxy.limits.held_bytes:
+            self._too_many_bodies()
+            return False
+        proxy.held += size
+        self._held += size
+        return True
+
+    def _too_many_bodies(self) -> None:
+        self.refuse(503, "too-many-bodies", "other requests' bodies fill what may be kept", retry_after_s=2)

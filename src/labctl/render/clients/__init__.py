@@ -147,7 +147,7 @@ def render(wanted: Client, target: Target) -> str:
     if not usable.models:
         kinds = ", ".join(sorted({served.kind for served in target.models})) or "nothing"
         raise LabctlError(
-            f"{target.endpoint.name} serves {kinds}, for which {wanted.name} has no use",
+            f"{target.name} serves {kinds}, for which {wanted.name} has no use",
             hint="name another endpoint with --host, or another client; see: labctl clients",
         )
     text = wanted.render(usable)
