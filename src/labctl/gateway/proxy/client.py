@@ -17,6 +17,7 @@ from labctl.gateway.terms import Answer, Ask, Reading
 WHOLE = Reading.WHOLE  # looked up once: that takes longer than it should
 _AHEAD_BYTES = 64 * 1024
 _LINGER_BYTES = 4 * 1024 * 1024
+_TOLD = 16
 
 
 class Client(Incoming):
@@ -35,7 +36,10 @@ class Client(Incoming):
         self._bucket = proxy.round.add(self)
         self._deadline = proxy.loop.time() + proxy.limits.head_s
         proxy.clients.add(self)
-        if len(proxy.clients) > proxy.limits.clients:
+        over = len(proxy.clients) - proxy.limits.clients
+        if over > max(_TOLD, proxy.limits.clients // 4):
+            self.transport.abort()  # who is told stays for a moment, and upstreams need descriptors as well
+        elif over > 0:
             self.refuse(503, "too-many-clients", f"{proxy.limits.clients} connections are open already")
 
     def data_received(self, data: bytes) -> None:
