@@ -224,6 +224,7 @@ class Client(Incoming):
 
     def _take_whole(self, ask: Ask, body: bytes) -> None:
         """Begin with a request that is here to its last byte, and nothing after it."""
+        self._awaited = True
         if not self._hold_bytes(len(body)):
             return
         self._complete = self._taking = True
@@ -241,6 +242,7 @@ class Client(Incoming):
         ask = self._ask
         ask.body = body
         ask.rest = rest
+        self._awaited = False
         exchange = self.exchange = Exchange(self, ask, self._declared)
         if not rest:
             self._phase = BUSY

@@ -30,7 +30,17 @@ class Incoming(Wire):
     """The side of a client's connection that reads; ``client.Client`` is the whole."""
 
     __slots__ = (
-        *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
+        *(
+            "_ask",
+            "_awaited",
+            "_complete",
+            "_declared",
+            "_ending",
+            "_expects",
+            "_flowing",
+            "_form",
+            "_head_bytes",
+        ),
         *("_headed", "_headers", "_known", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading"),
         *("_silent", "_taking", "_unparsed", "_url", "exchange"),
     )
@@ -60,6 +70,7 @@ class Incoming(Wire):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._headed = False
+        self._awaited = False  # the desk waits for the body
         self._complete = False
         self._unparsed = False  # the parser has not seen the head, and shall not see its body
         self._head_bytes = 0
@@ -175,6 +186,7 @@ class Incoming(Wire):
         if isinstance(reading, Answer):
             self._reply(reading)
             return
+        self._awaited = True
         try:
             self._begin_body(reading, length, more=more)
         except bodies.Unreadable as error:
@@ -371,6 +383,13 @@ class Incoming(Wire):
             self.transport.abort()
         else:
             exchange.answer(problem(status, code, detail))
+
+    def _count(self, answer: Answer, code: str) -> None:
+        if self._awaited:
+            self._awaited = False
+            self.proxy.unread(self._ask, answer)
+        else:
+            super()._count(answer, code)
 
     def _linger(self) -> None:
         """Hang up: at once where all of the request was read, for then nothing comes that would reset it."""
