@@ -35,7 +35,7 @@ NEEDS_SIGHT = frozenset({Page.METRICS, Page.STATUS})
 """For keys that may see hosts (``Key.sees``)."""
 
 ALLOWED = "Authorization, Content-Type, X-Api-Key, Anthropic-Version, Anthropic-Beta, OpenAI-Beta"
-"""What a browser may send that names nothing. One that does may send that: clients tell much of themselves."""
+"""What a browser may send that names nothing; one that names headers may send those."""
 
 
 def page_of(ask: Ask) -> Page | None:
