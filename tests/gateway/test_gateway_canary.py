@@ -216,7 +216,7 @@ def test_metrics_and_status_have_no_canary(left: Left) -> None:
 
 
 def test_the_store_has_the_story_and_no_canary(left: Left) -> None:
-    assert b"to the key idler of the gateway: it wakes nobody" in left.store
+    assert b"not woken for the key idler of the gateway: it wakes nobody" in left.store
     assert b"the key that was shown is not known here" in left.store
     assert [canary for canary in CANARIES if canary in left.store] == []
 

@@ -82,7 +82,7 @@ def test_whoever_shows_no_key_that_is_known_is_refused(
     assert "Authorization: Bearer KEY" in str(told["hint"])
     assert ("WWW-Authenticate", 'Bearer realm="labctl"') in answer.headers
     assert b"sk-" not in answer.body
-    assert notes == [("", "turned away", f"192.168.1.20 at the gateway: {told['detail']}")]
+    assert notes == [("", "turned away", f"192.168.1.20 was turned away at the gateway: {told['detail']}")]
 
 
 def test_a_key_of_monstrous_length_is_not_even_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,10 +236,10 @@ def test_wakes_are_counted_within_the_hour_and_kept() -> None:
     assert told["host"] == "gpu-box"
     assert keys.may_wake(alice, "gpu-box", 3600.0) is None
     assert notes == [
-        ("gpu-box", "woken", "for the key alice of the gateway (1 of 2 within an hour)"),
-        ("tower", "woken", "for the key alice of the gateway (2 of 2 within an hour)"),
-        ("gpu-box", "wake refused", "to the key alice of the gateway: 2 wakes within an hour"),
-        ("gpu-box", "woken", "for the key alice of the gateway (2 of 2 within an hour)"),
+        ("gpu-box", "woken", "woken for the key alice of the gateway (1 of 2 within an hour)"),
+        ("tower", "woken", "woken for the key alice of the gateway (2 of 2 within an hour)"),
+        ("gpu-box", "wake refused", "not woken for the key alice of the gateway: 2 wakes within an hour"),
+        ("gpu-box", "woken", "woken for the key alice of the gateway (2 of 2 within an hour)"),
     ]
 
 
@@ -251,14 +251,16 @@ def test_a_key_that_wakes_nobody_is_told_so() -> None:
     assert answer.status == 403
     assert _told(answer)["detail"] == "gpu-box is asleep, and the key guest may wake nobody"
     assert "labctl wake gpu-box" in str(_told(answer)["hint"])
-    assert notes == [("gpu-box", "wake refused", "to the key guest of the gateway: it wakes nobody")]
+    assert notes == [
+        ("gpu-box", "wake refused", "not woken for the key guest of the gateway: it wakes nobody")
+    ]
 
 
 def test_a_key_without_a_limit_wakes_as_it_likes() -> None:
     alice = key()
     keys, notes = _keys(alice)
     assert all(keys.may_wake(alice, "gpu-box", 0.0) is None for _ in range(100))
-    assert notes[0] == ("gpu-box", "woken", "for the key alice of the gateway (no limit)")
+    assert notes[0] == ("gpu-box", "woken", "woken for the key alice of the gateway (no limit)")
 
 
 # --- the log that is kept ---
@@ -270,7 +272,7 @@ def test_the_same_refusal_is_kept_once_in_a_while_and_says_how_often_it_came() -
     for at in range(10):
         audit.stranger("10.0.0.7", "no key was shown", float(at))
     audit.stranger("10.0.0.7", "no key was shown", AGAIN_S + 1)
-    line = "10.0.0.7 at the gateway: no key was shown"
+    line = "10.0.0.7 was turned away at the gateway: no key was shown"
     assert [text for _, _, text in notes] == [line, f"{line} (9 more times meanwhile)"]
 
 

@@ -76,7 +76,7 @@ rack = Rack(
         listen="0.0.0.0",
         port={port},
         wait="2m",
-        models=[GatewayModel(model="tiny-alone", wait="20s")],
+        models=[GatewayModel(model="tiny-alone", wait="12s")],
         keys=[GatewayKey(name="laptop", secret=Secret(file="keys/gateway"), per_minute={per_minute})],
     ),
     hosts=[
@@ -232,7 +232,7 @@ def site(
 
 
 def _machine_is_set_up_and_sleeps(site: Site, lend: Callable[..., LabHost], machine: LabHost) -> None:
-    """Set the virtual machine up and have it sleep and wake, while others are tried: it takes its time."""
+    """Set the machine up, have it sleep and wake, and sleep again: it takes its time, so others go on."""
     lend(set(), "qemu")
     site.apply("agent,wol,engines,services", machine)
     assert site.say("wake", machine.name, timeout=400)[-1]["hosts"][machine.name]["mode"] == "ready"
@@ -245,6 +245,7 @@ def _machine_is_set_up_and_sleeps(site: Site, lend: Callable[..., LabHost], mach
     assert site.rack.packets(machine.name)[-1]["outcome"] in ("wakes", "awake")
     assert (site.boot_id(machine), site.sleeps(machine)) == (before, times + 1)
     assert "PM: suspend entry (deep)" in site.do(machine, "dmesg")
+    site.say("suspend", machine.name, timeout=400)
 
 
 @pytest.fixture(scope="session")

@@ -33,15 +33,15 @@ class Audit:
 
     def woke(self, key: str, host: str, count: str) -> None:
         """Write that a key wakes a host; ``count`` says how many of how many these are."""
-        self._note(host, "woken", f"for the key {key} of the gateway ({count})")
+        self._note(host, "woken", f"woken for the key {key} of the gateway ({count})")
 
     def may_not_wake(self, key: str, host: str, why: str, now: float) -> None:
         """Write that a key was refused a wake."""
-        self._seldom((host, "wake refused", f"to the key {key} of the gateway: {why}"), now)
+        self._seldom((host, "wake refused", f"not woken for the key {key} of the gateway: {why}"), now)
 
     def stranger(self, client: str, why: str, now: float) -> None:
         """Write that a client showed no key, or one that is not known."""
-        self._seldom(("", "turned away", f"{client} at the gateway: {why}"), now)
+        self._seldom(("", "turned away", f"{client} was turned away at the gateway: {why}"), now)
 
     def _seldom(self, line: tuple[str, str, str], now: float) -> None:
         at, times = self._refused.get(line, (-1.0, 0))
