@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from labctl.gateway.proxy.proxy import Proxy
 
 _END = b"\r\n\r\n"
-_SMALL, _TOGETHER = 1024, 256 * 1024
 
 
 class Incoming(Wire):
@@ -75,7 +74,7 @@ class Incoming(Wire):
         self._unparsed = False  # the parser has not seen the head, and shall not see its body
         self._head_bytes = 0
         self._ending = b""  # the last bytes that were fed, where an empty line could have begun
-        self._pieces: list[bytes | bytearray] = []  # of the body, as they were read; the first are bytes
+        self._pieces: list[bytes | bytearray] = []  # of the body
 
     # --- told by the parser
 
@@ -94,19 +93,10 @@ class Incoming(Wire):
         self.keep = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
-        """Keep a piece of the body; small ones together, since each takes more memory than it holds."""
+        """Keep a piece of the body."""
         self.body_bytes += len(piece)
-        if self._reading is Reading.NONE:
-            return
-        pieces = self._pieces
-        if pieces and len(piece) < _SMALL:
-            last = pieces[-1]
-            if isinstance(last, bytearray) and len(last) < _TOGETHER:
-                last += piece
-            else:
-                pieces.append(bytearray(piece))
-        else:
-            pieces.append(piece)
+        if self._reading is not Reading.NONE:
+            bodies.keep(self._pieces, piece)
 
     def on_message_complete(self) -> None:
         """Note it."""
@@ -122,12 +112,10 @@ class Incoming(Wire):
                 data = self._take_head(data)
             elif phase is BODY:
                 data = self._take_body(data)
-            elif phase is HEAD:  # answers to what it asks next would pile up here: it doesn't read them
+            elif phase is HEAD or phase is BUSY:
                 self._pending = data
-                self.hold()
-                break
-            elif phase is BUSY:
-                self._pending = data
+                if phase is HEAD:  # answers to what it asks next would pile up here: it doesn't read them
+                    self.hold()
                 break
             else:  # it is lingering, or a tunnel
                 self._taking = False
