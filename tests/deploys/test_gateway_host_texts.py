@@ -550,5 +550,6 @@ def test_the_unit_reaches_its_store_and_nothing_of_the_controllers() -> None:
     assert "ReadWritePaths=-/var/lib/labctl-store\n" in unit
     assert "InaccessiblePaths=-/etc/labctl/controller -/etc/labctl/secrets" in unit
     assert "PrivateDevices=yes" in unit
+    assert "LimitCORE=0\n" in unit, "a dump would have keys and prompts in it"
     assert "-I -OO -X pycache_prefix=/opt/labctl/labctl/" in unit
     assert "TimeoutStopSec=930\n" in unit, "longer than it drains"

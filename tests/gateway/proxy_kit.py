@@ -42,6 +42,7 @@ class FakeDesk:
     ends: list[End] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
+    unreads: list[tuple[Ask, Answer]] = field(default_factory=list)
     refuse: Answer | None = None
     at_start: Callable[[Exchange], object] | None = None
     at_failure: Callable[[Exchange, Failure], object] | None = None
@@ -57,6 +58,10 @@ class FakeDesk:
         if self.refuse is not None:
             return self.refuse
         return self.readings.get(ask.path, Reading.WHOLE if ask.method == "POST" else Reading.NONE)
+
+    def unread(self, ask: Ask, answer: Answer) -> None:
+        self.unreads.append((ask, answer))
+        self.changed.set()
 
     def start(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)

@@ -18,7 +18,7 @@ from upstream_double import Double
 
 from labctl.cli.gateway_run import serve
 from labctl.domain.budget import Rack as WattRack
-from labctl.domain.gateway.table import Host, Kind, Model, Served, Table
+from labctl.domain.gateway.table import Host, Kind, Limits, Model, Served, Table
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.gateway.assembly import Around, assemble
@@ -59,6 +59,26 @@ async def test_a_request_for_an_awake_host_is_served_counted_and_logged(tmp_path
         assert 'labctl_gateway_requests_total{model="qwen",host="rig",key="owner",status="200"' in metrics
         assert "labctl_gateway_running" in metrics
         assert SECRET not in metrics and "Bearer" not in double.seen[0].raw.decode()
+
+
+@story
+async def test_a_body_that_is_refused_has_its_line_and_is_counted_for_its_key(tmp_path: Path) -> None:
+    limits = Limits(json_bytes=1000)
+    async with (
+        Double() as double,
+        assembled(tmp_path, table_for(upstream(double), folder=tmp_path, limits=limits)) as rack,
+    ):
+        assert (await rack.ask("POST", CHAT, b"x" * 1001)).status == 413
+        assert (await rack.ask("POST", CHAT, b"{")).status == 400
+        lines = await rack.lines(2)
+        assert [(line["status"], line["key"], line["how"], line["code"]) for line in lines] == [
+            (413, "owner", "refused", "too-large"),
+            (400, "owner", "refused", "bad-body"),
+        ]
+        metrics = (await rack.ask("GET", "/metrics")).body.decode()
+        assert 'refused_total{model="",host="",key="owner",status="413",code="too-large"' in metrics
+        assert "labctl_gateway_unread" not in metrics
+        assert double.seen == []
 
 
 @story

@@ -214,9 +214,16 @@ def test_a_client_that_leaves_ends_what_goes_on_upstream(fault: str, loops: str)
             await here.double.until(lambda: len(here.double.seen) == 1)
             if fault != "silent":
                 await client.head()
+                if fault == "endless":
+                    await client.chunk()
             client.cut()
             await here.double.until(lambda: here.double.cancelled == 1)
-            assert (await here.desk.ended_with(1)).how == "left"
+            end = await here.desk.ended_with(1)
+            assert (end.how, end.bytes_out > 0, bool(end.tail)) == (
+                "left",
+                fault == "endless",
+                fault == "endless",
+            )
 
     run(test(), loops=loops)
 

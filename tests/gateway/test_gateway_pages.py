@@ -255,6 +255,11 @@ def test_a_browser_is_told_what_it_may_send() -> None:
     assert "POST" in (_header(answer, "Access-Control-Allow-Methods") or "")
     assert "Authorization" in (_header(answer, "Access-Control-Allow-Headers") or "")
     assert _header(answer, "Access-Control-Allow-Credentials") is None
+    theirs = (
+        "authorization,x-stainless-lang,x-stainless-retry-count"  # as the openai client for browsers asks
+    )
+    answer = Site().ask("OPTIONS", "/v1/models", key=None, access_control_request_headers=theirs)
+    assert _header(answer, "Access-Control-Allow-Headers") == theirs
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,10 @@ def test_more_clients_than_allowed_are_told_so() -> None:
             answer = await third.answer()
             assert answer.status == 503
             assert b"2 connections are open already" in answer.body
+            storm = [await here.client() for _ in range(40)]
+            ends = await asyncio.gather(*(one.end() for one in storm), return_exceptions=True)
+            assert any(isinstance(end, ConnectionError) or not end for end in ends), "not all are told"
+            assert any(isinstance(end, bytes) and b" 503 " in end for end in ends)
             assert (await first.post(CHAT_PATH, CHAT)).status == 200
 
     run(test())

@@ -9,6 +9,7 @@ The life of a request, in the order of calls:
     a head is complete      ── head() ──►   Answer: said at once, the body is not read (the connection closes
                                             unless there was none)
                             ◄───────────    Reading: how the body is to be read
+    its body was refused    ── unread() ►   there is no start() then
     body read as asked      ── start() ─►   sooner or later: exchange.answer(), or exchange.forward(target);
                                             before that it may begin_stream() and say()
     upstream failed, client
@@ -174,6 +175,10 @@ class Desk(Protocol):
 
     def head(self, ask: Ask) -> Reading | Answer:
         """Return how to read the body, or what to say at once."""
+        ...
+
+    def unread(self, ask: Ask, answer: Answer) -> None:
+        """Write down that a body was refused: it is too large, too slow, or not what its head says."""
         ...
 
     def start(self, exchange: Exchange) -> None:

@@ -110,6 +110,10 @@ class FrontDesk:
         kind = b"" if ask.path in routes.GENERATING else ask.named.get(b"content-type", b"")
         return Reading.FORM if kind[:19].lower() == b"multipart/form-data" else Reading.WHOLE
 
+    def unread(self, ask: Ask, answer: Answer) -> None:
+        """Write down that a body was refused."""
+        self._turn_away(ask, answer)
+
     def start(self, exchange: Exchange) -> None:
         """Serve it."""
         door, key = exchange.ask.known
@@ -353,7 +357,9 @@ class FrontDesk:
         return reading
 
     def _turn_away(self, ask: Ask, answer: Answer) -> Answer:
-        self.meters.took(turned_away(ask, "", answer, code_of(answer), self.wall()), b"")
+        key = ask.known[1] if ask.known is not None else None
+        name = key.name if key is not None else ""
+        self.meters.took(turned_away(ask, name, answer, code_of(answer), self.wall()), b"")
         return answer
 
     async def _until_it_came(self, host: HostNow, waiter: Waiter, within_s: float) -> None:

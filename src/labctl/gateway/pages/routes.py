@@ -35,6 +35,7 @@ NEEDS_SIGHT = frozenset({Page.METRICS, Page.STATUS})
 """For keys that may see hosts (``Key.sees``)."""
 
 ALLOWED = "Authorization, Content-Type, X-Api-Key, Anthropic-Version, Anthropic-Beta, OpenAI-Beta"
+"""What a browser may send that names nothing; one that names headers may send those."""
 
 
 def page_of(ask: Ask) -> Page | None:
@@ -79,6 +80,7 @@ def with_headers(answer: Answer, *headers: tuple[str, str]) -> Answer:
 def preflight(ask: Ask) -> Answer:
     """Answer a browser that asks what it may send."""
     allow = ", ".join(_methods(_at(ask.path)))
+    headers = ask.named.get(b"access-control-request-headers", b"").decode("latin-1")
     return Answer(
         200,
         b"",
@@ -86,7 +88,7 @@ def preflight(ask: Ask) -> Answer:
         (
             ("Allow", allow),
             ("Access-Control-Allow-Methods", allow),
-            ("Access-Control-Allow-Headers", ALLOWED),
+            ("Access-Control-Allow-Headers", headers or ALLOWED),
             ("Access-Control-Max-Age", "600"),
         ),
     )

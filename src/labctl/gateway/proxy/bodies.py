@@ -76,6 +76,20 @@ def _of_wrong_types(body: bytes) -> tuple[str, bool, bytes]:
     return seen.model if isinstance(seen.model, str) else "", seen.stream is True, body
 
 
+_SMALL, _TOGETHER = 1024, 256 * 1024
+
+
+def keep(pieces: list[bytes | bytearray], piece: bytes) -> None:
+    """Add a piece of a body; small ones are put together, since each takes more memory than it holds."""
+    last = pieces[-1] if pieces and len(piece) < _SMALL else None
+    if last is None:
+        pieces.append(piece)
+    elif isinstance(last, bytearray) and len(last) < _TOGETHER:
+        last += piece
+    else:
+        pieces.append(bytearray(piece))
+
+
 def joined(pieces: Sequence[bytes | bytearray]) -> bytes:
     """Return what pieces are together."""
     return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)

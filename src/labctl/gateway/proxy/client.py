@@ -17,6 +17,7 @@ from labctl.gateway.terms import Answer, Ask, Reading
 WHOLE = Reading.WHOLE  # looked up once: that takes longer than it should
 _AHEAD_BYTES = 64 * 1024
 _LINGER_BYTES = 4 * 1024 * 1024
+_TOLD = 16
 
 
 class Client(Incoming):
@@ -35,7 +36,10 @@ class Client(Incoming):
         self._bucket = proxy.round.add(self)
         self._deadline = proxy.loop.time() + proxy.limits.head_s
         proxy.clients.add(self)
-        if len(proxy.clients) > proxy.limits.clients:
+        over = len(proxy.clients) - proxy.limits.clients
+        if over > max(_TOLD, proxy.limits.clients // 4):
+            self.transport.abort()  # who is told stays for a moment, and upstreams need descriptors as well
+        elif over > 0:
             self.refuse(503, "too-many-clients", f"{proxy.limits.clients} connections are open already")
 
     def data_received(self, data: bytes) -> None:
@@ -220,6 +224,7 @@ class Client(Incoming):
 
     def _take_whole(self, ask: Ask, body: bytes) -> None:
         """Begin with a request that is here to its last byte, and nothing after it."""
+        self._awaited = True
         if not self._hold_bytes(len(body)):
             return
         self._complete = self._taking = True
@@ -237,6 +242,7 @@ class Client(Incoming):
         ask = self._ask
         ask.body = body
         ask.rest = rest
+        self._awaited = False
         exchange = self.exchange = Exchange(self, ask, self._declared)
         if not rest:
             self._phase = BUSY

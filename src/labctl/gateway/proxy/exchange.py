@@ -70,9 +70,9 @@ class Exchange:
         """Answer by ourselves; in a stream that has begun this is an error event, and the stream's end."""
         if self.over:
             return
-        self._drop()
+        up = self._drop()
         if self._passing:
-            self._cut("cut")
+            self._cut("cut", up)
             return
         client = self.client
         if self._events:
@@ -130,8 +130,8 @@ class Exchange:
                 up.transport.close()
             self._finish("served", b"", self.tunnel_bytes)
         elif not self.over:
-            self._drop()
-            self._finish("left", b"", 0)
+            up = self._drop()
+            self._finish("left", up.tail() if up else b"", up.body_bytes if up else 0)
 
     def pass_on(self, piece: bytes) -> None:
         """Pass on what of the body comes after what was read, or what comes through a tunnel."""
@@ -164,8 +164,7 @@ class Exchange:
             return
         taken = now - self._since
         if taken > target.whole_s and self._passing:
-            self._drop()
-            self._cut("late")
+            self._cut("late", self._drop())
         elif not self._passing and taken > min(target.first_byte_s, target.whole_s):
             self._fail("late", f"{target.upstream.name} said nothing within {target.first_byte_s:g} s")
 
@@ -248,8 +247,7 @@ class Exchange:
 
     def nonsense(self) -> None:
         """Judge an answer that is no HTTP, or more than one."""
-        up = self._up
-        self._drop()
+        up = self._drop()
         if up is not None and up.through:
             self._cut("cut", up)
         elif up is not None:
@@ -358,8 +356,8 @@ class Exchange:
         if self.ask.version != "1.0":
             self.client.transport.write(heads.CHUNK_END)
 
-    def _drop(self) -> None:
-        """Cut what goes on upstream."""
+    def _drop(self) -> Connection | None:
+        """Cut what goes on upstream, and return it."""
         if self._dialling is not None:
             self._dialling.cancel()
             self._dialling = None
@@ -367,6 +365,7 @@ class Exchange:
         if up is not None:
             self._up = None
             up.cut()
+        return up
 
     def _fail(self, kind: str, text: str, status: int = 0) -> None:
         self._drop()

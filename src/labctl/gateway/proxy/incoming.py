@@ -23,14 +23,23 @@ if TYPE_CHECKING:
     from labctl.gateway.proxy.proxy import Proxy
 
 _END = b"\r\n\r\n"
-_SMALL, _TOGETHER = 1024, 256 * 1024
 
 
 class Incoming(Wire):
     """The side of a client's connection that reads; ``client.Client`` is the whole."""
 
     __slots__ = (
-        *("_ask", "_complete", "_declared", "_ending", "_expects", "_flowing", "_form", "_head_bytes"),
+        *(
+            "_ask",
+            "_awaited",
+            "_complete",
+            "_declared",
+            "_ending",
+            "_expects",
+            "_flowing",
+            "_form",
+            "_head_bytes",
+        ),
         *("_headed", "_headers", "_known", "_left", "_limit", "_parser", "_pending", "_pieces", "_reading"),
         *("_silent", "_taking", "_unparsed", "_url", "exchange"),
     )
@@ -60,11 +69,12 @@ class Incoming(Wire):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._headed = False
+        self._awaited = False  # the desk waits for the body
         self._complete = False
         self._unparsed = False  # the parser has not seen the head, and shall not see its body
         self._head_bytes = 0
         self._ending = b""  # the last bytes that were fed, where an empty line could have begun
-        self._pieces: list[bytes | bytearray] = []  # of the body, as they were read; the first are bytes
+        self._pieces: list[bytes | bytearray] = []  # of the body
 
     # --- told by the parser
 
@@ -83,19 +93,10 @@ class Incoming(Wire):
         self.keep = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
-        """Keep a piece of the body; small ones together, since each takes more memory than it holds."""
+        """Keep a piece of the body."""
         self.body_bytes += len(piece)
-        if self._reading is Reading.NONE:
-            return
-        pieces = self._pieces
-        if pieces and len(piece) < _SMALL:
-            last = pieces[-1]
-            if isinstance(last, bytearray) and len(last) < _TOGETHER:
-                last += piece
-            else:
-                pieces.append(bytearray(piece))
-        else:
-            pieces.append(piece)
+        if self._reading is not Reading.NONE:
+            bodies.keep(self._pieces, piece)
 
     def on_message_complete(self) -> None:
         """Note it."""
@@ -111,12 +112,10 @@ class Incoming(Wire):
                 data = self._take_head(data)
             elif phase is BODY:
                 data = self._take_body(data)
-            elif phase is HEAD:  # answers to what it asks next would pile up here: it doesn't read them
+            elif phase is HEAD or phase is BUSY:
                 self._pending = data
-                self.hold()
-                break
-            elif phase is BUSY:
-                self._pending = data
+                if phase is HEAD:  # answers to what it asks next would pile up here: it doesn't read them
+                    self.hold()
                 break
             else:  # it is lingering, or a tunnel
                 self._taking = False
@@ -175,6 +174,7 @@ class Incoming(Wire):
         if isinstance(reading, Answer):
             self._reply(reading)
             return
+        self._awaited = True
         try:
             self._begin_body(reading, length, more=more)
         except bodies.Unreadable as error:
@@ -371,6 +371,13 @@ class Incoming(Wire):
             self.transport.abort()
         else:
             exchange.answer(problem(status, code, detail))
+
+    def _count(self, answer: Answer, code: str) -> None:
+        if self._awaited:
+            self._awaited = False
+            self.proxy.unread(self._ask, answer)
+        else:
+            super()._count(answer, code)
 
     def _linger(self) -> None:
         """Hang up: at once where all of the request was read, for then nothing comes that would reset it."""

@@ -124,6 +124,13 @@ class Proxy:
         except Exception as error:
             return self._bug(error)
 
+    def unread(self, ask: Ask, answer: Answer) -> None:
+        """Tell the desk of a request whose body was refused."""
+        try:
+            self._desk.unread(ask, answer)
+        except Exception as error:
+            self._bug(error)
+
     def start(self, exchange: Exchange) -> None:
         """Tell the desk of a request that was read."""
         try:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from labctl.gateway.proxy import heads
 from labctl.gateway.refusals import problem
+from labctl.gateway.terms import Answer
 
 if TYPE_CHECKING:
     from labctl.gateway.proxy.proxy import Proxy
@@ -89,13 +90,16 @@ class Wire(asyncio.Protocol):
         self, status: int, code: str, detail: str, *, hint: str = "", retry_after_s: float = 0
     ) -> None:
         """Say no to what came so far, and hang up."""
-        proxy = self.proxy
-        proxy.refused[code] = proxy.refused.get(code, 0) + 1
         self.keep = False
         answer = problem(status, code, detail, hint=hint, retry_after_s=retry_after_s)
+        self._count(answer, code)
         self.transport.write(heads.answer_bytes(answer, method="", close=True))
         self._release()
         self._linger()
+
+    def _count(self, _answer: Answer, code: str) -> None:
+        """Count a refusal that the desk never hears of."""
+        self.proxy.refused[code] = self.proxy.refused.get(code, 0) + 1
 
     def _linger(self) -> None:
         """Hang up as soon as the client does, or a little later: it shall read its answer first."""
