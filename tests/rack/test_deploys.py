@@ -71,6 +71,7 @@ def test_a_bare_host_is_planned_wholly_then_changed_once_and_pyinfra_agrees(bare
         "Agent",
         "Cluster",
         "Controller",
+        "Gateway",
         "Engines",
         "llama-swap",
         "Services",
