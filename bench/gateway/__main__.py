@@ -105,7 +105,7 @@ def _about(argv: list[str], sizes: rounds.Sizes) -> dict[str, Any]:
         "python": platform.python_version(),
         "load": os.getloadavg()[0],
         "ahead": ahead,
-        "scheduling": "Everything measured is scheduled ahead of other work (SCHED_RR)."
+        "scheduling": "Clients and upstream are scheduled ahead of other work (SCHED_RR)."
         if ahead
         else "SCHED_RR is not permitted here: latencies are those of a shared machine.",
         "rounds": sizes.rounds,
