@@ -90,8 +90,8 @@ class Bench:
         try:
             started = one.prepare(self.around, port)
             log = self.around.work / f"{one.name}.log"
-            # Not ahead of others: the kernel halts a real-time process that fills 95 % of a second, which opens
-            # a hole of 50 ms in all streams when a thousand of them begin.
+            # Not ahead of others: the kernel halts a real-time process that fills 95 % of a second, and that
+            # opens a hole of 50 ms in all streams when a thousand of them begin.
             running = Running(started.argv, Place((SERVING,), ahead=False), log, started.env)
             self.running[one.name] = running
             began_s = running.until_open(port, started.within_s)
