@@ -195,9 +195,6 @@ class FakeAccess:
         self.inside[key.name] -= 1
         assert self.inside[key.name] >= 0
 
-    def may_ask(self, key: Key, model: str) -> bool:
-        return True
-
     def may_wake(self, key: Key, host: str, now: float) -> Answer | None:
         if not self.wakes_left:
             return problem(

@@ -193,7 +193,6 @@ def test_a_key_for_certain_models_asks_for_no_other() -> None:
     assert _told(answer)["hint"] == "it may ask for qwen3-8b"
     nameless = refused(keys.enter(alice, "", 0.0))
     assert _told(nameless)["detail"] == "the key alice may not ask without naming a model"
-    assert (keys.may_ask(alice, "qwen3-8b"), keys.may_ask(alice, "bge-m3")) == (True, False)
 
 
 def test_a_key_has_its_rate_to_itself() -> None:

@@ -134,11 +134,6 @@ class Keys:
         if spent.inside:
             spent.inside -= 1
 
-    def may_ask(self, key: Key, model: str) -> bool:
-        """Return whether a key may ask for a model at all."""
-        models = self._spent[key.sha256].models
-        return models is None or model in models
-
     def inside(self) -> dict[str, int]:
         """Return how many requests of each key are under way, by the key's name."""
         known = [key for _, key in self._known.values()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from labctl.domain.gateway.picking import averaged
 from labctl.domain.gateway.routes import GENERATING, Choice, Route
 from labctl.domain.gateway.slots import Slots
-from labctl.domain.gateway.table import Kind, Model, Served, Upstream
+from labctl.domain.gateway.table import Model, Served, Upstream
 from labctl.gateway.desk.rewriting import renamed
 from labctl.gateway.terms import Ask, Target
 
@@ -29,9 +29,6 @@ AGAIN = frozenset({503})
 """By these an upstream says itself that it did not take a request: it loads, or it is full."""
 
 NEVER: frozenset[int] = frozenset()
-
-HOLD_SEVERAL = frozenset({Kind.LLAMA_SWAP, Kind.OLLAMA})
-"""These may have more than one model loaded."""
 
 
 class Lane:
