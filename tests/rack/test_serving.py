@@ -147,7 +147,9 @@ class Serving:
         except LabctlError as reason:
             pytest.skip(str(reason))
         for host in hosts:
-            shutil.copytree(mirror_folder(cache), lab.root(host.name) / INSIDE.lstrip("/"))
+            inside = lab.root(host.name) / INSIDE.lstrip("/")
+            # Another test may be making the same mirror right now, in a folder that goes when it is done.
+            shutil.copytree(mirror_folder(cache), inside, ignore=shutil.ignore_patterns(".new-*"))
         (file.parent / "pins.py").write_text(mirror.recipe(wares, "pins", INSIDE))
         key = file.parent / "keys/serving"
         key.write_text(f"{KEY}\n")
