@@ -2,8 +2,8 @@
 
 A ``Check`` is a small class: it is given a ``Case`` (one host as the rack file wants it, as it said it is,
 and what is known of it beside that) and yields ``Result``s, one for each thing that it looked at. A check
-never looks at anything itself. What could not be read is UNKNOWN with its reason, never OK; what the host cannot
-have (a cap on a laptop's card) yields nothing.
+never looks at anything itself. What could not be read is UNKNOWN with its reason, never OK; what the host
+cannot have (a cap on a laptop's card) yields nothing.
 
 A result is told apart from others by its ``key``: check, host and subject. Its words may change from run to
 run; the key does not, so that a state that lasts is one state.
