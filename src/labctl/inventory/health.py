@@ -64,7 +64,8 @@ class MailNotice(Spec):
     server: Address = Field(description="The server that takes mail.")
     port: Port = Field(default=587, description="Its port.")
     security: Literal["starttls", "tls", "none"] = Field(
-        default="starttls", description='How the way there is kept private; "none" is refused with a password.'
+        default="starttls",
+        description='How the way there is kept private; "none" is refused with a password.',
     )
     user: Text | None = Field(default=None, description="User to log in as.")
     password: Secret | None = Field(default=None, description="Where the password is read.")
@@ -113,5 +114,7 @@ class Health(Spec):
     def _told_apart(self) -> "Health":
         names = [one.name for one in self.notify]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise MendableError(f"two notifiers are called {twice[0]}", f'give one another: name="{twice[0]}2"')
+            raise MendableError(
+                f"two notifiers are called {twice[0]}", f'give one another: name="{twice[0]}2"'
+            )
         return self

@@ -84,7 +84,13 @@ def result_shown(one: Result) -> dict[str, Any]:
         "cure": one.cure,
         "informs": one.informs,
         "figures": [
-            {"label": each.label, "value": each.value, "unit": each.unit, "warn": each.warn, "crit": each.crit}
+            {
+                "label": each.label,
+                "value": each.value,
+                "unit": each.unit,
+                "warn": each.warn,
+                "crit": each.crit,
+            }
             for each in one.figures
         ],
     }
