@@ -21,6 +21,7 @@ from deploys.rocm import rocm
 from deploys.services import services
 from deploys.unified import unified
 from deploys.vulkan import vulkan
+from deploys.web import web
 from deploys.wol import wol
 
 base()
@@ -41,3 +42,4 @@ vector_stores()
 wol()
 controller()
 gateway()
+web()
