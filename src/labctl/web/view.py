@@ -87,7 +87,7 @@ class Host:
     mode: str
     kind: str
     words: str
-    since: str
+    lasts: str
     because: str
     next: str
     doing: str
@@ -159,6 +159,10 @@ def ago(seconds: float) -> str:
     return f"{lasting(seconds - seconds % _COARSE_S)} ago"
 
 
+def _lasts(seconds: float) -> str:
+    return "just now" if seconds < _COARSE_S else f"for {lasting(seconds - seconds % _COARSE_S)}"
+
+
 def _notes(status: Mapping[str, Any]) -> Iterator[str]:
     if not status:
         return
@@ -183,7 +187,7 @@ def _host(one: Mapping[str, Any], seen: Seen) -> Host:
         mode=plain(mode),
         kind=timeline.KINDS.get(mode, "unknown"),
         words=_WORDS.get(mode, "unknown"),
-        since="" if since is None else ago(seen.at - since),
+        lasts="" if since is None else _lasts(seen.at - since),
         because=plain(one.get("because")),
         next=plain(one.get("next")),
         doing=plain(one.get("doing")),

@@ -22,13 +22,17 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(watts=_watts, amount=_amount, lasting=lasting, ago=ago)
+    made.filters.update(watts=_watts, amount=_amount, money=_money, lasting=lasting, ago=ago)
     return made
 
 
 def page(template: str, **context: object) -> str:
     """Return ``pages/<template>`` filled with ``context``."""
     return _environment().get_template(template).render(**context)
+
+
+def _money(value: float, currency: str) -> str:
+    return f"{value:.2f} {currency}".strip()
 
 
 def _watts(value: float | None) -> str:

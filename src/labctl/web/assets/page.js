@@ -6,7 +6,7 @@ const link = document.getElementById("link");
 let opener = null;
 
 document.body.addEventListener("htmx:afterSwap", (event) => {
-  if (event.detail.target.id !== "ask") return;
+  if (event.target.id !== "ask") return;
   if (!dialog.open) {
     opener = document.activeElement && document.activeElement.id;
     dialog.showModal();
