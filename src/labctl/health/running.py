@@ -103,13 +103,17 @@ def run(cron: Cron, look: Callable[[Memory], Looked]) -> Level:
     notes = _Notes(cron)
     decision = flaps.decide(before.standings, results, scope, cron.policy, looked.at)
     state = _after(cron, before, decision, looked.at)
+    said = [line_of(news).text for news in decision.news]
+    for words in said:  # before it is noted: cron may be the only one that tells, and would not say it again
+        cron.say(words)
     notes.save(state)
     if notes.lost:
         at_once = replace(cron.policy, looks=1)
         decision = flaps.decide(before.standings, results, scope, at_once, looked.at)
         state = _after(cron, before, decision, looked.at)
-    for news in decision.news:
-        cron.say(line_of(news).text)
+        for words in (line_of(news).text for news in decision.news):
+            if words not in said:
+                cron.say(words)
     notes.failed |= not _published(cron, results, decision, looked.at)
     boxes = _sent(cron, before, state, notes)
     _remember(cron, looked.memory)
