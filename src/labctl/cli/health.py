@@ -56,7 +56,9 @@ class _Plugin(click.Command):
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
-            raise LabctlError(error.format_message(), hint="see: labctl health --help", code=UNKNOWN) from None
+            raise LabctlError(
+                error.format_message(), hint="see: labctl health --help", code=UNKNOWN
+            ) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.
@@ -69,7 +71,9 @@ class _Plugin(click.Command):
         except LabctlError as error:
             raise LabctlError(error.problems, code=UNKNOWN) from error
         except click.UsageError as error:
-            raise LabctlError(error.format_message(), hint="see: labctl health --help", code=UNKNOWN) from None
+            raise LabctlError(
+                error.format_message(), hint="see: labctl health --help", code=UNKNOWN
+            ) from None
 
 
 @click.command(cls=_Plugin, short_help="Say whether the rack is well, and what to do.", epilog=_HELP)

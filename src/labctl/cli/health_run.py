@@ -95,7 +95,8 @@ class Desk:
         ways = self._ways()
         if not ways:
             raise LabctlError(
-                "the rack file names no notifier", hint="Rack(health=Health(notify=[...])), see docs/health.md"
+                "the rack file names no notifier",
+                hint="Rack(health=Health(notify=[...])), see docs/health.md",
             )
         failures = {}
         for name, way in ways.items():
@@ -134,7 +135,9 @@ class Desk:
     def _dated(self, looked: Looked) -> Findings:
         """Return what was found, with the times that the last whole run knows."""
         known = self._published()
-        since = {} if known is None else {(one.result.key, one.result.level): one.since for one in known.findings}
+        since = (
+            {} if known is None else {(one.result.key, one.result.level): one.since for one in known.findings}
+        )
         found = (Finding(one, since.get((one.key, one.level), looked.at)) for one in looked.results)
         return Findings(looked.at, tuple(found))
 
@@ -183,7 +186,8 @@ class Desk:
         from labctl.health.sending import Way
 
         return {
-            one.name: Way(notifiers.courier(one, self.loaded.folder), one.least) for one in self._wanted().notify
+            one.name: Way(notifiers.courier(one, self.loaded.folder), one.least)
+            for one in self._wanted().notify
         }
 
     def _wanted(self) -> Health:
@@ -241,9 +245,9 @@ def _ask(
     Raises:
         KeyboardInterrupt: it was ended.
     """
-    from labctl.render.agent_bundle import PATH as AGENT_PATH
     from labctl.fleet import reports, sessions
     from labctl.inventory.controlling import agent_data
+    from labctl.render.agent_bundle import PATH as AGENT_PATH
 
     data = {name: loaded.host_data[name] for name in hosts}
     if deployed:
@@ -254,5 +258,3 @@ def _ask(
     if any(isinstance(one, Failure) and one.code == sessions.INTERRUPTED for one in found.values()):
         raise KeyboardInterrupt
     return found
-
-

@@ -148,7 +148,7 @@ def _of(host: Host) -> Iterator[Copied]:
 
 def rack_json(rack: Rack) -> str:
     """Return the rack as the controller reads it: its own secrets by the names that they have there."""
-    # Who may use the gateway, and who is told of what, is none of its business, and no reason to start it anew.
+    # Who may use the gateway, or is told of what, is none of its business, and no reason to start it anew.
     return f"{json.dumps(document(rack, without={'gateway', 'health'}), indent=1, sort_keys=True)}\n"
 
 

@@ -94,7 +94,7 @@ def read(rack: Rack) -> tuple[str, ...]:
 def rack_json(rack: Rack) -> str:
     """Return the rack as it is read there: secrets by the names that they have there."""
     document = controller.document(rack, without={"gateway"})
-    shown: dict[str, Any] = document["health"] = document.get("health") or {}
+    shown: dict[str, Any] = document.setdefault("health", {})
     assert rack.health is not None
     for notice, one in zip(rack.health.notify, shown.get("notify", ()), strict=True):
         for field in ("address", "token", "password"):
