@@ -43,6 +43,7 @@ class ExpectedEngine:
     kind: str
     gpus: tuple[str, ...]
     config: str = ""  # the digest of llama-swap's configuration as the rack file renders it
+    config_sha256: str = ""  # of that configuration's whole text
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from ..sleep.lifecycle import Mode
 from .evidence import Evidence
@@ -96,15 +96,24 @@ class Sleep:
     waking_usual_s: float = 0.0
 
 
+class Look(NamedTuple):
+    """What an engine said at the wall time ``at``; None: it did not say. See ``evidence.Engine``."""
+
+    at: float
+    running: int | None
+    pulse: float | None
+    answered: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class EnginePast:
-    """What earlier looks at an engine remembered, the newest last: (wall, requests running, tokens made).
+    """What earlier looks at an engine remembered, the newest last.
 
-    Kept by whoever runs the checks; see ``domain.health.progress``.
+    Kept by whoever runs the checks, by ``domain.health.progress.remember``.
     """
 
     service: str
-    looks: tuple[tuple[float, int, float], ...]
+    looks: tuple[Look, ...]
 
 
 @dataclass(frozen=True, slots=True)
