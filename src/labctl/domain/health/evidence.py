@@ -60,7 +60,7 @@ class Gpu:
     hotspot_c: float | None = None
     memory_c: float | None = None
     slowdown_c: float | None = None
-    throttle: tuple[str, ...] = ()
+    throttle: tuple[str, ...] | None = None
     link: Link | None = None
     ecc_uncorrected: int | None = None
     ecc_corrected: int | None = None

@@ -151,7 +151,11 @@ class Check(Protocol):
     about: ClassVar[str]
 
     def judge(self, case: Case) -> Iterator[Result]:
-        """Yield what is found; nothing, where the host cannot have it or nothing can be said."""
+        """Yield what is found; nothing, where the host cannot have it.
+
+        An UNKNOWN that ``informs`` is *withheld*: what it is about is there, and nothing can be said of it
+        now (a card that hangs, a link that idles). ``judging`` keeps those apart.
+        """
         ...
 
 
