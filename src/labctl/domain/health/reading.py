@@ -2,8 +2,8 @@
 
 ``labctl.agent.health`` has the form of the document. Nothing is refused as a whole and nothing is raised: a
 section that is missing, null or of another kind is None, and ``errors`` says under its name why. A number
-that is none (not finite, negative where that makes no sense, of another kind) is None. Words are cut, and what is
-not printable in them is shown as "?". Of a list no more is read than a host can have.
+that is none (not finite, negative where that makes no sense, of another kind) is None. Words are cut, and
+what is not printable in them is shown as "?". Of a list no more is read than a host can have.
 
 Beside names of sections, ``errors`` has:
 
