@@ -93,7 +93,7 @@ def read(rack: Rack) -> tuple[str, ...]:
 
 def rack_json(rack: Rack) -> str:
     """Return the rack as it is read there: secrets by the names that they have there."""
-    document = controller.document(rack, without={"gateway"})
+    document = controller.document(rack, without={"gateway", "web"})
     shown: dict[str, Any] = document.setdefault("health", {})
     assert rack.health is not None
     for notice, one in zip(rack.health.notify, shown.get("notify", ()), strict=True):
