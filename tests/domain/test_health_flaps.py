@@ -183,5 +183,5 @@ def test_people_always_know_what_lasts_and_hear_of_each_thing_in_turn(
 
 @given(st.lists(LEVELS, max_size=40))
 def test_news_are_few_however_it_goes(levels: list[Level | None]) -> None:
-    # At most six changes before it counts as flapping, one word then, and no end of it without an hour of calm.
+    # Six changes at most before it counts as flapping, a word then, and no end of it without an hour of calm.
     assert len(Life().looks(*levels)) <= FLIPS + len(levels) * STEP_S / CALM_S * 2

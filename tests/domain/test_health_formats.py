@@ -129,6 +129,9 @@ def test_the_document_comes_back_as_it_went(at: float, findings: list[Finding]) 
     assert results_of(json.loads(json.dumps(document_of(found)))) == found
 
 
+SHOWN = document_of(Findings(1.0, (Finding(HOT, 1.0),)))["results"][0]
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -142,10 +145,10 @@ def test_the_document_comes_back_as_it_went(at: float, findings: list[Finding]) 
         {"format": 1, "at": 1.0, "results": {}},
         {"format": 1, "at": 1.0, "results": [{}]},
         {"format": 1, "at": 1.0, "results": [None]},
-        {"format": 1, "at": 1.0, "results": [{**document_of(Findings(1.0, (Finding(HOT, 1.0),)))["results"][0], "level": "GOOD"}]},
-        {"format": 1, "at": 1.0, "results": [{**document_of(Findings(1.0, (Finding(HOT, 1.0),)))["results"][0], "host": 7}]},
+        {"format": 1, "at": 1.0, "results": [{**SHOWN, "level": "GOOD"}]},
+        {"format": 1, "at": 1.0, "results": [{**SHOWN, "host": 7}]},
     ],
-)  # fmt: skip
+)
 def test_a_document_that_is_not_whole_is_none(broken: object) -> None:
     assert results_of(broken) is None
 

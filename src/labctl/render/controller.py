@@ -237,8 +237,8 @@ def ping() -> str:
 def unit(rack: Rack, digest: str) -> str:
     """Return the controller's unit.
 
-    ``digest`` is a mark, so that another labctl means one restart; so are users who come to its socket, since it
-    looks only at its start who they are.
+    ``digest`` is a mark, so that another labctl means one restart; so are the users who come to its socket,
+    since it looks only at its start who they are.
     """
     assert rack.controller is not None
     guests = [name for name, there in (("web", rack.web), ("health", rack.health)) if there is not None]

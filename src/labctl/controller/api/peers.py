@@ -3,8 +3,9 @@
 The kernel notes the uid when the connection is made, so nothing that is said can change it. Root may, the
 user that the controller runs as may, and the users that the rack file names as operators. An operator that
 does not exist on this machine is nobody, not everybody: his name is only reported. The gateway's user may
-say that there is news in the store (the verb ``nudge``), and nothing else. In a user namespace that
-maps only some users (``PrivateUsers=``) all others look alike, and none of them may.
+say that there is news in the store (the verb ``nudge``), and nothing else; the user that looks after health
+may ask for the status, and nothing else. In a user namespace that maps only some users (``PrivateUsers=``) all
+others look alike, and none of them may.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def peer_of(sock: socket.socket) -> Peer:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The uids that may give orders, that may only nudge, that are the web page's, and that look after health.
+    """The uids that may give orders, may only nudge, are the web page's, or look after health.
 
     ``missing`` are operators of the rack file that do not exist here.
     """
@@ -97,7 +98,7 @@ class Allowed:
 def allowed(
     operators: Iterable[str], gateway: str = GATEWAY, web: str = WEB, health: str = HEALTH
 ) -> Allowed:
-    """Return who may give orders, for a rack file's operators and the users of gateway, web page and health."""
+    """Return who may give orders, for a rack file's operators and the users of labctl's own services."""
     uids: set[int] = {0, os.geteuid()}
     missing = []
     for name in operators:
