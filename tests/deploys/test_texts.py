@@ -127,7 +127,7 @@ def test_visudo_accepts_the_rules(template: str, tmp_path: Path) -> None:
 def test_the_agents_rules_are_whole_command_lines() -> None:
     rules = [line for line in TEXTS["sudoers-agent.j2"].splitlines() if not line.startswith("#")]
     agent = "labctl-agent ALL=(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz"
-    gate = ("suspend", "gate", "mend --driver", "mend --engines", "mend --reboot")
+    gate = ("suspend", "gate", "health", "mend --driver", "mend --engines", "mend --reboot")
     assert rules == [f"{agent} {verb}" for verb in ("caps", "caps --show", "caps --step", *gate)]
 
 
