@@ -99,6 +99,7 @@ class Counts(NamedTuple):
     answer: int | None = None
     device: str = ""
     config: str = ""
+    silent: bool = False
     note: str = ""
     inner: tuple[Inner, ...] = ()
 
@@ -162,11 +163,11 @@ def counted(one: Engine, root: Path = ROOT, limit_s: float = _LIMIT_S) -> Counts
     if ask is None or not one.url:
         return Counts()
     if not one.ask:
-        return Counts(note="it has an idle timer of its own, so it is not asked")
+        return Counts()  # it has an idle timer of its own
     try:
         return ask(one.url, _key(one, root), time.monotonic() + limit_s)
     except Unreadable as error:
-        return Counts(note=plain(str(error)))
+        return Counts(silent=http.LATE in str(error), note=plain(str(error)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Counts(note="its answer is not understood")
 
@@ -187,7 +188,7 @@ def _together(wanted: Sequence[Engine], root: Path, limit_s: float) -> Iterator[
     for asker in askers:
         asker.join(max(0.0, until - time.monotonic()))
     for one in wanted:
-        yield one.unit, answers.get(one.unit, Counts(note=f"it does not answer within {limit_s:g} s"))
+        yield one.unit, answers.get(one.unit, Counts(silent=True, note=f"{http.LATE} within {limit_s:g} s"))
 
 
 def _runs(one: Engine, root: Path) -> bool:
@@ -212,7 +213,7 @@ def _key(one: Engine, root: Path) -> str:
 def _get(url: str, path: str, key: str, until: float) -> http.Answer:
     left = until - time.monotonic()
     if left <= 0:
-        raise Unreadable("it does not answer in time")
+        raise Unreadable(f"{http.LATE} in time")
     return http.get(url, path, key=key, limit_s=left)
 
 
@@ -287,7 +288,7 @@ def _llama_swap(url: str, key: str, until: float) -> Counts:
         if state != "ready" or kind not in _KINDS:
             continue
         if "--sleep-idle-seconds" in command or not _LOOPBACK.fullmatch(place):
-            inner.append(Inner(model, kind, Counts(note="it cannot be asked")))
+            inner.append(Inner(model, kind, Counts()))  # asking would count as use, or is not ours
             continue
         below = Engine(model, kind, "", place.rstrip("/"))
         inner.append(Inner(model, kind, counted(below, limit_s=max(0.01, until - time.monotonic()))))
@@ -336,7 +337,7 @@ _ASK: dict[str, Callable[[str, str, float], Counts]] = {
 def _shown(said: Counts) -> dict[str, Any]:
     """Return the fields that are there only for health; what the report knows already stays."""
     found: dict[str, Any] = {name: getattr(said, name) for name in ("running", "waiting", "tokens", "pulse")}
-    found.update(device=said.device, config=said.config)
+    found.update(device=said.device, config=said.config, silent=said.silent)
     if said.answer is not None:
         found["answer"] = said.answer
     return found
@@ -346,7 +347,7 @@ def _inner(row: dict[str, Any], inner: Inner) -> dict[str, Any]:
     said = inner.counts
     same = {name: row.get(name) for name in ("unit", "active", "sub", "restarts")}
     models = [{"model": inner.model, "state": "ready"}]
-    answer = None if said.note else 200
+    answer = 200  # llama-swap calls it ready
     shown = {**_shown(said), "config_file": "", "config_sha256": "", "note": said.note}
     service = f"{row['service']}/{inner.model}"
     return {**same, "service": service, "kind": inner.kind, "answer": answer, "models": models, **shown}
