@@ -33,7 +33,7 @@ def _gpu(vendor: str, card: Told) -> Gpu:
         busy_percent=card.whole("busy_percent"),
         power_w=card.number("power_w"),
         cap_w=card.number("cap_w"),
-        temperature_c=card.number("temperature_c"),
+        temperature_c=card.number("temperature_c") or deep.number("temperature_c"),
         hotspot_c=deep.number("hotspot_c"),
         memory_c=deep.number("memory_c"),
         slowdown_c=deep.number("slowdown_c"),
