@@ -72,6 +72,7 @@ def test_a_bare_host_is_planned_wholly_then_changed_once_and_pyinfra_agrees(bare
         "Cluster",
         "Controller",
         "Gateway",
+        "Health",
         "Engines",
         "llama-swap",
         "Services",

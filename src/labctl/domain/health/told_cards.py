@@ -108,12 +108,15 @@ def _engine(row: Told, held: dict[str, dict[str, int]] | None) -> Engine:
         running=row.whole("running"),
         waiting=row.whole("waiting"),
         tokens=row.number("tokens"),
+        pulse=row.number("pulse"),
         models=tuple(_models(row)),
         gpus=None if on is None else tuple(on),
         gpu_mib=None if on is None else sum(on.values()),
         device=row.text("device"),
         config=row.text("config"),
         config_file=row.text("config_file"),
+        config_sha256=row.text("config_sha256"),
+        silent=row.flag("silent") is True,
         note=row.text("note"),
     )
 
