@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from .checks import disks, driver, gpus, heat, links, rackwide, reach, system
+from .checks import disks, driver, gpus, heat, links, rackwide, reach, serving, system
 from .expected import ExpectedRack
 from .terms import Case, Check, Level, RackCheck, Result
 
@@ -32,6 +32,9 @@ CHECKS: tuple[Check, ...] = (
     heat.Temperature(),
     heat.Throttle(),
     heat.CapsDrift(),
+    serving.EngineProgress(),
+    serving.EnginePlacement(),
+    serving.SwapConfig(),
     disks.DiskSpace(),
     disks.DiskSmart(),
     system.MemoryPressure(),

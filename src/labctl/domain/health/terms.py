@@ -97,12 +97,17 @@ class Sleep:
 
 
 class Look(NamedTuple):
-    """What an engine said at the wall time ``at``; None: it did not say. See ``evidence.Engine``."""
+    """What an engine said at the wall time ``at`` of its host.
+
+    ``requests`` run or wait; ``pulse`` is as in ``evidence.Engine``; None: it did not say. ``answered``: its
+    health page did. ``silent``: its counters did not come in time.
+    """
 
     at: float
-    running: int | None
+    requests: int | None
     pulse: float | None
     answered: bool = True
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
