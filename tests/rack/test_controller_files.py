@@ -85,7 +85,7 @@ def stores(rack: Lab, hub: str) -> None:
 
 
 def health(rack: Lab, hub: str) -> None:
-    """Health is looked after by its own user, with its own copy of the key, and leaves what it finds for all."""
+    """Health is looked after by a user of its own, with a copy of the key, and what it finds is for all."""
     look = [
         "sh",
         "-c",
@@ -128,6 +128,7 @@ def test_the_controllers_files_are_its_own_and_go_with_it(site: Path, rack: Lab)
     site.write_text("".join(line for line in lines if "controller=Controller" not in line))
     done = labctl("apply", str(site), "--yes", "--json", "--only=controller,health", timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    script = "ls /etc/labctl/controller /etc/labctl/health; systemctl is-active labctl-controller labctl-health.timer"
+    units = "labctl-controller labctl-health.timer"
+    script = f"ls /etc/labctl/controller /etc/labctl/health; systemctl is-active {units}"
     said = rack.run(hub, ["sh", "-c", script]).stdout.split()
     assert said == ["/etc/labctl/controller:", "/etc/labctl/health:", "inactive", "inactive"]
