@@ -47,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
     "status": Entry("labctl.cli.status:status", _HOSTS, "Show which hosts answer, and what runs on them."),
+    "health": Entry("labctl.cli.health:health", _HOSTS, "Say whether the rack is well, and what to do."),
     "fit": Entry(
         "labctl.cli.fit:fit",
         _MODELS,
@@ -74,6 +75,7 @@ COMMANDS: dict[str, Entry] = {
     "sleep-test": Entry("labctl.cli.sleep_test:sleep_test", _SLEEP, "Prove that a host sleeps and wakes."),
     "controller": Entry("labctl.cli.controller:controller", _SLEEP, "Run the controller, or look at it."),
     "gateway": Entry("labctl.cli.gateway:gateway", _USE, "Run the gateway, look at it, make keys for it."),
+    "web": Entry("labctl.cli.web:web", _USE, "Run the web page of the rack, with its metrics."),
     "clients": Entry("labctl.cli.clients:clients", _USE, "Print what a client needs to use the models."),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
     "completion": Entry(

@@ -23,8 +23,10 @@ from labctl.inventory.gatewaying import (
     GatewayModel,
     Outside,
 )
+from labctl.inventory.health import Health, MailNotice, NtfyNotice, WebhookNotice
 from labctl.inventory.hosts import Host, PrivateNet, Role, Ssh
 from labctl.inventory.idle import Controller, Gate, IdlePolicy, Signals
+from labctl.inventory.limits import Limits
 from labctl.inventory.loader import LoadedRack, load_rack
 from labctl.inventory.models import HuggingFace, Model, ModelFile
 from labctl.inventory.power import Circuit, Psu
@@ -50,6 +52,7 @@ from labctl.inventory.services import (
     Vllm,
 )
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan, Webhook
+from labctl.inventory.web import Web, WebKey
 
 __all__ = [
     "Amd",
@@ -68,19 +71,23 @@ __all__ = [
     "GatewayLimits",
     "GatewayModel",
     "Gpu",
+    "Health",
     "Host",
     "HuggingFace",
     "IdlePolicy",
     "Ipmi",
+    "Limits",
     "LiteLlm",
     "LlamaCpp",
     "LlamaServer",
     "LlamaSwap",
     "LlamaSwapBuild",
     "LoadedRack",
+    "MailNotice",
     "Model",
     "ModelFile",
     "NoWake",
+    "NtfyNotice",
     "Nvidia",
     "Olla",
     "Ollama",
@@ -109,6 +116,9 @@ __all__ = [
     "Wake",
     "WakeCommand",
     "WakeOnLan",
+    "Web",
+    "WebKey",
     "Webhook",
+    "WebhookNotice",
     "load_rack",
 ]
