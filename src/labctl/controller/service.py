@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 from labctl.controller import statuses
 from labctl.controller.answers import Change, Explanation, RackStatus, TestStep, Ticket
 from labctl.controller.board import Board, Picture
-from labctl.controller.energy import ledger_of
+from labctl.controller.energy import account_of
 from labctl.controller.hands import Hands
 from labctl.controller.means import Means
 from labctl.controller.sleeptest import SleepTests
@@ -321,7 +321,7 @@ class Service:
         """Return what hosts used; see ``Asked``."""
         means = self._means
         names = self._known_names(hosts) if hosts else self.hosts()
-        return ledger_of(means.doors.store, means.energy, names, now=means.doors.wall(), for_s=for_s)
+        return account_of(means.doors.store, means.energy, names, now=means.doors.wall(), for_s=for_s)
 
     def energy_spans(self, hosts: Sequence[str], grain: Grain, *, for_s: float) -> Sequence[Spent]:
         """Return what hosts used, span by span; see ``Asked``."""

@@ -49,6 +49,7 @@ from labctl.inventory.services import (
     TabbyApi,
     Vllm,
 )
+from labctl.inventory.tariff import Tariff, TariffWindow
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan, Webhook
 
 __all__ = [
@@ -105,6 +106,8 @@ __all__ = [
     "SwapMatrix",
     "Swapped",
     "TabbyApi",
+    "Tariff",
+    "TariffWindow",
     "Vllm",
     "Wake",
     "WakeCommand",

@@ -24,6 +24,7 @@ from labctl.inventory.power import Circuit
 from labctl.inventory.remembered import remembered
 from labctl.inventory.services import RayCluster
 from labctl.inventory.spec import Spec
+from labctl.inventory.tariff import Tariff
 
 ROLE_GROUPS = {"gpu": "gpu", "always-on": "always_on", "storage": "storage"}
 _WEAK = {
@@ -82,6 +83,10 @@ class Rack(Spec):
     )
     gateway: Gateway | None = Field(
         default=None, description="One address for all models of the rack, which wakes their hosts."
+    )
+
+    tariff: Tariff | None = Field(
+        default=None, description="What electricity costs; default: `labctl energy` shows no money."
     )
 
     def host(self, name: str) -> Host:

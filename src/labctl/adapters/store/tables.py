@@ -125,7 +125,6 @@ happening = Table(
 )
 
 
-
 def _spans(name: str) -> Table:
     """Return a table of energy by spans of one length; the key is what is asked for, so no index besides."""
     return Table(

@@ -102,3 +102,11 @@ def stretches(zone: str, since: int, until: int) -> Iterator[tuple[int, int, int
             end += _HOUR
         yield begin, min(end, until), offset
         begin = end
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyPolicy:
+    """What the rack file says of energy: its zone (an IANA name), and the tariff, where there is one."""
+
+    zone: str = "Etc/UTC"
+    tariff: Tariff | None = None
