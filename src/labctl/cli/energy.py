@@ -72,7 +72,7 @@ def energy(
     aim = asking.aim(inventory, hosts)
     with asking.controller(aim) as controller:
         *listed, last = controller.ask(
-            "energy", hosts=list(aim.hosts) if hosts else [], for_s=since, **({"by": by} if by else {})
+            "energy", hosts=list(aim.hosts) if hosts else [], for_s=since, each=by
         )
     if as_json:
         said = {name: value for name, value in last.items() if name != "done"}
@@ -148,14 +148,15 @@ def _sentences(host: Mapping[str, Any], currency: str) -> Iterator[str]:
     name, saved = asking.text(host.get("host")), host.get("saved")
     if isinstance(saved, Mapping):
         kwh, because = asking.number(saved.get("kwh")), asking.text(saved.get("because"))
-        why = f" ({because})" if because else ""
         if kwh is None:
-            yield f"{name}: what sleep saved is not known{why}"
+            yield f"{name}: what sleep saved is not known"
         elif kwh or not because:
             mark = _MARK if saved.get("estimated") is True else ""
             money = _money(saved.get("money")) if currency else ""
             price = f", {money} {currency}" if money else ""
-            yield f"{name}: saved by sleeping {mark}{_kwh(kwh)} kWh{price}{why}"
+            yield f"{name}: saved by sleeping {mark}{_kwh(kwh)} kWh{price}"
+        if because and kwh != 0:
+            yield f"  {because}"
     tokens, per = asking.number(host.get("answer_tokens")), asking.number(host.get("kwh_per_mtok"))
     if tokens and per is not None:
         money = _money(host.get("money_per_mtok")) if currency else ""

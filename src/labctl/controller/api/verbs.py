@@ -225,8 +225,8 @@ class Verbs:
 
     def _energy(self, request: Request, by: str, gone: Gone) -> Iterator[News]:
         hosts, asked = self._known(request.fields["hosts"]), request.fields
-        if asked["by"] is not None:
-            grain = Grain[asked["by"].upper()]
+        if asked["each"] is not None:
+            grain = Grain[asked["each"].upper()]
             yield from map(shown.spent, self._service.energy_spans(hosts, grain, for_s=asked["for_s"]))
         yield {"done": True, **shown.account(self._service.energy(hosts, for_s=asked["for_s"]))}
 

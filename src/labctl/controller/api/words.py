@@ -141,7 +141,7 @@ VERBS: Mapping[str, Mapping[str, Field]] = {
     "energy": {
         "hosts": _ANY,
         "for_s": Field(_SECONDS, _is_seconds, default=30 * 24 * 3600),
-        "by": Field('"minute", "hour" or "day"', _or_nothing(lambda value: value in SPANS)),
+        "each": Field('"minute", "hour" or "day"', _or_nothing(lambda value: value in SPANS)),
     },
 }  # fmt: skip
 """The verbs with their fields; docs/control-api.md explains each, and a test compares the two."""
