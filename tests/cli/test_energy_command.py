@@ -144,7 +144,9 @@ def test_json_has_what_the_controller_says_and_nothing_else(call: Callable[..., 
 def test_what_is_not_known_is_said_in_words(call: Callable[..., Done], service: Scripted) -> None:
     service.account = answer(spent(Doing.ASLEEP, 9, 3, guessed=True), mean_price=True)
     out = call("energy").out
-    assert "gpu-box: what sleep saved is not known\n  it was not yet measured awake and idle for 10 min" in out
+    assert (
+        "gpu-box: what sleep saved is not known\n  it was not yet measured awake and idle for 10 min" in out
+    )
     assert "Money is by the mean price of a week" in out
     service.account = answer()
     assert call("energy").out.startswith("Nothing was counted in that time")

@@ -125,7 +125,8 @@ def test_a_year_of_twenty_hosts_would_stay_below_200_mb(tmp_path: Path) -> None:
                 for step in range(count)
                 for doing in doings
             )
-            connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            into = f"{table} (at, host, doing, seconds, metered_s, joules, guessed)"
+            connection.executemany(f"INSERT INTO {into} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert 20 * (path.stat().st_size - empty) < 200e6

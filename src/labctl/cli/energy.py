@@ -71,9 +71,7 @@ def energy(
     """
     aim = asking.aim(inventory, hosts)
     with asking.controller(aim) as controller:
-        *listed, last = controller.ask(
-            "energy", hosts=list(aim.hosts) if hosts else [], for_s=since, each=by
-        )
+        *listed, last = controller.ask("energy", hosts=list(aim.hosts) if hosts else [], for_s=since, each=by)
     if as_json:
         said = {name: value for name, value in last.items() if name != "done"}
         printer.emit_json({**said, "spans": listed} if by else said)

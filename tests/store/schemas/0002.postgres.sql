@@ -1,25 +1,25 @@
 CREATE TABLE public.energy_day (
-    at bigint NOT NULL,
     host text NOT NULL,
     doing text NOT NULL,
+    at bigint NOT NULL,
     seconds double precision NOT NULL,
     metered_s double precision NOT NULL,
     joules double precision NOT NULL,
     guessed double precision NOT NULL
 );
 CREATE TABLE public.energy_hour (
-    at bigint NOT NULL,
     host text NOT NULL,
     doing text NOT NULL,
+    at bigint NOT NULL,
     seconds double precision NOT NULL,
     metered_s double precision NOT NULL,
     joules double precision NOT NULL,
     guessed double precision NOT NULL
 );
 CREATE TABLE public.energy_minute (
-    at bigint NOT NULL,
     host text NOT NULL,
     doing text NOT NULL,
+    at bigint NOT NULL,
     seconds double precision NOT NULL,
     metered_s double precision NOT NULL,
     joules double precision NOT NULL,
@@ -139,16 +139,16 @@ CREATE SEQUENCE public.rack_id_seq
     CACHE 1;
 ALTER SEQUENCE public.rack_id_seq OWNED BY public.rack.id;
 CREATE TABLE public.token_day (
-    at bigint NOT NULL,
     host text NOT NULL,
     model text NOT NULL,
+    at bigint NOT NULL,
     prompt bigint NOT NULL,
     answer bigint NOT NULL
 );
 CREATE TABLE public.token_hour (
-    at bigint NOT NULL,
     host text NOT NULL,
     model text NOT NULL,
+    at bigint NOT NULL,
     prompt bigint NOT NULL,
     answer bigint NOT NULL
 );
@@ -176,9 +176,9 @@ ALTER TABLE ONLY public.leader ALTER COLUMN id SET DEFAULT nextval('public.leade
 ALTER TABLE ONLY public.lease ALTER COLUMN id SET DEFAULT nextval('public.lease_id_seq'::regclass);
 ALTER TABLE ONLY public.rack ALTER COLUMN id SET DEFAULT nextval('public.rack_id_seq'::regclass);
 ALTER TABLE ONLY public.wish ALTER COLUMN id SET DEFAULT nextval('public.wish_id_seq'::regclass);
-INSERT INTO public.energy_day VALUES (1799971200, 'box', 'busy', 60, 60, 18000, 0);
-INSERT INTO public.energy_hour VALUES (1800000000, 'box', 'busy', 60, 60, 18000, 0);
-INSERT INTO public.energy_minute VALUES (1800000000, 'box', 'busy', 60, 60, 18000, 0);
+INSERT INTO public.energy_day VALUES ('box', 'busy', 1799971200, 60, 60, 18000, 0);
+INSERT INTO public.energy_hour VALUES ('box', 'busy', 1800000000, 60, 60, 18000, 0);
+INSERT INTO public.energy_minute VALUES ('box', 'busy', 1800000000, 60, 60, 18000, 0);
 INSERT INTO public.happening VALUES (1, 1800000000, '', 'leader', 'controller leads, in term 1');
 INSERT INTO public.happening VALUES (2, 1800000000, 'box', 'mode', 'unknown -> verifying: because of seen');
 INSERT INTO public.happening VALUES (3, 1800000000, 'box', 'mode', 'verifying -> ready: because of passed');
@@ -204,8 +204,8 @@ INSERT INTO public.labctl_schema VALUES ('0002');
 INSERT INTO public.leader VALUES (1, 'controller', 1, 1);
 INSERT INTO public.lease VALUES (1, 'box', 'gateway', 1800000000);
 INSERT INTO public.rack VALUES (1, 'moving house (ann)', '0.1.0');
-INSERT INTO public.token_day VALUES (1799971200, 'box', 'qwen', 900, 1200);
-INSERT INTO public.token_hour VALUES (1800000000, 'box', 'qwen', 900, 1200);
+INSERT INTO public.token_day VALUES ('box', 'qwen', 1799971200, 900, 1200);
+INSERT INTO public.token_hour VALUES ('box', 'qwen', 1800000000, 900, 1200);
 INSERT INTO public.wish VALUES (1, 'box', 'ann', 'a demo', 1800000000, 1800000060, false, false);
 INSERT INTO public.wish VALUES (2, 'waking', 'ann', 'a demo', 1800000000, 1800000060, true, false);
 SELECT pg_catalog.setval('public.happening_id_seq', 15, true);
@@ -216,11 +216,11 @@ SELECT pg_catalog.setval('public.lease_id_seq', 1, true);
 SELECT pg_catalog.setval('public.rack_id_seq', 1, false);
 SELECT pg_catalog.setval('public.wish_id_seq', 2, true);
 ALTER TABLE ONLY public.energy_day
-    ADD CONSTRAINT energy_day_pkey PRIMARY KEY (at, host, doing);
+    ADD CONSTRAINT energy_day_pkey PRIMARY KEY (host, doing, at);
 ALTER TABLE ONLY public.energy_hour
-    ADD CONSTRAINT energy_hour_pkey PRIMARY KEY (at, host, doing);
+    ADD CONSTRAINT energy_hour_pkey PRIMARY KEY (host, doing, at);
 ALTER TABLE ONLY public.energy_minute
-    ADD CONSTRAINT energy_minute_pkey PRIMARY KEY (at, host, doing);
+    ADD CONSTRAINT energy_minute_pkey PRIMARY KEY (host, doing, at);
 ALTER TABLE ONLY public.happening
     ADD CONSTRAINT happening_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.hold
@@ -240,9 +240,9 @@ ALTER TABLE ONLY public.lease
 ALTER TABLE ONLY public.rack
     ADD CONSTRAINT rack_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.token_day
-    ADD CONSTRAINT token_day_pkey PRIMARY KEY (at, host, model);
+    ADD CONSTRAINT token_day_pkey PRIMARY KEY (host, model, at);
 ALTER TABLE ONLY public.token_hour
-    ADD CONSTRAINT token_hour_pkey PRIMARY KEY (at, host, model);
+    ADD CONSTRAINT token_hour_pkey PRIMARY KEY (host, model, at);
 ALTER TABLE ONLY public.wish
     ADD CONSTRAINT wish_pkey PRIMARY KEY (id);
 CREATE INDEX ix_happening_host ON public.happening USING btree (host);

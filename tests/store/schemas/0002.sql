@@ -1,47 +1,47 @@
 PRAGMA application_id=1279345219;
 BEGIN TRANSACTION;
 CREATE TABLE energy_day (
-	at BIGINT NOT NULL, 
 	host TEXT NOT NULL, 
 	doing TEXT NOT NULL, 
+	at BIGINT NOT NULL, 
 	seconds DOUBLE NOT NULL, 
 	metered_s DOUBLE NOT NULL, 
 	joules DOUBLE NOT NULL, 
 	guessed DOUBLE NOT NULL, 
-	PRIMARY KEY (at, host, doing)
+	PRIMARY KEY (host, doing, at)
 )
  WITHOUT ROWID
 
 ;
-INSERT INTO "energy_day" VALUES(1799971200,'box','busy',60.0,60.0,18000.0,0.0);
+INSERT INTO "energy_day" VALUES('box','busy',1799971200,60.0,60.0,18000.0,0.0);
 CREATE TABLE energy_hour (
-	at BIGINT NOT NULL, 
 	host TEXT NOT NULL, 
 	doing TEXT NOT NULL, 
+	at BIGINT NOT NULL, 
 	seconds DOUBLE NOT NULL, 
 	metered_s DOUBLE NOT NULL, 
 	joules DOUBLE NOT NULL, 
 	guessed DOUBLE NOT NULL, 
-	PRIMARY KEY (at, host, doing)
+	PRIMARY KEY (host, doing, at)
 )
  WITHOUT ROWID
 
 ;
-INSERT INTO "energy_hour" VALUES(1800000000,'box','busy',60.0,60.0,18000.0,0.0);
+INSERT INTO "energy_hour" VALUES('box','busy',1800000000,60.0,60.0,18000.0,0.0);
 CREATE TABLE energy_minute (
-	at BIGINT NOT NULL, 
 	host TEXT NOT NULL, 
 	doing TEXT NOT NULL, 
+	at BIGINT NOT NULL, 
 	seconds DOUBLE NOT NULL, 
 	metered_s DOUBLE NOT NULL, 
 	joules DOUBLE NOT NULL, 
 	guessed DOUBLE NOT NULL, 
-	PRIMARY KEY (at, host, doing)
+	PRIMARY KEY (host, doing, at)
 )
  WITHOUT ROWID
 
 ;
-INSERT INTO "energy_minute" VALUES(1800000000,'box','busy',60.0,60.0,18000.0,0.0);
+INSERT INTO "energy_minute" VALUES('box','busy',1800000000,60.0,60.0,18000.0,0.0);
 CREATE TABLE happening (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	at DOUBLE NOT NULL, 
@@ -143,29 +143,29 @@ CREATE TABLE rack (
 );
 INSERT INTO "rack" VALUES(1,'moving house (ann)','0.1.0');
 CREATE TABLE token_day (
-	at BIGINT NOT NULL, 
 	host TEXT NOT NULL, 
 	model TEXT NOT NULL, 
+	at BIGINT NOT NULL, 
 	prompt BIGINT NOT NULL, 
 	answer BIGINT NOT NULL, 
-	PRIMARY KEY (at, host, model)
+	PRIMARY KEY (host, model, at)
 )
  WITHOUT ROWID
 
 ;
-INSERT INTO "token_day" VALUES(1799971200,'box','qwen',900,1200);
+INSERT INTO "token_day" VALUES('box','qwen',1799971200,900,1200);
 CREATE TABLE token_hour (
-	at BIGINT NOT NULL, 
 	host TEXT NOT NULL, 
 	model TEXT NOT NULL, 
+	at BIGINT NOT NULL, 
 	prompt BIGINT NOT NULL, 
 	answer BIGINT NOT NULL, 
-	PRIMARY KEY (at, host, model)
+	PRIMARY KEY (host, model, at)
 )
  WITHOUT ROWID
 
 ;
-INSERT INTO "token_hour" VALUES(1800000000,'box','qwen',900,1200);
+INSERT INTO "token_hour" VALUES('box','qwen',1800000000,900,1200);
 CREATE TABLE wish (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	host TEXT NOT NULL, 
@@ -179,8 +179,8 @@ CREATE TABLE wish (
 );
 INSERT INTO "wish" VALUES(1,'box','ann','a demo',1800000000.0,1800000060.0,0,0);
 INSERT INTO "wish" VALUES(2,'waking','ann','a demo',1800000000.0,1800000060.0,1,0);
-CREATE INDEX ix_lease_host ON lease (host);
 CREATE INDEX ix_lease_instance ON lease (instance);
+CREATE INDEX ix_lease_host ON lease (host);
 CREATE INDEX ix_hold_host ON hold (host);
 CREATE INDEX ix_wish_host ON wish (host);
 CREATE INDEX ix_happening_host ON happening (host);

@@ -126,13 +126,13 @@ happening = Table(
 
 
 def _spans(name: str) -> Table:
-    """Return a table of energy by spans of one length; the key is what is asked for, so no index besides."""
+    """Return a table of energy by spans of one length; the key is in the order in which it is summed up."""
     return Table(
         name,
         metadata,
-        Column("at", BigInteger, primary_key=True, autoincrement=False),
         Column("host", Text, primary_key=True),
         Column("doing", Text, primary_key=True),
+        Column("at", BigInteger, primary_key=True, autoincrement=False),
         Column("seconds", Double, nullable=False),
         Column("metered_s", Double, nullable=False),
         Column("joules", Double, nullable=False),
@@ -145,9 +145,9 @@ def _tokens(name: str) -> Table:
     return Table(
         name,
         metadata,
-        Column("at", BigInteger, primary_key=True, autoincrement=False),
         Column("host", Text, primary_key=True),
         Column("model", Text, primary_key=True),
+        Column("at", BigInteger, primary_key=True, autoincrement=False),
         Column("prompt", BigInteger, nullable=False),
         Column("answer", BigInteger, nullable=False),
         sqlite_with_rowid=False,

@@ -16,9 +16,9 @@ def upgrade() -> None:
     for span in ("minute", "hour", "day"):
         op.create_table(
             f"energy_{span}",
-            sa.Column("at", sa.BigInteger, primary_key=True, autoincrement=False),
             sa.Column("host", sa.Text, primary_key=True),
             sa.Column("doing", sa.Text, primary_key=True),
+            sa.Column("at", sa.BigInteger, primary_key=True, autoincrement=False),
             sa.Column("seconds", sa.Double, nullable=False),
             sa.Column("metered_s", sa.Double, nullable=False),
             sa.Column("joules", sa.Double, nullable=False),
@@ -28,9 +28,9 @@ def upgrade() -> None:
     for span in ("hour", "day"):
         op.create_table(
             f"token_{span}",
-            sa.Column("at", sa.BigInteger, primary_key=True, autoincrement=False),
             sa.Column("host", sa.Text, primary_key=True),
             sa.Column("model", sa.Text, primary_key=True),
+            sa.Column("at", sa.BigInteger, primary_key=True, autoincrement=False),
             sa.Column("prompt", sa.BigInteger, nullable=False),
             sa.Column("answer", sa.BigInteger, nullable=False),
             sqlite_with_rowid=False,
