@@ -62,6 +62,9 @@ COMMANDS: dict[str, Entry] = {
     "powercap": Entry(
         "labctl.cli.powercap:powercap", _WATTS, "Show or set the power caps of graphics cards."
     ),
+    "energy": Entry(
+        "labctl.cli.energy:energy", _WATTS, "Show what hosts used, what it cost, what sleep saved."
+    ),
     "wake": Entry("labctl.cli.wake:wake", _SLEEP, "Wake hosts, and see them come up."),
     "suspend": Entry("labctl.cli.wake:suspend", _SLEEP, "Put hosts to sleep, unless something holds them."),
     "explain": Entry("labctl.cli.explain:explain", _SLEEP, "Say what holds a host awake, and what is next."),
