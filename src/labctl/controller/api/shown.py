@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labctl.controller.answers import Change, Explanation, HostStatus, RackStatus, TestStep
+from labctl.controller.answers import Change, Counts, Explanation, HostStatus, RackStatus, TestStep
 from labctl.domain.sleep.terms import Hold, Wish
 from labctl.ports.store import Happening
 
@@ -28,6 +28,12 @@ def wish(one: Wish) -> dict[str, Any]:
     }
 
 
+def counts(one: Counts) -> dict[str, Any]:
+    """Return what became of a host since the controller started."""
+    wakes = {"bounds": list(one.bounds), "counts": list(one.wakes), "sum": one.wakes_s}
+    return {"moves": dict(one.moves), "wakes": wakes}
+
+
 def host(one: HostStatus) -> dict[str, Any]:
     """Return a host's status."""
     return {
@@ -45,6 +51,7 @@ def host(one: HostStatus) -> dict[str, Any]:
         "leases": one.leases,
         "proof": one.proof,
         "usual_s": one.usual_s,
+        "counts": counts(one.counts),
     }
 
 
