@@ -75,6 +75,9 @@ COMMANDS: dict[str, Entry] = {
     "controller": Entry("labctl.cli.controller:controller", _SLEEP, "Run the controller, or look at it."),
     "gateway": Entry("labctl.cli.gateway:gateway", _USE, "Run the gateway, look at it, make keys for it."),
     "clients": Entry("labctl.cli.clients:clients", _USE, "Print what a client needs to use the models."),
+    "monitoring": Entry(
+        "labctl.cli.monitoring:monitoring", _USE, "Write what Prometheus and Grafana need to watch the rack."
+    ),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
     "completion": Entry(
         "labctl.cli.completion:completion", _SHELL, "Print the completion script of a shell."
