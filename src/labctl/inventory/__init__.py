@@ -51,6 +51,7 @@ from labctl.inventory.services import (
     Vllm,
 )
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan, Webhook
+from labctl.inventory.web import Web, WebKey
 
 __all__ = [
     "Amd",
@@ -113,6 +114,8 @@ __all__ = [
     "Wake",
     "WakeCommand",
     "WakeOnLan",
+    "Web",
+    "WebKey",
     "Webhook",
     "WebhookNotice",
     "load_rack",

@@ -148,8 +148,8 @@ def _of(host: Host) -> Iterator[Copied]:
 
 def rack_json(rack: Rack) -> str:
     """Return the rack as the controller reads it: its own secrets by the names that they have there."""
-    # Who may use the gateway is none of its business, and no reason to start it anew.
-    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True, exclude={"gateway"})
+    # Who may use the gateway and the web page is none of its business, and no reason to start it anew.
+    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True, exclude={"gateway", "web"})
     for host, shown in zip(rack.hosts, document["hosts"], strict=True):
         for one in _of(host):
             _, part, field = one.name.split(".")
@@ -234,13 +234,14 @@ def unit(rack: Rack, digest: str) -> str:
     assert rack.controller is not None
     return render.text(
         "controller.service.j2",
-        mark=f"build {digest[:12]}",
+        # At its start it looks once who the web page's user is.
+        mark=f"build {digest[:12]}{'' if rack.web is None else ', with the web page'}",
         python=python_of(),
         rack=RACK,
         user=USER,
         home=PurePosixPath(HOME).name,
         store_folder=STORE_FOLDER,
-        alone=not rack.controller.operators and rack.gateway is None,
+        alone=not rack.controller.operators and rack.gateway is None and rack.web is None,
         watchdog_s=max(60, round(rack.controller.tick.total_seconds()) * 6),
     )
 

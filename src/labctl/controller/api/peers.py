@@ -13,13 +13,15 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _CREDENTIALS = struct.Struct("3i")
 GATEWAY = "labctl-gateway"
 NUDGE = "nudge"
+WEB = "labctl-web"
+WEB_VERBS = frozenset({"status", "explain", "events", "energy", "wake", "suspend", "hold", "release"})
 _OVERFLOW = 65534
 """What the kernel says of users that a user namespace does not map: never somebody."""
 
@@ -42,10 +44,13 @@ class Peer:
     def called(self, by: str) -> str:
         """Return who gives an order.
 
-        Root speaks for whoever came to it (by SSH, with the operator's key), and says for whom; everybody
-        else speaks for himself.
+        Root speaks for whoever came to it (by SSH, with the operator's key), and says for whom; the web page
+        says whose key it was shown, and that it says so; everybody else speaks for himself.
         """
-        return by.strip() or self.user if self.uid == 0 else self.user
+        if self.uid == 0:
+            return by.strip() or self.user
+        user = self.user
+        return f"{by.strip()} by {WEB}" if user == WEB and by.strip() else user
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -57,7 +62,7 @@ def peer_of(sock: socket.socket) -> Peer:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The uids that may give orders, and those that may only nudge.
+    """The uids that may give orders, those that may only nudge, and those that are the web page's.
 
     ``missing`` are operators of the rack file that do not exist here.
     """
@@ -65,18 +70,27 @@ class Allowed:
     uids: frozenset[int]
     missing: tuple[str, ...] = ()
     nudgers: frozenset[int] = frozenset()
+    web: frozenset[int] = frozenset()
 
     def __contains__(self, peer: object) -> bool:
         """Return whether that peer may say anything at all."""
-        return isinstance(peer, Peer) and (peer.uid in self.uids or peer.uid in self.nudgers)
+        return isinstance(peer, Peer) and peer.uid in self.uids | self.nudgers | self.web
 
-    def may(self, peer: Peer, verb: str) -> bool:
-        """Return whether that peer may use a verb."""
-        return peer.uid in self.uids or (verb == NUDGE and peer.uid in self.nudgers)
+    def refusal(self, peer: Peer, verb: str, fields: Mapping[str, Any]) -> str:
+        """Return why that peer may not ask this, as "may only ..."; empty: it may."""
+        if peer.uid in self.uids:
+            return ""
+        if peer.uid in self.nudgers:
+            return "" if verb == NUDGE else f"may only {NUDGE} this controller"
+        if peer.uid not in self.web:
+            return "may give no orders to this controller"
+        if fields.get("force"):
+            return "may force nothing"
+        return "" if verb in WEB_VERBS else f"may not {verb} here; that is for commands"
 
 
-def allowed(operators: Iterable[str], gateway: str = GATEWAY) -> Allowed:
-    """Return who may give orders, for the operators that a rack file names and the gateway's user."""
+def allowed(operators: Iterable[str], gateway: str = GATEWAY, web: str = WEB) -> Allowed:
+    """Return who may give orders, for a rack file's operators and the users of gateway and web page."""
     uids: set[int] = {0, os.geteuid()}
     missing = []
     for name in operators:
@@ -84,7 +98,12 @@ def allowed(operators: Iterable[str], gateway: str = GATEWAY) -> Allowed:
             uids.add(pwd.getpwnam(name).pw_uid)
         except KeyError:
             missing.append(name)
-    nudgers: set[int] = set()
-    with suppress(KeyError):  # there is no gateway on this machine
-        nudgers.add(pwd.getpwnam(gateway).pw_uid)
-    return Allowed(frozenset(uids - {_OVERFLOW}), tuple(missing), frozenset(nudgers - {_OVERFLOW}))
+    return Allowed(frozenset(uids - {_OVERFLOW}), tuple(missing), _uids_of(gateway), _uids_of(web))
+
+
+def _uids_of(user: str) -> frozenset[int]:
+    """Return a user's uid; nothing where there is none on this machine."""
+    try:
+        return frozenset({pwd.getpwnam(user).pw_uid} - {_OVERFLOW})
+    except KeyError:
+        return frozenset()
