@@ -55,9 +55,10 @@ def files(rack: Rack, folder: Path, scraper: Scraper) -> Written:
 
 def _certificate(rack: Rack, folder: Path, job: Job) -> str:
     """Return the certificate of a server: who has pinned it needs no authority."""
-    path = rack.gateway.certificate if rack.gateway is not None and job.name == GATEWAY else None
+    server = rack.gateway if job.name == GATEWAY else rack.web
+    path = None if server is None else server.certificate
     if path is None:
-        raise LabctlError(f"{job.name} speaks TLS and the rack file names no certificate for it")
+        raise LabctlError(f"{job.name} speaks TLS, and the rack file names no certificate for it")
     try:
         return (folder / path.expanduser()).read_text("ascii")
     except (OSError, UnicodeError) as error:

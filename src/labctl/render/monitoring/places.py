@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from ipaddress import ip_address
 
 from labctl.inventory import Host, Rack
 from labctl.inventory.endpoints import reached
@@ -42,19 +43,21 @@ class Job:
     targets: tuple[Target, ...] = ()
     keyed: bool = False
     tls: bool = False
-    unreached: str = field(default="")
+    unreached: str = ""
 
 
 def jobs(rack: Rack, scraper: Scraper) -> Iterator[Job]:
     """Yield what can be scraped of a rack."""
+    if rack.web is not None and rack.controller is not None:
+        page = rack.web
+        # On loopback the page shows itself, its numbers among them, to everybody.
+        keyed = bool(page.keys) and not ip_address(page.listen).is_loopback
+        job = Job(LABCTL, keyed=keyed, tls=page.certificate is not None)
+        yield _single(rack, scraper, job, (rack.controller.host, page.listen, page.port))
     if rack.gateway is not None:
         one = rack.gateway
-        yield _single(
-            rack,
-            scraper,
-            Job(GATEWAY, keyed=bool(one.keys), tls=one.certificate is not None),
-            (one.host, one.listen, one.port),
-        )
+        job = Job(GATEWAY, keyed=bool(one.keys), tls=one.certificate is not None)
+        yield _single(rack, scraper, job, (one.host, one.listen, one.port))
     if scraper.node_exporter is not None:
         yield Job(NODE, tuple(_nodes(rack, scraper.node_exporter)))
 

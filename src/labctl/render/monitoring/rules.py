@@ -173,7 +173,7 @@ ALERTS = (
     Alert(
         "LabctlHostUnproven",
         "labctl_host_wake_proven == 0",
-        "1d",
+        "6h",
         "warning",
         f"{_HOST} is to sleep, and has no valid proof that it wakes, so it stays awake",
         f"labctl sleep-test {_HOST}",
