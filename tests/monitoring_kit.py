@@ -60,7 +60,7 @@ TELEMETRY: dict[str, Any] = {
             "kind": "llama-server",
             "active": True,
             "models": ["qwen"],
-            "running": 1,
+            "running": 0,
             "waiting": 0,
             "tokens": 81230.0,
         }
