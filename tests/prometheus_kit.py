@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from labctl.web.metrics import Metrics
 from monitoring_kit import program
 
 PATIENCE_S = 30.0
@@ -54,9 +57,10 @@ class Prometheus:
         down = [f"{one['labels']['job']}: {one['lastError']}" for one in active if one["health"] != "up"]
         return down if active else ["none"]
 
-    def firing(self) -> set[str]:
-        """Return the alerts that are true now, those that are not so for long included."""
-        return {one["labels"]["alertname"] for one in self._get("/api/v1/alerts")["data"]["alerts"]}
+    def alerts(self) -> set[tuple[str, str]]:
+        """Return the alerts that are true now, those that are not so for long included, with their hosts."""
+        found = [one["labels"] for one in self._get("/api/v1/alerts")["data"]["alerts"]]
+        return {(one["alertname"], one.get("host", "")) for one in found}
 
     def _get(self, path: str) -> Any:
         with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
@@ -68,6 +72,32 @@ class Prometheus:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+@contextmanager
+def page(metrics: Metrics) -> Iterator[int]:
+    """Serve a page of numbers as the web page does, in threads; yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body, kind = metrics.page(self.headers.get("Accept", ""))
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *unused: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager

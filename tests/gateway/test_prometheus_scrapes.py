@@ -7,10 +7,8 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from labctl.render.monitoring.dashboard import dashboard
 from labctl.render.monitoring.rules import ALERTS, RECORDED
 from labctl.web.metrics import Metrics, Sources
 from monitoring_kit import COUNTS, HUB, NOON, RACK, TELEMETRY, finding, measuring, program
-from prometheus_kit import Prometheus, prometheus
+from prometheus_kit import Prometheus, page, prometheus
 from scripted_service import Scripted, serving
 
 CHAT: dict[str, Any] = {"model": "qwen", "messages": [{"role": "user", "content": "hi"}]}
@@ -44,32 +42,6 @@ SEEN = {
     "sum(labctl_gateway_refused_total)": 2.0,
 }
 NAMED = re.compile(r"\b(?:labctl[a-z_:0-9]*|up)\b(?=[{\s\)\[]|$)")
-
-
-@contextmanager
-def page(metrics: Metrics) -> Iterator[int]:
-    """Serve a page of numbers as the web page does, in threads; yields its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body, kind = metrics.page(self.headers.get("Accept", ""))
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *unused: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def sources(socket: Path) -> Sources:
@@ -118,13 +90,13 @@ async def _some_requests(gateway: Rack) -> None:
     assert (await gateway.post("/v1/chat/completions", {"model": "nothing"})).status == 404
 
 
-def _look(found: Prometheus) -> tuple[dict[str, float], set[str], set[str]]:
+def _look(found: Prometheus) -> tuple[dict[str, float], set[str], set[tuple[str, str]]]:
     """Wait until every panel shows something; return what is seen, all names, and the alerts."""
     found.until_nothing(
         lambda: [title for title, each in panels().items() if not any(found.ask(expr) for expr in each)]
     )
     seen = {expr: found.value(expr) or 0.0 for expr in SEEN}
-    return seen, found.names(), found.firing()
+    return seen, found.names(), found.alerts()
 
 
 def _hosts() -> dict[str, HostStatus]:
@@ -135,7 +107,7 @@ def _hosts() -> dict[str, HostStatus]:
     return {"rig": awake, "mini": asleep}
 
 
-async def _watched(folder: Path, socket: Path) -> tuple[dict[str, float], set[str], set[str]]:
+async def _watched(folder: Path, socket: Path) -> tuple[dict[str, float], set[str], set[tuple[str, str]]]:
     """Run a gateway and a page of numbers under Prometheus' eyes; return what it saw."""
     async with Double() as double:
         async with assembled(folder, table_for(upstream(double), folder=folder)) as gateway:
@@ -157,7 +129,7 @@ def test_prometheus_sees_the_rack_and_every_panel_shows_something(tmp_path: Path
                 thread.join(10)
     assert seen == SEEN
     # Of what the test told: one finding, which is new, and a run of a while ago or to come.
-    assert firing <= {"LabctlHealthCritical", "LabctlHealthStale"}
+    assert firing <= {("LabctlHealthCritical", "rig"), ("LabctlHealthStale", "")}
     assert sorted(named() - names) == []
     assert {name for name in names if name.startswith("labctl_gateway_")} <= _told_of_gateways()
 

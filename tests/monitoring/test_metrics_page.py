@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from monitoring_kit import NOON, finding, host, measuring, metrics, of, read, status
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from labctl.domain.health.formats import exposition
-from labctl.domain.health.results import Findings
-from labctl.domain.health.terms import Level
+from labctl.domain.health.results import Finding, Findings
+from labctl.domain.health.terms import Figure, Level
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.domain.sleep.terms import Hold, Wish
 from labctl.web.metrics import families
+from monitoring_kit import NOON, finding, host, measuring, metrics, of, read, status
 
 FOUND = Findings(NOON - 30, (finding(), finding(Level.OK, subject="/")))
 
@@ -117,10 +118,13 @@ def test_a_controller_that_does_not_answer_leaves_no_state_of_a_while_ago() -> N
 
 
 def test_findings_have_the_names_and_values_that_labctl_health_writes() -> None:
-    ours = read(metrics(status(), FOUND).page()[0])
-    theirs = read(exposition(FOUND.findings, FOUND.at).encode())
-    assert theirs.keys()
-    assert {key: ours.get(key) for key in theirs} == theirs
+    figures = tuple(Figure(f"of {unit}", 7.5, unit) for unit in ("", "W", "C", "MiB", "s", "%"))
+    measured = Finding(replace(finding().result, code="power-over", figures=figures), NOON)
+    found = Findings(NOON - 30, (*FOUND.findings, measured))
+    ours = read(metrics(status(), found).page()[0])
+    theirs = read(exposition(found.findings, found.at).encode())
+    assert {key: value for key, value in ours.items() if key[0].startswith("labctl_health")} == theirs
+    assert len({name for name, _ in theirs}) == 10
 
 
 def test_without_a_run_of_the_checks_nothing_is_said_of_health() -> None:
