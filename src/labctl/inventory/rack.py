@@ -87,7 +87,7 @@ class Rack(Spec):
     )
     health: Health | None = Field(
         default=None,
-        description="How health is looked after by itself on the controller's host; default: only when asked.",
+        description="How health is looked after by itself on the controller's host; default: when asked.",
     )
 
     web: Web | None = Field(
