@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from labctl.domain.health.results import Finding, Findings
 from labctl.domain.health.terms import Level, Result
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Mode
+from labctl.domain.sleep.telemetry_words import telemetry_of
 from labctl.inventory import Controller, Gateway, Host, Rack, WakeOnLan, Web
 from labctl.web.metrics import Metrics, Sources
 
@@ -71,9 +73,10 @@ COUNTS = Counts({"wished": 3, "passed": 2, "refused": 1}, (10.0, 60.0), (1, 1, 0
 
 
 def status(*hosts: HostStatus, **more: Any) -> dict[str, Any]:
-    """Return what the controller answers to ``status``."""
+    """Return what the controller answers to ``status``, as it comes over its socket."""
     told = {"leader": "hub pid 1", "leading": True, "store": "", "paused": "", "ticked_s": 2.0, **more}
-    return shown.rack(RackStatus(NOON, hosts=hosts, **told), hosts)
+    said: dict[str, Any] = json.loads(json.dumps(shown.rack(RackStatus(NOON, hosts=hosts, **told), hosts)))
+    return said
 
 
 def host(name: str = "rig", mode: Mode = Mode.READY, **more: Any) -> HostStatus:
@@ -81,14 +84,9 @@ def host(name: str = "rig", mode: Mode = Mode.READY, **more: Any) -> HostStatus:
     return HostStatus(name, mode, NOON - 60, "of a test", counts=COUNTS, **more)
 
 
-def measuring(said: dict[str, Any], name: str = "rig", telemetry: object = TELEMETRY) -> dict[str, Any]:
-    """Return a status in which a host tells what it measured."""
-    return {
-        **said,
-        "hosts": [
-            {**one, **({"telemetry": telemetry} if one["host"] == name else {})} for one in said["hosts"]
-        ],
-    }
+def measuring() -> HostStatus:
+    """Return a host that serves, and tells what it measured."""
+    return host(telemetry=telemetry_of(TELEMETRY))
 
 
 def finding(level: Level = Level.CRIT, code: str = "disk-space", subject: str = "/srv") -> Finding:

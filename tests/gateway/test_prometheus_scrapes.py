@@ -8,6 +8,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from labctl.render.monitoring import Scraper, files
 from labctl.render.monitoring.dashboard import dashboard
 from labctl.render.monitoring.rules import ALERTS, RECORDED
 from labctl.web.metrics import Metrics, Sources
-from monitoring_kit import COUNTS, HUB, NOON, RACK, TELEMETRY, finding, measuring, program
+from monitoring_kit import COUNTS, HUB, NOON, RACK, finding, measuring, program, status
 from prometheus_kit import Prometheus, page, prometheus
 from scripted_service import Scripted, serving
 
@@ -53,7 +54,7 @@ def sources(socket: Path) -> Sources:
         except OSError as error:
             raise silent(str(error)) from None
         with Controller(talk, "a scrape") as controller:
-            return measuring(controller.tell("status"), "rig")
+            return controller.tell("status")
 
     found = (finding(), finding(Level.WARN, "memory", ""), finding(Level.OK, subject="/"))
     return Sources(status, lambda: Findings(NOON, found))
@@ -100,11 +101,8 @@ def _look(found: Prometheus) -> tuple[dict[str, float], set[str], set[tuple[str,
 
 
 def _hosts() -> dict[str, HostStatus]:
-    awake = HostStatus(
-        "rig", Mode.READY, NOON, "it serves", talking=True, leases=1, usual_s=40.0, counts=COUNTS
-    )
     asleep = HostStatus("mini", Mode.ASLEEP, NOON, "quiet", counts=COUNTS)
-    return {"rig": awake, "mini": asleep}
+    return {"rig": replace(measuring(), leases=1, usual_s=40.0), "mini": asleep}
 
 
 async def _watched(folder: Path, socket: Path) -> tuple[dict[str, float], set[str], set[tuple[str, str]]]:
@@ -152,9 +150,9 @@ def _told_of_gateways() -> set[str]:
 
 
 def test_promtool_finds_no_fault_with_the_page_and_the_files(tmp_path: Path) -> None:
+    found = Findings(NOON, (finding(),))
     asleep, _ = Metrics(Sources(lambda: {"hosts": []}, lambda: None)).page()
-    service = {"hosts": [{"host": "rig", "mode": "ready", "talking": True, "telemetry": TELEMETRY}]}
-    whole, _ = Metrics(Sources(lambda: service, lambda: Findings(NOON, (finding(),)))).page()
+    whole, _ = Metrics(Sources(lambda: status(measuring()), lambda: found)).page()
     for body in (asleep, whole):
         done = subprocess.run(
             [program("promtool"), "check", "metrics"],

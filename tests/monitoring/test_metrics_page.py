@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +79,7 @@ def test_every_move_is_counted_from_zero_on_and_wakes_by_their_seconds() -> None
 
 
 def test_what_a_host_measured_is_in_prometheus_own_units() -> None:
-    samples = read(metrics(measuring(status(host()))).page()[0])
+    samples = read(metrics(status(measuring())).page()[0])
     card = {"host": "rig", "gpu": "GPU-1"}
     assert samples[of("labctl_gpu_power_watts", **card)] == 27.5
     assert samples[of("labctl_gpu_power_cap_watts", **card)] == 280
@@ -93,14 +92,14 @@ def test_what_a_host_measured_is_in_prometheus_own_units() -> None:
 
 
 def test_a_card_that_sleeps_has_no_watts_and_is_called_by_its_place_where_it_has_no_uuid() -> None:
-    samples = read(metrics(measuring(status(host()))).page()[0])
+    samples = read(metrics(status(measuring())).page()[0])
     assert samples[of("labctl_gpu_asleep", host="rig", gpu="0000:02:00.0")] == 1
     assert of("labctl_gpu_power_watts", host="rig", gpu="0000:02:00.0") not in samples
 
 
 @pytest.mark.parametrize("mode", [Mode.ASLEEP, Mode.UNKNOWN, Mode.SUSPENDING, Mode.WAKING])
 def test_what_a_host_measured_before_it_fell_silent_is_not_shown(mode: Mode) -> None:
-    samples = read(metrics(measuring(status(host(mode=mode)))).page()[0])
+    samples = read(metrics(status(replace(measuring(), mode=mode, talking=False))).page()[0])
     assert not [name for name, _ in samples if name.startswith(("labctl_gpu", "labctl_engine"))]
     assert samples[of("labctl_host_state", host="rig", state=mode.value)] == 1
 
@@ -133,7 +132,7 @@ def test_without_a_run_of_the_checks_nothing_is_said_of_health() -> None:
 
 
 def test_prometheus_may_choose_the_newer_format() -> None:
-    body, kind = metrics(measuring(status(host())), FOUND).page("application/openmetrics-text; version=1.0.0")
+    body, kind = metrics(status(measuring()), FOUND).page("application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text")
     assert {family.name for family in openmetrics(body.decode())} >= {
         "labctl_host_state",
@@ -170,7 +169,9 @@ def test_what_people_wrote_never_becomes_a_label() -> None:
 def test_a_text_of_a_host_cannot_break_out_of_its_label() -> None:
     evil = 'x"} 1\nlabctl_host_state{host="rig",state="failed"} 1\n#' + "y" * 5000
     said = {"engines": [{"service": evil, "kind": evil, "active": True, "models": [evil] * 500}]}
-    samples = read(metrics(measuring(status(host()), telemetry=said)).page()[0])
+    answer = status(host())
+    answer["hosts"][0]["telemetry"] = {"wall": NOON, **said}
+    samples = read(metrics(answer).page()[0])
     assert samples[of("labctl_host_state", host="rig", state="failed")] == 0
     assert len([name for name, _ in samples if name == "labctl_model_loaded"]) == 1
     assert max(len(value) for _, labels in samples for _, value in labels) <= 200
@@ -216,8 +217,3 @@ def test_the_page_of_docs_lists_every_metric_with_its_labels() -> None:
     rows = dict(re.findall(r"^\| `(labctl_(?!gateway)\w+)` \| ([^|]*) \|", text, re.M))
     wanted = {one.name: ", ".join(f"`{label}`" for label in one.labels) for one in families.FAMILIES}
     assert {name: labels.strip() for name, labels in rows.items()} == wanted
-
-
-def test_the_status_of_this_version_is_json_that_the_page_reads() -> None:
-    said = json.loads(json.dumps(status(host())))
-    assert read(metrics(said).page()[0]) == read(metrics(status(host())).page()[0])
