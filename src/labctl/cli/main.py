@@ -75,6 +75,7 @@ COMMANDS: dict[str, Entry] = {
     "sleep-test": Entry("labctl.cli.sleep_test:sleep_test", _SLEEP, "Prove that a host sleeps and wakes."),
     "controller": Entry("labctl.cli.controller:controller", _SLEEP, "Run the controller, or look at it."),
     "gateway": Entry("labctl.cli.gateway:gateway", _USE, "Run the gateway, look at it, make keys for it."),
+    "web": Entry("labctl.cli.web:web", _USE, "Run the web page of the rack, with its metrics."),
     "clients": Entry("labctl.cli.clients:clients", _USE, "Print what a client needs to use the models."),
     "monitoring": Entry(
         "labctl.cli.monitoring:monitoring", _USE, "Write what Prometheus and Grafana need to watch the rack."
