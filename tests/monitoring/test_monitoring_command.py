@@ -248,7 +248,7 @@ def test_the_command_writes_and_says_what_it_wrote(
     rack_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "prometheus"
-    argv = ["monitoring", "write", str(folder), str(rack_file)]
+    argv = ["monitoring", "write", str(folder), "--inventory", str(rack_file)]
     assert main(argv) == 0
     said = capsys.readouterr().out
     assert said.splitlines() == [
@@ -277,6 +277,6 @@ def test_the_command_writes_and_says_what_it_wrote(
 def test_what_cannot_be_is_refused_in_words(
     more: list[str], words: str, rack_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["monitoring", "write", str(tmp_path / "p"), str(rack_file), *more]) == 2
+    assert main(["monitoring", "write", str(tmp_path / "p"), "--inventory", str(rack_file), *more]) == 2
     assert words in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "p").exists()

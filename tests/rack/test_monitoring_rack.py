@@ -1,28 +1,14 @@
-"""Prometheus watches a rack that sleeps, from the laptop, by what labctl writes for it.
-
-The gateway is scraped over the network; the page of numbers runs on the laptop and asks the rack's own
-controller, through SSH.
-"""
+"""Prometheus, on the laptop, watches a rack that sleeps, by what labctl writes for it."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from sleeping_site import KEY, Site
+from sleeping_site import KEY, WEB_KEY, Site
 
-from labctl.adapters.shared_folder import write
-from labctl.cli import asking
-from labctl.inventory import Web, load_rack
 from labctl.lab.processes import wait_until
-from labctl.render.monitoring import Scraper, files
-from labctl.web.metrics import Metrics, Sources
-from prometheus_kit import Prometheus, page, prometheus
+from prometheus_kit import Prometheus, prometheus
 
 pytestmark = pytest.mark.rack
 
@@ -31,23 +17,13 @@ pytestmark = pytest.mark.rack
 def watching(site: Site, armed: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that scrapes the rack every second; nobody has node_exporter."""
     folder = tmp_path_factory.mktemp("prometheus")
-    loaded = load_rack(site.file)
-    with ExitStack() as held:
-        controller = held.enter_context(asking.controller(asking.aim(str(site.file), ())))
-        guard = threading.Lock()
-
-        def status() -> Mapping[str, Any]:
-            with guard:
-                return controller.tell("status")
-
-        port = held.enter_context(page(Metrics(Sources(status, lambda: None))))
-        rack = loaded.rack.model_copy(update={"web": Web(port=port, listen="0.0.0.0")})
-        write(folder, files(rack, loaded.folder, Scraper(None, 9100)).files)
-        here = [{"targets": [f"127.0.0.1:{port}"], "labels": {"rack": rack.name}}]
-        (folder / "targets" / "labctl.json").write_text(json.dumps(here))
-        (folder / "keys").mkdir()
-        (folder / "keys" / "labctl-gateway").write_text(KEY)
-        yield held.enter_context(prometheus(folder / "prometheus.yml", Path(folder)))
+    (wrote,) = site.say("monitoring", "write", str(folder), "--on", "-", "--node-exporter", "9100")
+    assert len(wrote["notes"]) == 2
+    (folder / "keys").mkdir()
+    for job, key in (("labctl", WEB_KEY), ("labctl-gateway", KEY)):
+        (folder / "keys" / job).write_text(key)
+    with prometheus(folder / "prometheus.yml", folder) as running:
+        yield running
 
 
 def _state(host: str, state: str) -> str:
@@ -60,7 +36,7 @@ def test_a_host_that_sleeps_is_watched_without_being_woken_and_without_an_alert(
     box, hub = site.box.name, site.hub.name
     site.say("suspend", box, "--why", "it is watched")
     assert wait_until(lambda: site.is_in("asleep"), within=60), site.explain(site.box)
-    heard, slept = len(site.rack.packets(box)), 0.0
+    heard = len(site.rack.packets(box))
     asleep = (
         _state(box, "asleep"),
         f'labctl_gateway_host_mode{{host="{box}", mode="asleep"}} == 1',

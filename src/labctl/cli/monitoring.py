@@ -38,7 +38,7 @@ Exit codes: 0 written, or nothing to change; 2 nothing could be scraped, or a fi
 """,
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("inventory", required=False, type=click.Path())
+@asking.inventory_option
 @click.option(
     "--on",
     metavar="HOST",
