@@ -80,6 +80,9 @@ COMMANDS: dict[str, Entry] = {
     "gateway": Entry("labctl.cli.gateway:gateway", _USE, "Run the gateway, look at it, make keys for it."),
     "web": Entry("labctl.cli.web:web", _USE, "Run the web page of the rack, with its metrics."),
     "clients": Entry("labctl.cli.clients:clients", _USE, "Print what a client needs to use the models."),
+    "monitoring": Entry(
+        "labctl.cli.monitoring:monitoring", _USE, "Write what Prometheus and Grafana need to watch the rack."
+    ),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
     "completion": Entry(
         "labctl.cli.completion:completion", _SHELL, "Print the completion script of a shell."
