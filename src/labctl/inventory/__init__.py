@@ -23,6 +23,7 @@ from labctl.inventory.gatewaying import (
     GatewayModel,
     Outside,
 )
+from labctl.inventory.health import Health, MailNotice, NtfyNotice, WebhookNotice
 from labctl.inventory.hosts import Host, PrivateNet, Role, Ssh
 from labctl.inventory.idle import Controller, Gate, IdlePolicy, Signals
 from labctl.inventory.loader import LoadedRack, load_rack
@@ -68,6 +69,7 @@ __all__ = [
     "GatewayLimits",
     "GatewayModel",
     "Gpu",
+    "Health",
     "Host",
     "HuggingFace",
     "IdlePolicy",
@@ -78,9 +80,11 @@ __all__ = [
     "LlamaSwap",
     "LlamaSwapBuild",
     "LoadedRack",
+    "MailNotice",
     "Model",
     "ModelFile",
     "NoWake",
+    "NtfyNotice",
     "Nvidia",
     "Olla",
     "Ollama",
@@ -110,5 +114,6 @@ __all__ = [
     "WakeCommand",
     "WakeOnLan",
     "Webhook",
+    "WebhookNotice",
     "load_rack",
 ]

@@ -17,6 +17,7 @@ from labctl.inventory.connect import nodelay_transport
 from labctl.inventory.engines import EngineBuild
 from labctl.inventory.fields import Address, BaseAddress, Label, PackageName, TimeZone
 from labctl.inventory.gatewaying import Gateway
+from labctl.inventory.health import Health
 from labctl.inventory.hosts import Host, Ssh
 from labctl.inventory.idle import Controller
 from labctl.inventory.models import Model
@@ -82,6 +83,10 @@ class Rack(Spec):
     )
     gateway: Gateway | None = Field(
         default=None, description="One address for all models of the rack, which wakes their hosts."
+    )
+    health: Health | None = Field(
+        default=None,
+        description="How health is looked after by itself on the controller's host; default: only when asked.",
     )
 
     def host(self, name: str) -> Host:
