@@ -37,6 +37,10 @@ class Keepsake:
         found = [self._read(place) for place in (self._main, self._spare) if place is not None]
         newest = max((one for one in found if one is not None), key=_serial, default={})
         self._serial = _serial(newest)
+        for left in self._main.parent.glob(f".{self._main.name}.*.new"):
+            # Whoever wrote it was killed; who writes now holds the lock.
+            with suppress(OSError):
+                left.unlink()
         return newest
 
     def save(self, document: Mapping[str, Any]) -> str:
@@ -71,11 +75,20 @@ class Keepsake:
             document = None
         if isinstance(document, dict):
             return document
+        self._aside(place)
+        return None
+
+    def put_aside(self) -> None:
+        """Move what is there out of the way, and note it in ``broken``."""
+        for place in (self._main, self._spare):
+            if place is not None and place.exists():
+                self._aside(place)
+
+    def _aside(self, place: Path) -> None:
         aside = place.with_name(f"{place.name}.broken")
         with suppress(OSError):
             place.replace(aside)
         self.broken = str(aside)
-        return None
 
 
 def _serial(document: Mapping[str, Any]) -> int:

@@ -86,7 +86,7 @@ class Rack(Spec):
     )
     health: Health | None = Field(
         default=None,
-        description="How health is looked after by itself on the controller's host; default: only when asked.",
+        description="How health is looked after by itself on the controller's host; default: when asked.",
     )
 
     def host(self, name: str) -> Host:
