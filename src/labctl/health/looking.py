@@ -83,7 +83,7 @@ class Memory:
 class Rules:
     """How is judged: what is read of a document, what of a case, what of all, and what to keep of engines."""
 
-    evidence: Callable[[Mapping[str, Any]], Evidence | None]
+    evidence: Callable[[Mapping[str, Any]], Evidence]
     judge: Callable[[Case], Sequence[Result]]
     judge_rack: Callable[[Sequence[Case], float], Sequence[Result]]
     remember: Callable[[tuple[EnginePast, ...], Evidence], tuple[EnginePast, ...]]
@@ -107,10 +107,7 @@ class Looked:
 def look(
     wanted: Iterable[Expected], told: Told, ask: Ask, rules: Rules, memory: Memory, wall: Callable[[], float]
 ) -> Looked:
-    """Look at hosts once; ``wall`` tells the time.
-
-    A document that cannot be read counts as no answer.
-    """
+    """Look at hosts once; ``wall`` tells the time."""
     expected = {one.host: one for one in wanted}
     sleep = {host: told.sleep(host) for host in expected}
     asked = [host for host, one in sleep.items() if one is None or one.mode not in _AWAY]
@@ -124,11 +121,7 @@ def look(
         if isinstance(answer, Failure) or answer is None:
             silent[host] = "it was not asked in time" if answer is None else answer.reason
             continue
-        read = rules.evidence(answer)
-        if read is None:
-            silent[host] = "what its agent says cannot be read"
-            continue
-        documents[host], evidence[host] = answer, read
+        documents[host], evidence[host] = answer, rules.evidence(answer)
     engines = {
         host: rules.remember(memory.engines.get(host, ()), evidence[host])
         if host in evidence

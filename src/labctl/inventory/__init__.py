@@ -26,6 +26,7 @@ from labctl.inventory.gatewaying import (
 from labctl.inventory.health import Health, MailNotice, NtfyNotice, WebhookNotice
 from labctl.inventory.hosts import Host, PrivateNet, Role, Ssh
 from labctl.inventory.idle import Controller, Gate, IdlePolicy, Signals
+from labctl.inventory.limits import Limits
 from labctl.inventory.loader import LoadedRack, load_rack
 from labctl.inventory.models import HuggingFace, Model, ModelFile
 from labctl.inventory.power import Circuit, Psu
@@ -74,6 +75,7 @@ __all__ = [
     "HuggingFace",
     "IdlePolicy",
     "Ipmi",
+    "Limits",
     "LiteLlm",
     "LlamaCpp",
     "LlamaServer",

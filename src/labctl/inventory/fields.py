@@ -10,7 +10,7 @@ import ipaddress
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from zoneinfo import TZPATH
 
@@ -332,6 +332,10 @@ Prefix = Annotated[int, Field(strict=True, ge=8, le=126)]
 Watts = Annotated[int, Field(strict=True, gt=0, le=100_000)]
 Megahertz = Annotated[int, Field(strict=True, ge=100, le=10_000)]
 ClocksMhz = Annotated[tuple[Megahertz, Megahertz], AfterValidator(_clocks)]
+PcieWidth = Annotated[Literal[1, 2, 4, 8, 12, 16, 32], Field(strict=True)]
+PcieGen = Annotated[int, Field(strict=True, ge=1, le=7)]
+Percent = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
+Celsius = Annotated[float, Field(strict=True, ge=0, le=150, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0.1, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]

@@ -148,8 +148,13 @@ def _of(host: Host) -> Iterator[Copied]:
 
 def rack_json(rack: Rack) -> str:
     """Return the rack as the controller reads it: its own secrets by the names that they have there."""
-    # Who may use the gateway is none of its business, and no reason to start it anew.
-    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True, exclude={"gateway"})
+    # Who may use the gateway, or is told of what, is none of its business, and no reason to start it anew.
+    return f"{json.dumps(document(rack, without={'gateway', 'health'}), indent=1, sort_keys=True)}\n"
+
+
+def document(rack: Rack, *, without: set[str]) -> dict[str, Any]:
+    """Return the rack as data for the controller's host, without some of its fields."""
+    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True, exclude=without)
     for host, shown in zip(rack.hosts, document["hosts"], strict=True):
         for one in _of(host):
             _, part, field = one.name.split(".")
@@ -157,7 +162,7 @@ def rack_json(rack: Rack) -> str:
             shown[part]["kind"] = getattr(host, part).kind
     _kinds(rack, document)
     document["controller_key"] = f"{KEY}.pub"
-    return f"{json.dumps(document, indent=1, sort_keys=True)}\n"
+    return document
 
 
 def _kinds(value: Any, shown: Any) -> None:
