@@ -35,17 +35,22 @@ def health() -> None:
         return
     # known_hosts lies in the rack file's folder, to which the inventory's paths are relative.
     pinned = Path(host.data.ssh_known_hosts_file)
+    account()
+    configuration(rack, pinned)
+    systemd.unit(name="service", unit=wanted.UNIT, content=wanted.unit(rack), enabled=None, running=None)
+    systemd.unit(name="timer", unit=wanted.TIMER, content=wanted.timer(rack))
+
+
+def account() -> None:
+    """Have the user that it runs as; the controller asks for it too, to know who may ask for its status."""
     users.user(
-        name="user",
+        name="user that looks after health",
         user=USER,
         system=True,
         home=HOME,
         create_home=False,
         shell="/usr/sbin/nologin",
     )
-    configuration(rack, pinned)
-    systemd.unit(name="service", unit=wanted.UNIT, content=wanted.unit(rack), enabled=None, running=None)
-    systemd.unit(name="timer", unit=wanted.TIMER, content=wanted.timer(rack))
 
 
 def configuration(rack: Rack, pinned: Path) -> None:

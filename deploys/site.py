@@ -22,6 +22,7 @@ from deploys.rocm import rocm
 from deploys.services import services
 from deploys.unified import unified
 from deploys.vulkan import vulkan
+from deploys.web import web
 from deploys.wol import wol
 
 base()
@@ -43,3 +44,4 @@ wol()
 controller()
 gateway()
 health()
+web()

@@ -37,7 +37,7 @@ class Keepsake:
         found = [self._read(place) for place in (self._main, self._spare) if place is not None]
         newest = max((one for one in found if one is not None), key=_serial, default={})
         self._serial = _serial(newest)
-        for left in self._main.parent.glob(f".{self._main.name}.*.new"):
+        for left in self._main.parent.glob(".*.new"):
             # Whoever wrote it was killed; who writes now holds the lock.
             with suppress(OSError):
                 left.unlink()

@@ -65,9 +65,9 @@ def bundle(hosts: tuple[str, ...], *, output: str | None, inventory: str | None,
     """Pack what there is to know of the rack into one file, for whoever helps you.
 
     That is the rack file's data, versions, what controller, gateway and health checks say, and of each HOST
-    (without any, of all) its report, its units and the end of their journals. Known secrets and whatever looks
-    like one are taken out; manifest.json says of each file what was, and what is left out and why. Names and
-    addresses stay: look into it before you give it away.
+    (without any, of all) its report, its units and the end of their journals. Known secrets and whatever
+    looks like one are taken out; manifest.json says of each file what was, and what is left out and why.
+    Names and addresses stay: look into it before you give it away.
     """
     from labctl.bundle import archive, known
     from labctl.domain.redaction import redactor

@@ -46,6 +46,7 @@ class Desk:
         """
         from labctl.adapters.keepsake import Keepsake, alone
         from labctl.health import memory
+        from labctl.health.looking import Memory
 
         looks = Keepsake(self.folder, None, "looks.json")
         with suppress(OSError), alone(self.folder / "lock") as mine:
@@ -55,7 +56,7 @@ class Desk:
                 with suppress(OSError):  # it only helps
                     looks.save(memory.looks_shown(looked.memory))
             return self._dated(looked)
-        return self._dated(self._look(memory.Memory(), deadline_s))
+        return self._dated(self._look(Memory(), deadline_s))
 
     def cron(self, deadline_s: float) -> Level:
         """Do a whole run; where another one is under way, say so and return what was known last.
@@ -96,7 +97,7 @@ class Desk:
         if not ways:
             raise LabctlError(
                 "the rack file names no notifier",
-                hint="Rack(health=Health(notify=[...])), see docs/health.md",
+                hint="Rack(health=Health(notify=[...])), see docs/alerts.md",
             )
         failures = {}
         for name, way in ways.items():

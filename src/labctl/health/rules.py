@@ -6,17 +6,12 @@ from collections.abc import Iterable
 from functools import partial
 
 from labctl.domain.health import judging
-from labctl.domain.health.evidence import Evidence
 from labctl.domain.health.expected import Expected
+from labctl.domain.health.progress import remember
 from labctl.domain.health.reading import evidence_of
-from labctl.domain.health.terms import EnginePast
 from labctl.health.looking import Rules
 from labctl.inventory import LoadedRack
 from labctl.render.expected import expected, expected_rack
-
-
-def _same(past: tuple[EnginePast, ...], evidence: Evidence) -> tuple[EnginePast, ...]:
-    return past
 
 
 def of(loaded: LoadedRack, hosts: Iterable[str]) -> tuple[Rules, tuple[Expected, ...]]:
@@ -27,4 +22,4 @@ def of(loaded: LoadedRack, hosts: Iterable[str]) -> tuple[Rules, tuple[Expected,
     """
     wanted = tuple(expected(loaded, loaded.rack.host(name)) for name in hosts)
     judge_rack = partial(judging.judge_rack, expected_rack(loaded))
-    return Rules(evidence_of, judging.judge, judge_rack, _same), wanted
+    return Rules(evidence_of, judging.judge, judge_rack, remember), wanted

@@ -48,7 +48,11 @@ def filled(boxes: Mapping[str, Box], ways: Mapping[str, Way], news: tuple[News, 
     """Return each way's box with the news that it tells; boxes of ways that are no more are gone."""
     lines = [(one, line_of(one)) for one in news]
     return {
-        name: outbox.add(boxes.get(name, Box()), [line for one, line in lines if way.tells(one)])
+        name: outbox.add(
+            boxes.get(name, Box()),
+            # That a way is dead is for the others to tell.
+            [line for one, line in lines if way.tells(one) and one.result.key != ("notify", "", name)],
+        )
         for name, way in ways.items()
     }
 

@@ -52,6 +52,7 @@ from labctl.inventory.services import (
     Vllm,
 )
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan, Webhook
+from labctl.inventory.web import Web, WebKey
 
 __all__ = [
     "Amd",
@@ -115,6 +116,8 @@ __all__ = [
     "Wake",
     "WakeCommand",
     "WakeOnLan",
+    "Web",
+    "WebKey",
     "Webhook",
     "WebhookNotice",
     "load_rack",

@@ -25,6 +25,7 @@ from labctl.inventory.power import Circuit
 from labctl.inventory.remembered import remembered
 from labctl.inventory.services import RayCluster
 from labctl.inventory.spec import Spec
+from labctl.inventory.web import Web
 
 ROLE_GROUPS = {"gpu": "gpu", "always-on": "always_on", "storage": "storage"}
 _WEAK = {
@@ -87,6 +88,10 @@ class Rack(Spec):
     health: Health | None = Field(
         default=None,
         description="How health is looked after by itself on the controller's host; default: when asked.",
+    )
+
+    web: Web | None = Field(
+        default=None, description="The rack in a browser, and its metrics, on the controller's host."
     )
 
     def host(self, name: str) -> Host:

@@ -12,14 +12,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from labctl import render
 from labctl.domain.problem import LabctlError
 from labctl.inventory import Host, MailNotice, NtfyNotice, Rack, Secret
 from labctl.inventory.controlling import KEY, KNOWN_HOSTS, python_of
 from labctl.inventory.health import FOLDER, HOME, RACK, USER
-from labctl.inventory.secrets import address_of, text_of
+from labctl.inventory.secrets import address_of, text_of, value_of
 from labctl.render import controller
 
 UNIT = "labctl-health.service"
@@ -33,7 +33,7 @@ class Kept:
 
     secret: Secret
     name: str
-    address: bool
+    kind: Literal["address", "key", "text"]
 
     @property
     def dest(self) -> str:
@@ -46,7 +46,7 @@ class Kept:
         Raises:
             LabctlError: it cannot be read, others may read it, or it is not what it should be.
         """
-        read = address_of if self.address else text_of
+        read = {"address": address_of, "key": value_of, "text": text_of}[self.kind]
         return f"{read(self.secret, folder, environment)}\n"
 
 
@@ -65,13 +65,13 @@ def _kept(rack: Rack) -> Iterator[Kept]:
     for one in rack.health.notify:
         if isinstance(one, MailNotice):
             if one.password is not None:
-                yield Kept(one.password, f"notify.{one.name}.password", address=False)
+                yield Kept(one.password, f"notify.{one.name}.password", "text")
             continue
-        yield Kept(one.address, f"notify.{one.name}.address", address=True)
+        yield Kept(one.address, f"notify.{one.name}.address", "address")
         if isinstance(one, NtfyNotice) and one.token is not None:
-            yield Kept(one.token, f"notify.{one.name}.token", address=False)
+            yield Kept(one.token, f"notify.{one.name}.token", "key")
     if rack.health.ping is not None:
-        yield Kept(rack.health.ping, "ping.address", address=True)
+        yield Kept(rack.health.ping, "ping.address", "address")
 
 
 def key_content(rack: Rack, folder: Path) -> bytes:
@@ -93,7 +93,7 @@ def read(rack: Rack) -> tuple[str, ...]:
 
 def rack_json(rack: Rack) -> str:
     """Return the rack as it is read there: secrets by the names that they have there."""
-    document = controller.document(rack, without={"gateway"})
+    document = controller.document(rack, without={"gateway", "web"})
     shown: dict[str, Any] = document.setdefault("health", {})
     assert rack.health is not None
     for notice, one in zip(rack.health.notify, shown.get("notify", ()), strict=True):

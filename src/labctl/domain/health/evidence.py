@@ -60,7 +60,7 @@ class Gpu:
     hotspot_c: float | None = None
     memory_c: float | None = None
     slowdown_c: float | None = None
-    throttle: tuple[str, ...] = ()
+    throttle: tuple[str, ...] | None = None
     link: Link | None = None
     ecc_uncorrected: int | None = None
     ecc_corrected: int | None = None
@@ -167,7 +167,7 @@ class Engine:
     anything. ``gpus`` are the UUIDs (else PCI addresses) of cards on which its processes hold memory; None:
     not known. ``device`` is what it itself says that it runs on: gpu, cpu or empty. ``config`` is, for
     llama-swap, the digest of what it runs by, ``config_file`` the one that its file bears, and
-    ``config_sha256`` the file's own.
+    ``config_sha256`` the file's own. ``silent``: its counters did not come in time.
     """
 
     service: str
@@ -188,6 +188,7 @@ class Engine:
     config: str = ""
     config_file: str = ""
     config_sha256: str = ""
+    silent: bool = False
     note: str = ""
 
 

@@ -97,12 +97,17 @@ class Sleep:
 
 
 class Look(NamedTuple):
-    """What an engine said at the wall time ``at``; None: it did not say. See ``evidence.Engine``."""
+    """What an engine said at the wall time ``at`` of its host.
+
+    ``requests`` run or wait; ``pulse`` is as in ``evidence.Engine``; None: it did not say. ``answered``: its
+    health page did. ``silent``: its counters did not come in time.
+    """
 
     at: float
-    running: int | None
+    requests: int | None
     pulse: float | None
     answered: bool = True
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,11 @@ class Check(Protocol):
     about: ClassVar[str]
 
     def judge(self, case: Case) -> Iterator[Result]:
-        """Yield what is found; nothing, where the host cannot have it or nothing can be said."""
+        """Yield what is found; nothing, where the host cannot have it.
+
+        An UNKNOWN that ``informs`` is *withheld*: what it is about is there, and nothing can be said of it
+        now (a card that hangs, a link that idles). ``judging`` keeps those apart.
+        """
         ...
 
 
