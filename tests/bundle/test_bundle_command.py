@@ -20,6 +20,7 @@ from labctl import wiring
 from labctl.bundle import archive, known
 from labctl.cli.main import main
 from labctl.domain.failures import Failure, HostError
+from labctl.domain.problem import LabctlError
 from labctl.domain.redaction import redactor
 from labctl.fleet import sessions
 from labctl.inventory import Rack, Secret
@@ -218,14 +219,14 @@ def test_a_failure_or_ctrl_c_in_the_middle_of_writing_leaves_nothing(
     packed = archive.Bundle(redactor({}))
     packed.add_text("x.txt", "x", "x")
     for fault, raised in (
-        (OSError(28, "No space left on device"), archive.LabctlError),
+        (OSError(28, "No space left on device"), LabctlError),
         (KeyboardInterrupt(),) * 2,
     ):
 
         def fails(_: int, fault: BaseException = fault) -> None:
             raise fault
 
-        monkeypatch.setattr(archive.os, "fsync", fails)
+        monkeypatch.setattr("os.fsync", fails)
         with pytest.raises(raised if isinstance(raised, type) else type(raised)):
             packed.write(tmp_path / "out.tar.gz", {}, 0.0)
         assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ import json
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labctl.domain.redaction import Redactor, arguments, named_like_a_secret, redactor
@@ -37,6 +37,7 @@ def forms(value: str) -> dict[str, str]:
     }
 
 
+@settings(max_examples=60)
 @given(SECRETS, st.text(max_size=20), st.text(max_size=20))
 def test_a_known_secret_goes_in_every_form(value: str, before: str, after: str) -> None:
     made = redactor({value: "a key"})

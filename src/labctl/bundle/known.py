@@ -52,7 +52,7 @@ class Known:
     def hides(self, host: str) -> str:
         """Return why what this host prints at length must not be packed; empty: it may."""
         for reference, why in self.unknown:
-            if reference.spoken and reference.host in ("", host):
+            if reference.host in ("", host):
                 return f"{reference.field} is not known here ({reference.place}: {why})"
         return ""
 
@@ -67,7 +67,7 @@ def _walk(value: Any, field: str, host: str) -> Iterator[Reference]:
         yield Reference(field, host, value.file, value.env)
     elif isinstance(value, Spec):
         for name, info in type(value).model_fields.items():
-            inner, path = getattr(value, name), f"{field}.{name}" if field else name
+            inner, path = getattr(value, name, None), f"{field}.{name}" if field else name
             ours = isinstance(value, Ssh)
             if isinstance(inner, Path) and (ours or _is_secret_file(info.annotation, info.metadata)):
                 yield Reference(path, host, inner, spoken=not ours)
@@ -103,10 +103,11 @@ def known(loaded: LoadedRack, environment: Mapping[str, str]) -> Known:
         try:
             found = list(_values(reference, loaded.folder, environment))
         except OSError as error:
-            unknown.append((reference, error.strerror or str(error)))
+            if reference.spoken:
+                unknown.append((reference, error.strerror or str(error)))
             continue
         values |= dict.fromkeys(found, reference.field)
-        if not found:
+        if not found and reference.spoken:
             unknown.append((reference, f"it is shorter than {SHORTEST} characters, or not set"))
     for name, value in environment.items():
         if named_like_a_secret(name) and len(value) >= _OWN_VARIABLES:

@@ -21,6 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -59,9 +60,8 @@ class Redactor:
                 counts[name] += text.count(form)
                 text = text.replace(form, f"[redacted {name}]")
         for name, pattern in _PATTERNS:
-            text, times = pattern.subn(_replaced(name), text)
-            counts[name] += times
-        return text, +counts
+            text = pattern.sub(partial(_replaced, name, counts), text)
+        return text, counts
 
     def document(self, value: Any) -> tuple[Any, Counter[str]]:
         """Return what JSON can hold without secrets, by its names too, and how often each was in it."""
@@ -183,17 +183,16 @@ def arguments(words: Iterable[str]) -> Iterator[str]:
             yield rest
 
 
-def _replaced(name: str) -> Any:
-    def replace(found: re.Match[str]) -> str:
-        groups = found.groupdict()
-        keep, value = groups.get("keep") or "", groups.get("value")
-        if value is not None and _NO_SECRET.fullmatch(value):
-            return found[0]
-        if groups.get("name") and _HARMLESS_NAME.search(groups["name"] or ""):
-            return found[0]
-        return f"{keep}[redacted {name}]{groups.get('after') or ''}"
-
-    return replace
+def _replaced(name: str, counts: Counter[str], found: re.Match[str]) -> str:
+    """Return what stands for a match, and count it; a match that is no secret stays."""
+    groups = found.groupdict()
+    value = groups.get("value")
+    if value is not None and _NO_SECRET.fullmatch(value):
+        return found[0]
+    if _HARMLESS_NAME.search(groups.get("name") or ""):
+        return found[0]
+    counts[name] += 1
+    return f"{groups.get('keep') or ''}[redacted {name}]{groups.get('after') or ''}"
 
 
 _VALUE = r"(?P<value>\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\"',;&]{1,4096})"
