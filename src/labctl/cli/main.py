@@ -46,8 +46,9 @@ COMMANDS: dict[str, Entry] = {
     "enroll": Entry("labctl.cli.enroll:enroll", _HOSTS, "Pin the SSH host keys of new hosts."),
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
-    "status": Entry("labctl.cli.status:status", _HOSTS, "Show which hosts answer, and what runs on them."),
+    "status": Entry("labctl.cli.status:status", _HOSTS, "Show each host's state, why, and what is wrong."),
     "health": Entry("labctl.cli.health:health", _HOSTS, "Say whether the rack is well, and what to do."),
+    "bundle": Entry("labctl.cli.bundle:bundle", _HOSTS, "Pack what is known of the rack, without secrets."),
     "fit": Entry(
         "labctl.cli.fit:fit",
         _MODELS,
