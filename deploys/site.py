@@ -13,6 +13,7 @@ from deploys.engines import engines
 from deploys.forced import forced
 from deploys.gateway import gateway
 from deploys.gateways import vector_stores
+from deploys.health import health
 from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
 from deploys.power import power
@@ -42,4 +43,5 @@ vector_stores()
 wol()
 controller()
 gateway()
+health()
 web()

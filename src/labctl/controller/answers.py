@@ -6,11 +6,28 @@ sleeps after 30 min", never a code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Hold, Reading, Wish
+from labctl.domain.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of a host since this process began.
+
+    ``moves`` are its moves from mode to mode by their event (``domain.sleep.lifecycle.Event``). ``wakes`` has
+    one number for each of ``bounds`` (seconds), of wakes that took up to it and longer than the one before,
+    and one for all that took longer; ``wakes_s`` is how long they took together.
+    """
+
+    moves: Mapping[str, int] = field(default_factory=dict)
+    bounds: tuple[float, ...] = ()
+    wakes: tuple[int, ...] = (0,)
+    wakes_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +37,8 @@ class HostStatus:
     ``because`` is why it is in that mode, ``next`` what is being waited for (empty: nothing). ``talking``:
     its agent reports. ``proof``: empty when it is valid for what the host runs now, else what is wrong.
     ``doing``: what is being done to it right now. ``usual_s``: how long a wake usually takes, None if it was
-    never seen to.
+    never seen to. ``telemetry``: what it drew and did in its last report, None while it does not
+    report.
     """
 
     host: str
@@ -37,6 +55,8 @@ class HostStatus:
     proof: str = ""
     doing: str = ""
     usual_s: float | None = None
+    telemetry: Telemetry | None = None
+    counts: Counts = Counts()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from labctl.inventory.gatewaying import (
 from labctl.inventory.health import Health, MailNotice, NtfyNotice, WebhookNotice
 from labctl.inventory.hosts import Host, PrivateNet, Role, Ssh
 from labctl.inventory.idle import Controller, Gate, IdlePolicy, Signals
+from labctl.inventory.limits import Limits
 from labctl.inventory.loader import LoadedRack, load_rack
 from labctl.inventory.models import HuggingFace, Model, ModelFile
 from labctl.inventory.power import Circuit, Psu
@@ -50,6 +51,7 @@ from labctl.inventory.services import (
     TabbyApi,
     Vllm,
 )
+from labctl.inventory.tariff import Tariff, TariffWindow
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan, Webhook
 from labctl.inventory.web import Web, WebKey
 
@@ -75,6 +77,7 @@ __all__ = [
     "HuggingFace",
     "IdlePolicy",
     "Ipmi",
+    "Limits",
     "LiteLlm",
     "LlamaCpp",
     "LlamaServer",
@@ -110,6 +113,8 @@ __all__ = [
     "SwapMatrix",
     "Swapped",
     "TabbyApi",
+    "Tariff",
+    "TariffWindow",
     "Vllm",
     "Wake",
     "WakeCommand",

@@ -4,6 +4,7 @@ Addresses of notifiers are secrets, since whoever knows one may write there: the
 keys are. On the controller's host labctl keeps its own copies, which only its user ``labctl-health`` reads.
 """
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ from labctl.inventory.fields import (
     Text,
     duration,
 )
+from labctl.inventory.limits import Limits
 from labctl.inventory.secrets import Secret
 from labctl.inventory.spec import Spec
 
@@ -51,7 +53,7 @@ class WebhookNotice(Spec):
     name: ServiceName = Field(default="webhook", description=_NAME)
     address: Secret = Field(description="Where the webhook's address is read.")
     form: Literal["plain", "discord", "slack"] = Field(
-        default="plain", description="What the other end understands; docs/health.md shows each."
+        default="plain", description="What the other end understands; docs/alerts.md shows each."
     )
     least: Literal["warn", "crit"] = Field(default="warn", description=_LEAST)
 
@@ -103,6 +105,11 @@ class Health(Spec):
     )
     remind: Duration = Field(
         default=duration("24h"), description="After how long what is still wrong is told again."
+    )
+    limits: Limits = Field(default=Limits(), description="From which numbers on a check warns.")
+    replace_by: dict[Text, date] = Field(
+        default={},
+        description="Keys and passwords by a name of your own, and the day by which each is to be replaced.",
     )
     textfile: RemotePath | None = Field(
         default=None,

@@ -53,8 +53,8 @@ class Courier(Protocol):
         """
         ...
 
-    def has(self, letter_id: str) -> bool | None:
-        """Return whether a letter with that id has arrived; None: this way cannot tell, or does not now."""
+    def has(self, letter_id: str) -> bool:
+        """Return whether a letter with that id has arrived for certain; False also where nobody can tell."""
         ...
 
 

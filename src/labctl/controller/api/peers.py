@@ -3,8 +3,9 @@
 The kernel notes the uid when the connection is made, so nothing that is said can change it. Root may, the
 user that the controller runs as may, and the users that the rack file names as operators. An operator that
 does not exist on this machine is nobody, not everybody: his name is only reported. The gateway's user may
-say that there is news in the store (the verb ``nudge``), and nothing else. In a user namespace that
-maps only some users (``PrivateUsers=``) all others look alike, and none of them may.
+say that there is news in the store (the verb ``nudge``), and nothing else; the user that looks after health
+may ask for the status, and nothing else. In a user namespace that maps only some users (``PrivateUsers=``)
+all others look alike, and none of them may.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _CREDENTIALS = struct.Struct("3i")
 GATEWAY = "labctl-gateway"
 NUDGE = "nudge"
 WEB = "labctl-web"
+HEALTH = "labctl-health"
+STATUS = "status"
 WEB_VERBS = frozenset({"status", "explain", "events", "energy", "wake", "suspend", "hold", "release"})
 _OVERFLOW = 65534
 """What the kernel says of users that a user namespace does not map: never somebody."""
@@ -62,7 +65,7 @@ def peer_of(sock: socket.socket) -> Peer:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The uids that may give orders, those that may only nudge, and those that are the web page's.
+    """The uids that may give orders, may only nudge, are the web page's, or look after health.
 
     ``missing`` are operators of the rack file that do not exist here.
     """
@@ -71,10 +74,11 @@ class Allowed:
     missing: tuple[str, ...] = ()
     nudgers: frozenset[int] = frozenset()
     web: frozenset[int] = frozenset()
+    watchers: frozenset[int] = frozenset()
 
     def __contains__(self, peer: object) -> bool:
         """Return whether that peer may say anything at all."""
-        return isinstance(peer, Peer) and peer.uid in self.uids | self.nudgers | self.web
+        return isinstance(peer, Peer) and peer.uid in self.uids | self.nudgers | self.web | self.watchers
 
     def refusal(self, peer: Peer, verb: str, fields: Mapping[str, Any]) -> str:
         """Return why that peer may not ask this, as "may only ..."; empty: it may."""
@@ -82,6 +86,8 @@ class Allowed:
             return ""
         if peer.uid in self.nudgers:
             return "" if verb == NUDGE else f"may only {NUDGE} this controller"
+        if peer.uid in self.watchers:
+            return "" if verb == STATUS else f"may only ask this controller for its {STATUS}"
         if peer.uid not in self.web:
             return "may give no orders to this controller"
         if fields.get("force"):
@@ -89,8 +95,10 @@ class Allowed:
         return "" if verb in WEB_VERBS else f"may not {verb} here; that is for commands"
 
 
-def allowed(operators: Iterable[str], gateway: str = GATEWAY, web: str = WEB) -> Allowed:
-    """Return who may give orders, for a rack file's operators and the users of gateway and web page."""
+def allowed(
+    operators: Iterable[str], gateway: str = GATEWAY, web: str = WEB, health: str = HEALTH
+) -> Allowed:
+    """Return who may give orders, for a rack file's operators and the users of labctl's own services."""
     uids: set[int] = {0, os.geteuid()}
     missing = []
     for name in operators:
@@ -98,7 +106,9 @@ def allowed(operators: Iterable[str], gateway: str = GATEWAY, web: str = WEB) ->
             uids.add(pwd.getpwnam(name).pw_uid)
         except KeyError:
             missing.append(name)
-    return Allowed(frozenset(uids - {_OVERFLOW}), tuple(missing), _uids_of(gateway), _uids_of(web))
+    return Allowed(
+        frozenset(uids - {_OVERFLOW}), tuple(missing), _uids_of(gateway), _uids_of(web), _uids_of(health)
+    )
 
 
 def _uids_of(user: str) -> frozenset[int]:

@@ -143,14 +143,9 @@ def _step(was: Standing, result: Result, policy: Policy, now: float) -> tuple[St
         return now_is, None
     shown = replace(result, level=now_is.level, reason=now_is.reason or result.reason, cure=now_is.cure)
     news = News(kind, shown, was.told, was.since if kind is Kind.OVER else now_is.since, now)
-    told = replace(
-        now_is, told=now_is.level, told_at=now, flapping=kind is Kind.FLAPPING or _stays(now_is, kind)
-    )
-    return told, news
-
-
-def _stays(now_is: Standing, kind: Kind) -> bool:
-    return now_is.flapping and kind is not Kind.SETTLED
+    flapping = kind is Kind.FLAPPING or (now_is.flapping and kind is not Kind.SETTLED)
+    flips = () if kind is Kind.SETTLED else now_is.flips
+    return replace(now_is, told=now_is.level, told_at=now, flapping=flapping, flips=flips), news
 
 
 def _seen(was: Standing, result: Result, now: float) -> Standing:

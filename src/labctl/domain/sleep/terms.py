@@ -14,6 +14,7 @@ from enum import StrEnum
 from math import inf
 
 from ..budget import Rack as WattRack
+from ..telemetry import Telemetry
 from .lifecycle import Claims, Mode
 
 
@@ -286,6 +287,7 @@ class Report:
     mem_sleeps: tuple[str, ...] = ()  # its kernel's ways to sleep to memory; empty: it does not tell
     caps_w: Mapping[str, int] | None = None  # by card that stepped down; None: it does not tell
     caps_n: int = 0  # the number of its last change of those
+    telemetry: Telemetry | None = None  # what it draws and does; decides nothing
 
 
 class Sign(StrEnum):
