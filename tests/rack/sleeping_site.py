@@ -35,6 +35,7 @@ UNIT = "labctl-controller.service"
 KEY = "the-key-of-the-laptop"
 ENGINE_KEY = "the-key-of-the-engines"
 WEB_KEY = "the-key-of-who-only-looks"
+ANN_KEY = "sk-ann-0123456789abcdef"
 PORT, WEB_PORT = 8000, 8090
 RACK = """\
 from inventory.pins import engines, mirror, models
@@ -85,7 +86,10 @@ rack = Rack(
     web=Web(
         listen="0.0.0.0",
         port={web_port},
-        keys=[WebKey(name="prometheus", secret=Secret(file="keys/web"), acts=False)],
+        keys=[
+            WebKey(name="prometheus", secret=Secret(file="keys/web"), acts=False),
+            WebKey(name="ann", secret=Secret(file="keys/ann")),
+        ],
     ),
     hosts=[
         Host(
@@ -224,9 +228,9 @@ def site(
     (folder / "keys").mkdir(parents=True)
     for suffix in ("", ".pub"):
         (folder / "keys" / f"operator{suffix}").write_text(Path(f"{operator_key}{suffix}").read_text())
-    for name, secret in (("gateway", KEY), ("engines", ENGINE_KEY), ("web", WEB_KEY)):
+    for name, secret in (("gateway", KEY), ("engines", ENGINE_KEY), ("web", WEB_KEY), ("ann", ANN_KEY)):
         (folder / "keys" / name).write_text(f"{secret}\n")
-    for name in ("operator", "gateway", "engines", "web"):
+    for name in ("operator", "gateway", "engines", "web", "ann"):
         (folder / "keys" / name).chmod(0o600)
     keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "keys/controller")]
     subprocess.run(keygen, check=True)
