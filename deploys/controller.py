@@ -16,6 +16,8 @@ from deploys.gateway import account
 from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
+from deploys import health as watching
+from deploys import web as pages
 from labctl.inventory import Host, Ipmi, Rack
 from labctl.inventory.controlling import HOME, STORE_FOLDER, STORE_GROUP
 from labctl.ops import apt, engines, files, leftovers, systemd, users
@@ -82,6 +84,10 @@ def accounts(rack: Rack, spec: Host) -> None:
     )
     if gateways.runs_on(rack, spec):
         account(rack)  # at its start the controller looks once who may nudge it
+    if rack.web is not None:
+        pages.account()
+    if rack.health is not None:
+        watching.account()
     files.directory(
         name="folder of the store", path=STORE_FOLDER, mode="2770", user=wanted.USER, group=STORE_GROUP
     )

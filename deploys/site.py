@@ -13,6 +13,7 @@ from deploys.engines import engines
 from deploys.forced import forced
 from deploys.gateway import gateway
 from deploys.gateways import vector_stores
+from deploys.health import health
 from deploys.llamaswap import llama_swap
 from deploys.nvidia import nvidia
 from deploys.power import power
@@ -21,6 +22,7 @@ from deploys.rocm import rocm
 from deploys.services import services
 from deploys.unified import unified
 from deploys.vulkan import vulkan
+from deploys.web import web
 from deploys.wol import wol
 
 base()
@@ -41,3 +43,5 @@ vector_stores()
 wol()
 controller()
 gateway()
+health()
+web()

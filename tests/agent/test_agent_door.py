@@ -26,10 +26,11 @@ ROOT = {
     "mend --engines",
     "mend --driver",
     "mend --reboot",
+    "health",
 }
 HARMLESS = {"report", "report --pretty", "version", "caps --show"}
 ALLOWED = ROOT | HARMLESS | {"report --watch", "relay"}
-KNOWN = b"labctl-agent: refused: this key may ask for: report, caps, relay, suspend, gate, mend, version\n"
+KNOWN = b"labctl-agent: refused: this key may ask for: report, caps, relay, suspend, health, gate, mend, version\n"
 
 
 def forced(agent_pyz: Path, command: str | None, home: Path) -> subprocess.CompletedProcess[bytes]:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from labctl.controller.answers import Change
 from labctl.controller.answers import TestStep as Step
-from labctl.controller.api import LONGEST_LINE
-from labctl.controller.api.peers import Allowed, Peer, allowed
+from labctl.controller.api import LONGEST_LINE, peers
+from labctl.controller.api.peers import WEB_VERBS, Allowed, Peer, allowed
 from labctl.controller.api.server import Bounds
 from labctl.controller.api.words import VERBS
 from labctl.domain.problem import LabctlError
@@ -157,9 +157,44 @@ WORTH = {"hosts": ["nas"], "for_s": 60, "why": "because"}
 
 def test_who_may_nudge_is_the_user_of_that_name_and_never_one_whom_the_kernel_does_not_know() -> None:
     assert allowed((), "daemon").nudgers == {1}
-    assert not allowed((), "daemon").may(Peer(1, 1), "wake")
+    assert allowed((), "daemon").refusal(Peer(1, 1), "wake", {})
     assert Peer(1, 1) in allowed((), "daemon")
     assert allowed((), "nobody-of-that-name").nudgers == allowed((), "nobody").nudgers == frozenset()
+
+
+def test_the_web_pages_user_may_look_and_wish_and_force_nothing(path: Path, service: Scripted) -> None:
+    who = Allowed(frozenset(), (), frozenset(), frozenset({os.geteuid()}))
+    may = WEB_VERBS & VERBS.keys()
+    with serving(path, service, who=who):
+        for verb in sorted(VERBS.keys() - may):
+            fields = {name: WORTH[name] for name, field in VERBS[verb].items() if field.required}
+            with greeted(path) as client:
+                (said,) = client.ask(do=verb, **fields)
+                assert said["error"]["code"] == "not-allowed", verb
+                assert f"may not {verb} here" in said["error"]["reason"]
+        with greeted(path) as client:
+            (said,) = client.ask(do="suspend", hosts=["nas"], why="x", force=True)
+            assert "may force nothing" in said["error"]["reason"]
+        assert service.calls == []
+        with greeted(path) as client:
+            for verb in sorted(may - {"events"}):
+                fields = {name: WORTH[name] for name, field in VERBS[verb].items() if field.required}
+                fields |= {"wait": False} if "wait" in VERBS[verb] else {}
+                assert client.ask(do=verb, **fields)[-1]["done"] is True, verb
+
+
+def test_who_the_web_page_is_follows_from_its_user() -> None:
+    assert allowed((), web="daemon").web == {1}
+    assert allowed((), web="nobody-of-that-name").web == frozenset()
+    assert allowed((), web="daemon").refusal(Peer(1, 4711), "status", {})
+
+
+def test_the_web_page_says_whose_key_it_was_shown_and_that_it_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peers, "WEB", "daemon")
+    assert Peer(1, 1).called("ann") == "ann by daemon"
+    assert Peer(1, 1).called(" ") == "daemon"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from jinja2 import UndefinedError
 from labctl import content, render
 from labctl.domain.driver_packages import Needs, choose
 from labctl.domain.problem import LabctlError
-from labctl.inventory import Command, Controller, Gateway, Gpu, Host, Nvidia, Rack, WakeOnLan
+from labctl.inventory import Command, Controller, Gateway, Gpu, Health, Host, Nvidia, Rack, WakeOnLan, Web
 from labctl.render import (
     access,
     amd,
@@ -25,10 +25,12 @@ from labctl.render import (
     controller,
     firewall,
     gateway,
+    health,
     nvidia,
     system,
     unified,
     units,
+    web,
     wol,
 )
 
@@ -45,12 +47,22 @@ GPU_HOST = Host(
 )
 DRIVER = choose(Needs("debian", "12", "amd64", "6.1.0-40-amd64", ("Ampere",)))
 GOES_TO_SLEEP, WAKES_UP = nvidia.sleep_units()
-SLEEPING = RACK.model_copy(update={"controller": Controller(host="hub"), "gateway": Gateway(host="hub")})
+SLEEPING = RACK.model_copy(
+    update={
+        "controller": Controller(host="hub"),
+        "gateway": Gateway(host="hub"),
+        "web": Web(),
+        "health": Health(textfile="/var/lib/prometheus/node-exporter/labctl.prom"),
+    }
+)
 TEXTS = {
     "ping.conf.j2": controller.ping(),
     "controller.service.j2": controller.unit(SLEEPING, "0" * 64),
+    "health.service.j2": health.unit(SLEEPING),
+    "health.timer.j2": health.timer(SLEEPING),
     "gateway.socket.j2": gateway.socket(SLEEPING, "labctl-gateway@0-1.service"),
     "gateway@.service.j2": gateway.unit(SLEEPING, "0" * 64),
+    "web.service.j2": web.unit(SLEEPING, web.Ready("{}", {})),
     "sshd.conf.j2": access.sshd("admin"),
     "sudoers-operator.j2": access.operator_sudoers(),
     "sudoers-agent.j2": access.agent_sudoers(access.ROOT_VERBS),
@@ -115,7 +127,7 @@ def test_visudo_accepts_the_rules(template: str, tmp_path: Path) -> None:
 def test_the_agents_rules_are_whole_command_lines() -> None:
     rules = [line for line in TEXTS["sudoers-agent.j2"].splitlines() if not line.startswith("#")]
     agent = "labctl-agent ALL=(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz"
-    gate = ("suspend", "gate", "mend --driver", "mend --engines", "mend --reboot")
+    gate = ("suspend", "gate", "health", "mend --driver", "mend --engines", "mend --reboot")
     assert rules == [f"{agent} {verb}" for verb in ("caps", "caps --show", "caps --step", *gate)]
 
 

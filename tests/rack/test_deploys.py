@@ -72,6 +72,7 @@ def test_a_bare_host_is_planned_wholly_then_changed_once_and_pyinfra_agrees(bare
         "Cluster",
         "Controller",
         "Gateway",
+        "Health",
         "Engines",
         "llama-swap",
         "Services",
@@ -138,7 +139,7 @@ def test_each_key_opens_what_it_shall_and_no_more(bare: DeclaredHost) -> None:
     as_agent = "runuser -u labctl-agent -- sudo -n"
     granted = [line.strip() for line in bare.run(f"{as_agent} -l | grep NOPASSWD").splitlines()]
     mends = ("mend --driver", "mend --engines", "mend --reboot")
-    verbs = ("caps", "caps --show", "caps --step", "suspend", "gate", *mends)
+    verbs = ("caps", "caps --show", "caps --step", "suspend", "gate", "health", *mends)
     agent = "(root) NOPASSWD: /usr/local/lib/labctl/agent.pyz"
     assert granted == [f"{agent} {verb}" for verb in (*verbs, "signals --crontabs")]
     for more in ("agent.pyz", "agent.pyz report", "agent.pyz sleep", "agent.pyz caps --order"):

@@ -10,7 +10,7 @@ A card in runtime suspend is ``asleep`` and its sensors are left alone: reading 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,17 @@ _AWAKE_ONLY = (
 )
 
 
-def amd(root: Path = ROOT) -> More:
-    """Return the AMD cards of this host as further sections, ``amd/card0`` and so on."""
+def amd(root: Path = ROOT, deeper: Callable[[Path], Any] | None = None) -> More:
+    """Return the AMD cards of this host as further sections, ``amd/card0`` and so on.
+
+    Args:
+        root: where the host's file system begins.
+        deeper: what else to ask a card that is awake; it is the card's ``health`` then.
+    """
     paths = cards(root)
     targets = _targets(root) if paths else {}
-    return More({"gpus": []}, {f"amd/{path.name}": partial(_card, path, targets, root) for path in paths})
+    look = partial(_card, targets=targets, root=root, deeper=deeper)
+    return More({"gpus": []}, {f"amd/{path.name}": partial(look, path) for path in paths})
 
 
 def assembled(
@@ -130,7 +136,9 @@ def _silent(path: Path, finding: Mapping[str, str]) -> dict[str, Any]:
     return {**known, **nothing, "code": finding.get("code", HANG), "errors": {"card": finding["what"]}}
 
 
-def _card(path: Path, targets: dict[str, str], root: Path) -> dict[str, Any]:
+def _card(
+    path: Path, targets: dict[str, str], root: Path, deeper: Callable[[Path], Any] | None
+) -> dict[str, Any]:
     device = path / "device"
     known = _known(path)
     still = {
@@ -153,13 +161,14 @@ def _card(path: Path, targets: dict[str, str], root: Path) -> dict[str, Any]:
         "cap_default_w": watts(number(sensors / "power1_cap_default")),
         "cap_min_w": watts(number(sensors / "power1_cap_min")),
         "cap_max_w": watts(number(sensors / "power1_cap_max")),
-        "pcie": _pcie(device),
+        "pcie": link_of(device),
         "clocks": _clocks(device),
+        **({} if deeper is None else {"health": deeper(path)}),
     }
 
 
-def _pcie(device: Path) -> dict[str, Any] | None:
-    """Return the link now and at best, as the card itself sees it."""
+def link_of(device: Path) -> dict[str, Any] | None:
+    """Return a device's link now and at best, as the device itself sees it."""
     link = {
         "gen": _generation(text(device / "current_link_speed")),
         "width": number(device / "current_link_width"),

@@ -2,8 +2,8 @@
 
 Without the file all signals are on, with their defaults, and the engines are those of the units that labctl's
 own mark is in. With a file that cannot be read, or holds anything unknown, they are on as well, and nobody
-knows what else there would be to look at: that is said, and counts as busy. The sections ``sleep`` and
-``gate`` are objects that others read; here they are only passed on.
+knows what else there would be to look at: that is said, and counts as busy. The sections ``sleep``,
+``gate`` and ``health`` are objects that others read; here they are only passed on.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Settings(NamedTuple):
     ssh_ports: tuple[int, ...] = (22,)
     sleep: dict[str, Any] = {}  # noqa: RUF012 (never changed)
     gate: dict[str, Any] = {}  # noqa: RUF012
+    health: dict[str, Any] = {}  # noqa: RUF012
     trouble: str = ""
     written: bool = False
 
@@ -120,7 +121,11 @@ def parsed(given: Any) -> Settings:
     fields = _object(given, "the file")
     if fields.get("format") != FORMAT or isinstance(fields["format"], bool):
         raise Malformed(f"it is not of format {FORMAT}: run labctl apply")
-    _only(fields, {"format", "host", "managed", "ssh_ports", "signals", "engines", "sleep", "gate"}, "it")
+    _only(
+        fields,
+        {"format", "host", "managed", "ssh_ports", "signals", "engines", "sleep", "gate", "health"},
+        "it",
+    )
     listed = _list(fields.get("engines", []), "engines", ENGINES_MAX)
     ports = _list(fields.get("ssh_ports", [22]), "ssh_ports", 16)
     return Settings(
@@ -129,6 +134,7 @@ def parsed(given: Any) -> Settings:
         ssh_ports=tuple(_whole(port, "ssh_ports", 1, 65535) for port in ports),
         sleep=_object(fields.get("sleep", {}), "sleep"),
         gate=_object(fields.get("gate", {}), "gate"),
+        health=_object(fields.get("health", {}), "health"),
         written=True,
     )
 

@@ -16,15 +16,15 @@ It is ``report``'s document, in which every section means what it means there, a
 - ``memory``: ``{"total_mib", "available_mib", "swap_total_mib", "swap_free_mib", "stall_percent",
   "oom_kills"}``
 - ``mounts``: ``[{"path", "device", "kind", "total_mib", "free_mib", "inodes_free_percent", "read_only"}]``;
-  one that does not answer (a dead NFS server) is ``{"path", "error"}``.
+  one that does not answer (a dead NFS server) is ``{"name", "error"}``.
 - ``smart``: ``[{"device", "passed", "wear_percent", "media_errors", "pending_sectors", "spare_percent",
-  "temperature_c", "asleep"}]``; one that does not answer is ``{"device", "error"}``. A disk that sleeps is
+  "temperature_c", "asleep"}]``; one that does not answer is ``{"name", "error"}``. A disk that sleeps is
   not asked.
 - ``clock`` also has ``offset_s``: how far off the kernel thinks that it is, null where it does not know.
 - ``failed_units``: names of systemd's units.
 - ``updates``: ``{"pending", "security", "age_s"}`` by apt's lists as they are; null where there is no apt.
 - ``certificates``: ``[{"path", "subject", "not_after"}]`` of the files that the agent's configuration names;
-  one that cannot be read is ``{"path", "error"}``.
+  one that cannot be read is ``{"name", "error"}``.
 - ``wol_armed``: whether a magic packet would wake this host; null: it cannot be told.
 - ``caps_wanted_w``: by UUID (else PCI address) the watts that the inventory, an order or a step wants.
 - ``engines[]`` also have what their own metrics tell; see ``engines``.
@@ -36,15 +36,70 @@ engines are asked on pages alone that cost them nothing. It ends within ``DEADLI
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import report
+from . import (
+    amd,
+    caps,
+    config,
+    disks,
+    enginemetrics,
+    kernellog,
+    maintenance,
+    nvidia,
+    report,
+    vitals,
+    wellness,
+)
 from .host import ROOT
+from .sections import Finding, More
 
 DEADLINE_S = 20.0
+_CAPPED = ("unchanged", "would-change")
 
 
 def collect(deadline_s: float = DEADLINE_S, root: Path = ROOT) -> dict[str, Any]:
     """Return the whole document within ``deadline_s``, whatever hangs or fails."""
-    return report.collect(deadline_s, root)
+    sections: dict[str, report.Section] = {
+        **report.SECTIONS,
+        "nvidia": _nvidia,
+        "amd": partial(amd.amd, deeper=wellness.of_amd),
+        "engines": enginemetrics.engines,
+        "memory": maintenance.memory,
+        "wol_armed": _wol_armed,
+        "caps_wanted_w": _caps_wanted,
+        "xids": kernellog.xids,
+        "failed_units": lambda root: maintenance.failed_units(),
+        "certificates": maintenance.certificates,
+        "mounts": disks.mounts,
+        "smart": disks.smart,
+        "updates": maintenance.updates,
+    }
+    return {**report.collect(deadline_s, root, sections), "at": time.time()}
+
+
+def _nvidia(root: Path) -> dict[str, Any] | More:
+    return nvidia.nvidia(root, lambda values, card: wellness.of_nvidia(values, card, root))
+
+
+def _wol_armed(root: Path) -> bool | None:
+    return vitals.wol_armed(root, config.read(root).sleep)
+
+
+def _caps_wanted(root: Path) -> dict[str, float]:
+    """Return the watts that each card should have, of those for which anything wants some.
+
+    Raises:
+        Finding: what is declared cannot be read.
+    """
+    answer = caps.show(root)
+    if "error" in answer:
+        raise Finding(answer["error"]["what"], answer["error"]["hint"], answer["error"]["code"])
+    return {
+        str(one["uuid"] or one["pci"]): float(one["after_w"])
+        for one in answer["cards"]
+        if one["source"] and one["after_w"] is not None and one["status"] in _CAPPED
+    }

@@ -18,7 +18,8 @@ ROOT = Path("/")
 CAPS_OUTCOME = "var/lib/labctl/caps/outcome.json"
 _DOCUMENT_AT_MOST = 4 << 20
 _TIMEX_BYTES = 512  # struct timex has about 208; the kernel reads and writes its own size
-_TIMEX_MAXERROR_AT = 24
+_TIMEX_OFFSET_AT, _TIMEX_MAXERROR_AT, _TIMEX_STATUS_AT = 8, 24, 40
+_STA_NANO = 0x2000
 _SYNCHRONISED_BELOW_US = 16_000_000  # what systemd's NTPSynchronized and the kernel call unsynchronised
 
 
@@ -127,6 +128,9 @@ def caps(root: Path = ROOT) -> Any:
 def clock() -> dict[str, Any]:
     """Return whether the kernel calls the clock synchronised, by the rule of systemd's NTPSynchronized.
 
+    ``offset_s`` is what it still has to correct, as its time daemon told it; some correct by steps and leave
+    0.
+
     In a container, whose clock is kept outside, even the question may be forbidden: that is null, no finding.
     """
     import ctypes
@@ -136,9 +140,17 @@ def clock() -> dict[str, Any]:
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # all zero: modes = 0 asks and sets nothing
     if libc.adjtimex(buffer) < 0:
-        return {"synchronised": None, "because": f"adjtimex: {os.strerror(ctypes.get_errno())}"}
+        return {
+            "synchronised": None,
+            "offset_s": None,
+            "because": f"adjtimex: {os.strerror(ctypes.get_errno())}",
+        }
     (error_us,) = struct.unpack_from("l", buffer.raw, _TIMEX_MAXERROR_AT)
-    return {"synchronised": error_us < _SYNCHRONISED_BELOW_US, "because": None}
+    synchronised = error_us < _SYNCHRONISED_BELOW_US
+    (offset,) = struct.unpack_from("l", buffer.raw, _TIMEX_OFFSET_AT)
+    (status,) = struct.unpack_from("i", buffer.raw, _TIMEX_STATUS_AT)
+    offset_s = offset / (1e9 if status & _STA_NANO else 1e6) if synchronised else None
+    return {"synchronised": synchronised, "offset_s": offset_s, "because": None}
 
 
 def sessions() -> dict[str, Any]:

@@ -98,6 +98,12 @@ def _relay(flags: frozenset[str]) -> tuple[str, int]:
     return json.dumps(answer), 0 if "sent" in answer else 1
 
 
+def _health(flags: frozenset[str]) -> tuple[str, int]:
+    from . import health, report
+
+    return report.as_json(health.collect()), 0
+
+
 def _suspend(flags: frozenset[str]) -> tuple[None, int]:
     from . import suspend
 
@@ -150,6 +156,9 @@ ORDERS: dict[str, Order] = {
     "relay": Order(frozenset(), _relay, "send a magic packet into a network of this host (JSON on stdin)"),
     "suspend": Order(
         frozenset(), _suspend, "put this host to sleep, if nothing is against it (JSON lines)", as_root=True
+    ),
+    "health": Order(
+        frozenset(), _health, "print all that this host can say of its health, as JSON", as_root=True
     ),
     "gate": Order(frozenset(), _gate, "look whether everything works after a wake, as JSON", as_root=True),
     "mend": Order(

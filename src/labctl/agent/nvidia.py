@@ -10,7 +10,7 @@ A card in runtime suspend is not asked, because a question would wake it: it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ _NOTHING: dict[str, Any] = {"driver": None, "nvml": None, "cuda": None, "gpus": 
 _ARCHITECTURES = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing", "Ampere", "Ada", "Hopper", "Blackwell")
 _KEPLER = 2
 _LINKS_AT_MOST = 18
+Deeper = Callable[[nvml.Values, Any], Any]
 _FIELDS = (
     *("index", "uuid", "name", "pci", "asleep", "code", "vram_mib", "vram_used_mib", "busy_percent"),
     *("temperature_c", "power_w", "cap_w", "cap_default_w", "cap_min_w", "cap_max_w", "cap_enforced_w"),
@@ -31,8 +32,12 @@ _FIELDS = (
 )
 
 
-def nvidia(root: Path = ROOT) -> dict[str, Any] | More:
+def nvidia(root: Path = ROOT, deeper: Deeper | None = None) -> dict[str, Any] | More:
     """Return the NVIDIA driver of this host, and its cards as further sections, ``nvidia/0`` and so on.
+
+    Args:
+        root: where the host's file system begins.
+        deeper: what else to ask a card that answers; it is the card's ``health`` then.
 
     Raises:
         Finding: there are cards and no working driver.
@@ -46,14 +51,14 @@ def nvidia(root: Path = ROOT) -> dict[str, Any] | More:
         module = text(root / "sys/module/nvidia/version")
         return {**_NOTHING, "driver": module, "gpus": [_asleep(card) for card in cards]}
     try:
-        return _driver(cards)
+        return _driver(cards, deeper)
     except Finding as finding:
         if finding.code == "driver-not-loaded" and not cards:
             return dict(_NOTHING)
         raise
 
 
-def _driver(cards: list[nvml.Card]) -> More:
+def _driver(cards: list[nvml.Card], deeper: Deeper | None) -> More:
     """Ask the driver which cards there are; those beside sleeping ones are found by address."""
     pynvml = nvml.opened()
     names: list[Any]
@@ -65,9 +70,8 @@ def _driver(cards: list[nvml.Card]) -> More:
         find = pynvml.nvmlDeviceGetHandleByIndex
     bus = [card.pci for card in cards if not card.asleep]
     head = {**_head(pynvml), "bus": bus, "gpus": [_asleep(card) for card in cards if card.asleep]}
-    return More(
-        head, {f"nvidia/{at}": partial(_gpu, pynvml, at, find, name) for at, name in enumerate(names)}
-    )
+    look = partial(_gpu, pynvml, find=find, deeper=deeper)
+    return More(head, {f"nvidia/{at}": partial(look, at, name=name) for at, name in enumerate(names)})
 
 
 def assembled(found: dict[str, Any], gpus: Mapping[str, Any], findings: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def _place(gpus: list[dict[str, Any]], bus: list[str]) -> None:
             gpu["pci"] = at
 
 
-def _gpu(pynvml: Any, index: int, find: Any, name: Any) -> dict[str, Any]:
+def _gpu(pynvml: Any, index: int, name: Any, find: Any, deeper: Deeper | None) -> dict[str, Any]:
     values = nvml.Values(pynvml)
     read = values.read
     card = read("card", find, name)
@@ -138,6 +142,7 @@ def _gpu(pynvml: Any, index: int, find: Any, name: Any) -> dict[str, Any]:
         "clocks": _clocks(values, card),
         "ecc": _ecc(values, card),
         "nvlink": _nvlink(values, card),
+        **({} if deeper is None else {"health": deeper(values, card)}),
     }
     return _empty(index, **found, code=values.code, errors=values.errors)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from .sections import Findings, gather
 FORMAT = 1
 _FOR_ITSELF_S = 1.0
 
-SECTIONS: dict[str, Callable[[Path], Any]] = {
+Section = Callable[[Path], Any]
+SECTIONS: dict[str, Section] = {
     "system": host.system,
     "sessions": lambda root: host.sessions(),
     "nics": nics.nics,
@@ -39,12 +40,25 @@ SECTIONS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def collect(deadline_s: float, root: Path = ROOT) -> dict[str, Any]:
-    """Return the whole report within ``deadline_s``, whatever hangs or fails."""
-    sections = {name: partial(section, root) for name, section in SECTIONS.items()}
-    values, errors = gather(sections, max(deadline_s - _FOR_ITSELF_S, _FOR_ITSELF_S))
-    cards = {name: values.pop(name) for name in list(values) if "/" in name}
-    silent = {name: errors.pop(name) for name in cards if name in errors}
+def collect(
+    deadline_s: float, root: Path = ROOT, sections: Mapping[str, Section] | None = None
+) -> dict[str, Any]:
+    """Return the whole report within ``deadline_s``, whatever hangs or fails.
+
+    Args:
+        deadline_s: seconds.
+        root: where the host's file system begins.
+        sections: what to look at, with ``nvidia`` and ``amd`` among it; default: a report's.
+    """
+    asked = {name: partial(section, root) for name, section in (sections or SECTIONS).items()}
+    values, errors = gather(asked, max(deadline_s - _FOR_ITSELF_S, _FOR_ITSELF_S))
+    parts = {name: values.pop(name) for name in list(values) if "/" in name}
+    silent = {name: errors.pop(name) for name in parts if name in errors}
+    cards = {name: part for name, part in parts.items() if name.startswith(("nvidia/", "amd/"))}
+    for name, part in parts.items():
+        section, _, place = name.partition("/")
+        if name not in cards and values[section] is not None:
+            values[section].append(part or {"name": place, "error": silent[name]["what"]})
     if values["nvidia"] is not None:
         values["nvidia"] = nvidia.assembled(values["nvidia"], _of("nvidia/", cards), silent)
     if values["amd"] is not None:

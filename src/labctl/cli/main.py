@@ -47,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
     "status": Entry("labctl.cli.status:status", _HOSTS, "Show which hosts answer, and what runs on them."),
+    "health": Entry("labctl.cli.health:health", _HOSTS, "Say whether the rack is well, and what to do."),
     "fit": Entry(
         "labctl.cli.fit:fit",
         _MODELS,

@@ -11,6 +11,7 @@ from typing import Literal
 
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Hold, Reading, Wish
+from labctl.domain.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class HostStatus:
     ``because`` is why it is in that mode, ``next`` what is being waited for (empty: nothing). ``talking``:
     its agent reports. ``proof``: empty when it is valid for what the host runs now, else what is wrong.
     ``doing``: what is being done to it right now. ``usual_s``: how long a wake usually takes, None if it was
-    never seen to.
+    never seen to. ``telemetry``: what it drew and did in its last report, None while it does not
+    report.
     """
 
     host: str
@@ -37,6 +39,7 @@ class HostStatus:
     proof: str = ""
     doing: str = ""
     usual_s: float | None = None
+    telemetry: Telemetry | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ def status_of(policy: Policy, picture: Picture, host: str, doing: Mapping[str, s
         proof="" if proof or not wanted.sleeps else proof.because,
         doing=doing.get(host, ""),
         usual_s=waking.usual_s(row),
+        telemetry=report.telemetry if report is not None and seen.talking else None,
     )
 
 

@@ -23,8 +23,10 @@ from labctl.inventory.gatewaying import (
     GatewayModel,
     Outside,
 )
+from labctl.inventory.health import Health, MailNotice, NtfyNotice, WebhookNotice
 from labctl.inventory.hosts import Host, PrivateNet, Role, Ssh
 from labctl.inventory.idle import Controller, Gate, IdlePolicy, Signals
+from labctl.inventory.limits import Limits
 from labctl.inventory.loader import LoadedRack, load_rack
 from labctl.inventory.models import HuggingFace, Model, ModelFile
 from labctl.inventory.power import Circuit, Psu
@@ -51,6 +53,7 @@ from labctl.inventory.services import (
 )
 from labctl.inventory.tariff import Tariff, TariffWindow
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan, Webhook
+from labctl.inventory.web import Web, WebKey
 
 __all__ = [
     "Amd",
@@ -69,19 +72,23 @@ __all__ = [
     "GatewayLimits",
     "GatewayModel",
     "Gpu",
+    "Health",
     "Host",
     "HuggingFace",
     "IdlePolicy",
     "Ipmi",
+    "Limits",
     "LiteLlm",
     "LlamaCpp",
     "LlamaServer",
     "LlamaSwap",
     "LlamaSwapBuild",
     "LoadedRack",
+    "MailNotice",
     "Model",
     "ModelFile",
     "NoWake",
+    "NtfyNotice",
     "Nvidia",
     "Olla",
     "Ollama",
@@ -112,6 +119,9 @@ __all__ = [
     "Wake",
     "WakeCommand",
     "WakeOnLan",
+    "Web",
+    "WebKey",
     "Webhook",
+    "WebhookNotice",
     "load_rack",
 ]

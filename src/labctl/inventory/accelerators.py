@@ -20,6 +20,8 @@ from labctl.inventory.fields import (
     GpuUuid,
     MendableError,
     PciAddress,
+    PcieGen,
+    PcieWidth,
     RemotePath,
     RocmRelease,
     Slot,
@@ -52,6 +54,12 @@ class Gpu(Spec):
     )
     clocks_mhz: ClocksMhz | None = Field(
         default=None, description="Lowest and highest graphics clock in MHz that the card is locked to."
+    )
+    pcie_width: PcieWidth | None = Field(
+        default=None, description="PCIe lanes of its slot or riser, such as 4; default: all that it can use."
+    )
+    pcie_gen: PcieGen | None = Field(
+        default=None, description="PCIe generation of its slot or riser, such as 3; default: the card's best."
     )
     display: Flag = Field(
         default=False, description="Whether a monitor hangs on it; a part of its memory is kept for that."

@@ -22,6 +22,7 @@ _CLASSES = {
 _CLASS_HINTS = {
     "Secret": 'write it into a file with mode 0600, and here Secret(file="keys/NAME")',
     "GatewayKey": "labctl gateway keys new NAME makes a key, and says what to write here",
+    "WebKey": 'umask 077; openssl rand -hex 32 > keys/web, and here secret=Secret(file="keys/web")',
 }
 _COMPARED = {
     "greater_than": "more than {gt}",

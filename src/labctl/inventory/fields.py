@@ -10,7 +10,7 @@ import ipaddress
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from zoneinfo import TZPATH
 
@@ -39,6 +39,8 @@ _FILE_PART = re.compile(r"[A-Za-z0-9_+.-]{1,200}", re.ASCII)
 _HUB_REPO = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}", re.ASCII)
 _HUB_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
+# RFC 6761, 6762, 8375, ICANN's .internal, what many home routers say, and Tailscale, which encrypts.
+_NEAR = (".internal", ".lan", ".local", ".localhost", ".home.arpa", ".ts.net")
 _ELSE_BY_SLOT = "copy all of it, or tell the card by its `slot` instead"
 _URL_SAFE = "%:/?#[]@!$&'()*+,;=~"
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?:in)?)?(?:(\d{1,6})s)?", re.ASCII)
@@ -65,6 +67,14 @@ def is_address(text: str) -> bool:
     except ValueError:
         return not text.replace(".", "").isdigit() and _HOSTNAME.fullmatch(text) is not None
     return True
+
+
+def is_near(host: str) -> bool:
+    """Return whether an address can only be one of the network that the rack is in."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith(_NEAR)
 
 
 def _address(text: str) -> str:
@@ -322,6 +332,10 @@ Prefix = Annotated[int, Field(strict=True, ge=8, le=126)]
 Watts = Annotated[int, Field(strict=True, gt=0, le=100_000)]
 Megahertz = Annotated[int, Field(strict=True, ge=100, le=10_000)]
 ClocksMhz = Annotated[tuple[Megahertz, Megahertz], AfterValidator(_clocks)]
+PcieWidth = Literal[1, 2, 4, 8, 12, 16, 32]
+PcieGen = Annotated[int, Field(strict=True, ge=1, le=7)]
+Percent = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
+Celsius = Annotated[float, Field(strict=True, ge=0, le=150, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0.1, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]

@@ -5,7 +5,6 @@ are given by reference, or a key by its hash, so that nobody can read one here. 
 one folder, and nothing else of labctl's.
 """
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,6 +30,7 @@ from labctl.inventory.fields import (
     Whole,
     duration,
     is_address,
+    is_near,
 )
 from labctl.inventory.secrets import Secret
 from labctl.inventory.spec import Spec
@@ -41,8 +41,6 @@ TABLE = f"{FOLDER}/table.json"
 
 _CALL = re.compile(r"(?P<method>GET|POST|PUT|DELETE) (?P<path>/[A-Za-z0-9._~/-]{0,200})", re.ASCII)
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII)
-# RFC 6761, 6762, 8375, ICANN's .internal, what many home routers say, and Tailscale, which encrypts.
-_NEAR = (".internal", ".lan", ".local", ".localhost", ".home.arpa", ".ts.net")
 WaitingName = Literal["comments", "loading", "silent", "refuse"]
 
 
@@ -66,20 +64,12 @@ def _web(text: str) -> str:
         raise ValueError("must have a host name or IP address, and a port from 1 to 65535 if any")
     if not _PATH.fullmatch(parts.path) or parts.path.rstrip("/").endswith("/completions"):
         raise ValueError("must end with the path before what is asked, such as https://openrouter.ai/api/v1")
-    if parts.scheme == "http" and not _is_near(parts.hostname or ""):
+    if parts.scheme == "http" and not is_near(parts.hostname or ""):
         raise MendableError(
             "would send what is asked, and the key, so that anyone on the way can read it",
             "write https://; http:// is for addresses of your own network",
         )
     return text
-
-
-def _is_near(host: str) -> bool:
-    """Return whether an address can only be one of the network that the rack is in."""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return "." not in host or host.endswith(_NEAR)
 
 
 Call = Annotated[Text, AfterValidator(_call)]

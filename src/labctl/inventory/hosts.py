@@ -23,6 +23,7 @@ from labctl.inventory.fields import (
     PackageName,
     Port,
     Prefix,
+    RemotePath,
     UserName,
     Watts,
 )
@@ -102,6 +103,9 @@ class Host(Spec):
         default=(), description="TCP ports that the firewall opens, besides SSH."
     )
     packages: tuple[PackageName, ...] = Field(default=(), description="Debian packages to install here.")
+    certificates: tuple[RemotePath, ...] = Field(
+        default=(), description="Files on it with certificates whose end health warns of before it comes."
+    )
     unified_memory_gib: Gibibytes | None = Field(
         default=None, description="Memory shared by CPU and GPU in GiB, for machines built that way."
     )

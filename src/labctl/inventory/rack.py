@@ -17,6 +17,7 @@ from labctl.inventory.connect import nodelay_transport
 from labctl.inventory.engines import EngineBuild
 from labctl.inventory.fields import Address, BaseAddress, Label, PackageName, TimeZone
 from labctl.inventory.gatewaying import Gateway
+from labctl.inventory.health import Health
 from labctl.inventory.hosts import Host, Ssh
 from labctl.inventory.idle import Controller
 from labctl.inventory.models import Model
@@ -25,6 +26,7 @@ from labctl.inventory.remembered import remembered
 from labctl.inventory.services import RayCluster
 from labctl.inventory.spec import Spec
 from labctl.inventory.tariff import Tariff
+from labctl.inventory.web import Web
 
 ROLE_GROUPS = {"gpu": "gpu", "always-on": "always_on", "storage": "storage"}
 _WEAK = {
@@ -83,6 +85,14 @@ class Rack(Spec):
     )
     gateway: Gateway | None = Field(
         default=None, description="One address for all models of the rack, which wakes their hosts."
+    )
+    health: Health | None = Field(
+        default=None,
+        description="How health is looked after by itself on the controller's host; default: when asked.",
+    )
+
+    web: Web | None = Field(
+        default=None, description="The rack in a browser, and its metrics, on the controller's host."
     )
 
     tariff: Tariff | None = Field(

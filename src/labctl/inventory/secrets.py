@@ -7,15 +7,18 @@ gets it reads it by rules of its own.
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from labctl.domain.problem import LabctlError
-from labctl.inventory.fields import EnvName, MendableError
+from labctl.inventory.fields import EnvName, MendableError, is_address, is_near
 from labctl.inventory.spec import Spec
 
 _PLAIN = re.compile(r"[A-Za-z0-9._~+/=:@!*,-]{1,4096}", re.ASCII)
 _OTHERS = 0o077
+_LONGEST = 4096
+_KEY = "umask 077; openssl rand -hex 32 >"
 
 
 class Secret(Spec):
@@ -47,13 +50,7 @@ def value_of(secret: Secret, folder: Path, environment: Mapping[str, str]) -> st
     Raises:
         LabctlError: it is not there, others may read it, or it is no plain key.
     """
-    if secret.env is not None:
-        value, where = environment.get(secret.env, ""), f"variable {secret.env}"
-        if not value:
-            raise LabctlError(f"the {where} is not set", hint=f"export {secret.env}=... before labctl runs")
-    else:
-        path = folder / (secret.file or Path()).expanduser()
-        value, where = first_line(path), f"file {path}"
+    value, where = _read(secret, folder, environment, _KEY)
     if not _PLAIN.fullmatch(value):
         raise LabctlError(
             f"the secret in {where} is empty or no plain key (letters, digits and ._~+/=:@!*,- only)",
@@ -62,7 +59,56 @@ def value_of(secret: Secret, folder: Path, environment: Mapping[str, str]) -> st
     return value
 
 
-def first_line(path: Path, *, mend: str = "umask 077; openssl rand -hex 32 >") -> str:
+def text_of(secret: Secret, folder: Path, environment: Mapping[str, str]) -> str:
+    """Return a secret that need not be a plain key, such as the password of a mailbox; see ``value_of``.
+
+    Raises:
+        LabctlError: it is not there, others may read it, or it is empty or no printable text.
+    """
+    value, where = _read(secret, folder, environment, "umask 077; cat >")
+    if not value or not value.isprintable() or len(value) > _LONGEST:
+        raise LabctlError(f"the secret in {where} is empty or no line of text")
+    return value
+
+
+def address_of(secret: Secret, folder: Path, environment: Mapping[str, str]) -> str:
+    """Return a secret that is the address of a service; see ``value_of``.
+
+    Raises:
+        LabctlError: it is not there, others may read it, or it is no address that may be asked.
+    """
+    value, where = _read(secret, folder, environment, "umask 077; cat >")
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and is_address(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        sound = False
+    # Never shown: whoever knows it may write there.
+    if not sound or not value.isascii() or not value.isprintable() or " " in value or "@" in parts.netloc:
+        raise LabctlError(
+            f"the secret in {where} is no address", hint="its form is https://HOST/..., without a password"
+        )
+    if parts.scheme == "http" and not is_near(parts.hostname or ""):
+        raise LabctlError(
+            f"the address in {where} would send secrets so that anyone on the way can read them",
+            hint="write https://; http:// is for addresses of your own network",
+        )
+    return value
+
+
+def _read(secret: Secret, folder: Path, environment: Mapping[str, str], mend: str) -> tuple[str, str]:
+    """Return a secret's text, and where it was read."""
+    if secret.env is None:
+        path = folder / (secret.file or Path()).expanduser()
+        return first_line(path, mend=mend), f"file {path}"
+    if not (value := environment.get(secret.env, "")):
+        raise LabctlError(
+            f"the variable {secret.env} is not set", hint=f"export {secret.env}=... before labctl runs"
+        )
+    return value, f"variable {secret.env}"
+
+
+def first_line(path: Path, *, mend: str = _KEY) -> str:
     """Return the first line of a file that only its owner may read, without spaces around it.
 
     Args:

@@ -30,6 +30,7 @@ ROOT_VERBS = (
     "caps --step",
     "suspend",
     "gate",
+    "health",
     "mend --driver",
     "mend --engines",
     "mend --reboot",

@@ -39,10 +39,11 @@ def cards(host: Host) -> list[Declared]:
     A card that nothing tells from another one goes without its slot: on the host it would name any of them.
     The budget counts all of those alike and steps them together, so for that it keeps the name.
     """
-    return [_card(host, gpu) for gpu in host.gpus if profiles.of(gpu).vendor in _VENDORS]
+    return [card(host, gpu) for gpu in host.gpus if profiles.of(gpu).vendor in _VENDORS]
 
 
-def _card(host: Host, gpu: Gpu) -> Declared:
+def card(host: Host, gpu: Gpu) -> Declared:
+    """Return a card as it is declared on its host."""
     cap, told_apart = profiles.cap_of(host, gpu), profiles.is_told_apart(host, gpu)
     return Declared(
         model=gpu.model,

@@ -148,8 +148,13 @@ def _of(host: Host) -> Iterator[Copied]:
 
 def rack_json(rack: Rack) -> str:
     """Return the rack as the controller reads it: its own secrets by the names that they have there."""
-    # Who may use the gateway is none of its business, and no reason to start it anew.
-    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True, exclude={"gateway"})
+    # Who may use the gateway and the web page, or is told of what, is no reason to start it anew.
+    return f"{json.dumps(document(rack, without={'gateway', 'health', 'web'}), indent=1, sort_keys=True)}\n"
+
+
+def document(rack: Rack, *, without: set[str]) -> dict[str, Any]:
+    """Return the rack as data for the controller's host, without some of its fields."""
+    document: dict[str, Any] = rack.model_dump(mode="json", exclude_defaults=True, exclude=without)
     for host, shown in zip(rack.hosts, document["hosts"], strict=True):
         for one in _of(host):
             _, part, field = one.name.split(".")
@@ -157,7 +162,7 @@ def rack_json(rack: Rack) -> str:
             shown[part]["kind"] = getattr(host, part).kind
     _kinds(rack, document)
     document["controller_key"] = f"{KEY}.pub"
-    return f"{json.dumps(document, indent=1, sort_keys=True)}\n"
+    return document
 
 
 def _kinds(value: Any, shown: Any) -> None:
@@ -230,17 +235,23 @@ def ping() -> str:
 
 
 def unit(rack: Rack, digest: str) -> str:
-    """Return the controller's unit; ``digest`` is a mark, so that another labctl means one restart."""
+    """Return the controller's unit.
+
+    ``digest`` is a mark, so that another labctl means one restart; so are the users who come to its socket,
+    since it looks only at its start who they are.
+    """
     assert rack.controller is not None
+    guests = [name for name, there in (("web", rack.web), ("health", rack.health)) if there is not None]
     return render.text(
         "controller.service.j2",
-        mark=f"build {digest[:12]}",
+        # At its start it looks once who the web page's user is.
+        mark=f"build {digest[:12]}{'' if rack.web is None else ', with the web page'}",
         python=python_of(),
         rack=RACK,
         user=USER,
         home=PurePosixPath(HOME).name,
         store_folder=STORE_FOLDER,
-        alone=not rack.controller.operators and rack.gateway is None,
+        alone=not rack.controller.operators and rack.gateway is None and not guests,
         watchdog_s=max(60, round(rack.controller.tick.total_seconds()) * 6),
     )
 

@@ -48,10 +48,18 @@ def _listening(host: Host, port: int, more: Mapping[int, str]) -> list[str]:
 
 def own_ports(rack: Rack, host: Host) -> dict[int, str]:
     """Return the ports that labctl's own servers on a host are reached by from others."""
-    gateway = rack.gateway
-    if gateway is None or gateway.host != host.name or ipaddress.ip_address(gateway.listen).is_loopback:
-        return {}
-    return {gateway.port: "labctl gateway"}
+    controller = None if rack.controller is None else rack.controller.host
+    gateway, web = rack.gateway, rack.web
+    found = {}
+    if gateway is not None and gateway.host == host.name and not _is_loopback(gateway.listen):
+        found[gateway.port] = "labctl gateway"
+    if web is not None and controller == host.name and not _is_loopback(web.listen):
+        found[web.port] = "labctl web"
+    return found
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
 
 
 def rules(

@@ -8,7 +8,6 @@ runs ever changes under its feet.
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from labctl.inventory import Gateway, GatewayKey, Host, Rack, Secret, controllin
 from labctl.inventory.explain import field_text
 from labctl.inventory.gatewaying import FOLDER, TABLE, USER
 from labctl.inventory.secrets import value_of
+from labctl.render import beside as reading
 from labctl.render import gateway_table as tables
 from labctl.render.controller import folder_for
 from labctl.render.credentials import FOLDER as SECRETS
@@ -32,8 +32,7 @@ INSTANCES = "labctl-gateway@*.service"
 _AT = ("gateway",)
 _STORE_URL = "store-url"
 _DATABASES = (b"postgresql+psycopg://", b"postgresql://", b"postgres://")
-_KEY = b"PRIVATE KEY-----"
-_OTHERS = 0o077
+_WHO = "the gateway"
 Where = tuple[str | int, ...]
 Place = Callable[[Where], tuple[str, int | None]]
 _MIB = 1024 * 1024
@@ -197,17 +196,7 @@ def _content(one: Beside, folder: Path, environment: Mapping[str, str]) -> bytes
     if isinstance(one.source, Secret):
         return f"{value_of(one.source, folder, environment)}\n".encode()
     path = folder / one.source.expanduser()
-    try:
-        mode, data = path.stat().st_mode, path.read_bytes()
-    except OSError as error:
-        raise LabctlError(
-            f"{path}: the gateway needs it: {error.strerror}",
-            hint="write it, or take it out of the rack file",
-        ) from None
-    if one.hidden and mode & _OTHERS:
-        raise LabctlError(
-            f"others may read the secret in {path} (mode {mode & 0o777:o})", hint=f"chmod 600 {path}"
-        )
+    data = reading.content(path, _WHO, hidden=one.hidden)
     if one.name == _STORE_URL and not data.strip().startswith(_DATABASES):
         # Not with its words: it is a secret.
         raise LabctlError(
@@ -215,37 +204,14 @@ def _content(one: Beside, folder: Path, environment: Mapping[str, str]) -> bytes
             hint="its form is postgresql+psycopg://USER:PASSWORD@HOST/NAME",
         )
     if one.name in (tables.CERTIFICATE, tables.PRIVATE_KEY) or one.name.endswith(".ca"):
-        kind = _KEY if one.name == tables.PRIVATE_KEY else b"BEGIN CERTIFICATE-----"
-        if kind not in data:
-            what = "private key" if kind == _KEY else "certificate"
-            raise LabctlError(f"{path}: holds no {what} as PEM", hint="it begins with -----BEGIN")
-        if kind != _KEY and _KEY in data:
-            # What a certificate says is shown by plans, and lies in a file that is no secret.
-            raise LabctlError(
-                f"{path}: holds a private key beside the certificate", hint="put it into a file of its own"
-            )
+        reading.pem(path, data, key=one.name == tables.PRIVATE_KEY)
     return data
 
 
 def _fit(folder: Path, gateway: Gateway) -> None:
     """Prove that the gateway could serve with its certificate; raise ``LabctlError``."""
-    certificate = folder / (gateway.certificate or Path()).expanduser()
-    key = folder / (gateway.private_key or Path()).expanduser()
-
-    def encrypted() -> str:
-        raise LabctlError(
-            f"{key}: wants a passphrase, which nobody can type for the gateway",
-            hint=f"openssl pkey -in {key} -out NEW",
-        )
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=encrypted)
-    except OSError as error:
-        why = getattr(error, "reason", None) or error.strerror
-        raise LabctlError(
-            f"{certificate} and {key} are no certificate and its private key: {why}",
-            hint="the certificate comes first in its file, then those that signed it",
-        ) from None
+    certificate, key = ((one or Path()).expanduser() for one in (gateway.certificate, gateway.private_key))
+    reading.pair(folder / certificate, folder / key, _WHO)
 
 
 # --- units ------------------------------------------------------------------------------------------------

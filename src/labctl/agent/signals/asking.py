@@ -19,12 +19,11 @@ import json
 import re
 from typing import Any
 
-from . import http
+from . import http, samples
 from .terms import Unreadable, plain, times
 
 _LOADING = 503
 _REFUSED = (401, 403)
-_GAUGE = re.compile(rb"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{.*\})?[ \t]+([0-9.eE+-]+)[ \t\r]*$", re.MULTILINE)
 _IN_FLIGHT = re.compile(rb'^data: ?(\{"type": ?"inflight".*\})$', re.MULTILINE)
 _LLAMA = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
 _VLLM = ("vllm:num_requests_running", "vllm:num_requests_waiting")
@@ -54,8 +53,8 @@ def llama_server(url: str, key: str) -> str:
 
 def llama_swap(url: str, key: str) -> str:
     """Ask a llama-swap."""
-    running = _running(_json(http.get(url, "/running", key=key)))
-    for model, state, _, _ in running:
+    loaded = running(_json(http.get(url, "/running", key=key)))
+    for model, state, _, _ in loaded:
         if state not in ("ready", "stopped", "shutdown"):
             return f"{model} is {state}"
     events = http.get(url, "/api/events", key=key, enough=lambda body: bool(_IN_FLIGHT.search(body)))
@@ -64,7 +63,7 @@ def llama_swap(url: str, key: str) -> str:
     match = _IN_FLIGHT.search(events.body) if events.status == 200 else None
     if match is not None:
         return _in_flight(match[1])
-    for model, _, command, place in running:
+    for model, _, command, place in loaded:
         said = _below(command, place)
         if said:
             return f"{model}: {said}"
@@ -73,7 +72,7 @@ def llama_swap(url: str, key: str) -> str:
 
 def vllm(url: str, key: str) -> str:
     """Ask a vLLM."""
-    return _requests(_ok(http.get(url, "/metrics", key=key)), _VLLM)
+    return _requests(body_of(http.get(url, "/metrics", key=key)), _VLLM)
 
 
 def sglang(url: str, key: str) -> str:
@@ -93,15 +92,25 @@ def sglang(url: str, key: str) -> str:
 
 def _below(command: str, place: str) -> str:
     """Ask an engine that llama-swap runs; which one it is its command line says."""
-    words = command.replace("\\\n", " ").split()
-    names = [word.rpartition("/")[2] for word in words[:4]]
-    kind = next((_PROGRAMS[name] for name in names if name in _PROGRAMS), None)
+    kind = kind_of(command)
     if kind is None or "--sleep-idle-seconds" in command:
         raise Unreadable("it does not say what is in flight, and its engine cannot be asked")
     return {"llama-server": llama_server, "vllm": vllm, "sglang": sglang}[kind](place.rstrip("/"), "")
 
 
-def _running(document: Any) -> list[tuple[str, str, str, str]]:
+def kind_of(command: str) -> str | None:
+    """Return which kind of engine a command line starts, None for one that cannot be asked."""
+    words = command.replace("\\\n", " ").split()
+    names = [word.rpartition("/")[2] for word in words[:4]]
+    return next((_PROGRAMS[name] for name in names if name in _PROGRAMS), None)
+
+
+def running(document: Any) -> list[tuple[str, str, str, str]]:
+    """Return model, state, command and address of what a llama-swap runs.
+
+    Raises:
+        Unreadable: it is not understood.
+    """
     try:
         return [
             (
@@ -130,17 +139,12 @@ def _in_flight(envelope: bytes) -> str:
 
 def _requests(metrics: bytes, names: tuple[str, str]) -> str:
     """Return how many requests run and wait, by the two gauges of these names, whatever their labels."""
-    found: dict[str, float] = {}
-    for match in _GAUGE.finditer(metrics):
-        name = match[1].decode()
-        if name in names:
-            try:
-                value = float(match[2])
-            except ValueError:
-                value = -1.0
-            if not 0 <= value < _REQUESTS_MAX:
-                raise Unreadable("its metrics are not understood")
-            found[name] = found.get(name, 0.0) + value
+    try:
+        found = samples.sums(metrics, names)
+        if any(value >= _REQUESTS_MAX for value in found.values()):
+            raise ValueError("that many are no count of requests")
+    except ValueError:
+        raise Unreadable("its metrics are not understood") from None
     if set(found) != set(names):
         raise Unreadable("its metrics do not say what runs and waits")
     running, waiting = (int(found[name]) for name in names)
@@ -149,7 +153,12 @@ def _requests(metrics: bytes, names: tuple[str, str]) -> str:
     return f"{times(running, 'request')} running" + (f", {waiting} waiting" if waiting else "")
 
 
-def _ok(answer: http.Answer) -> bytes:
+def body_of(answer: http.Answer) -> bytes:
+    """Return what a good answer holds.
+
+    Raises:
+        Unreadable: it is none.
+    """
     if answer.status in _REFUSED:
         raise Unreadable(f"it answers {answer.status}: its key is missing or wrong")
     if answer.status != 200:
@@ -159,6 +168,6 @@ def _ok(answer: http.Answer) -> bytes:
 
 def _json(answer: http.Answer) -> Any:
     try:
-        return json.loads(_ok(answer))
+        return json.loads(body_of(answer))
     except (ValueError, RecursionError):
         raise Unreadable("its answer is no JSON") from None

@@ -18,6 +18,8 @@ _URL = re.compile(r"http://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 _PIECE = 1 << 16
 ANSWER_MAX = 4 << 20
+LATE = "it does not answer"
+"""What the reasons of those that are silent begin with."""
 
 
 class Answer(NamedTuple):
@@ -64,9 +66,9 @@ def get(
     except ConnectionRefusedError:
         raise Unreadable("it does not listen") from None
     except (socket.timeout, TimeoutError):  # noqa: UP041 (two classes in Python 3.9)
-        raise Unreadable(f"it does not answer within {limit_s:g} s") from None
+        raise Unreadable(f"{LATE} within {limit_s:g} s") from None
     except OSError as error:
-        raise Unreadable(f"it does not answer: {error.strerror or error}") from None
+        raise Unreadable(f"{LATE}: {error.strerror or error}") from None
 
 
 def _answer(connection: socket.socket, until: float, enough: Callable[[bytes], bool] | None) -> Answer:

@@ -3,8 +3,9 @@
 The kernel notes the uid when the connection is made, so nothing that is said can change it. Root may, the
 user that the controller runs as may, and the users that the rack file names as operators. An operator that
 does not exist on this machine is nobody, not everybody: his name is only reported. The gateway's user may
-say that there is news in the store (the verb ``nudge``), and nothing else. In a user namespace that
-maps only some users (``PrivateUsers=``) all others look alike, and none of them may.
+say that there is news in the store (the verb ``nudge``), and nothing else; the user that looks after health
+may ask for the status, and nothing else. In a user namespace that maps only some users (``PrivateUsers=``) all
+others look alike, and none of them may.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _CREDENTIALS = struct.Struct("3i")
 GATEWAY = "labctl-gateway"
 NUDGE = "nudge"
+WEB = "labctl-web"
+HEALTH = "labctl-health"
+STATUS = "status"
+WEB_VERBS = frozenset({"status", "explain", "events", "energy", "wake", "suspend", "hold", "release"})
 _OVERFLOW = 65534
 """What the kernel says of users that a user namespace does not map: never somebody."""
 
@@ -42,10 +47,13 @@ class Peer:
     def called(self, by: str) -> str:
         """Return who gives an order.
 
-        Root speaks for whoever came to it (by SSH, with the operator's key), and says for whom; everybody
-        else speaks for himself.
+        Root speaks for whoever came to it (by SSH, with the operator's key), and says for whom; the web page
+        says whose key it was shown, and that it says so; everybody else speaks for himself.
         """
-        return by.strip() or self.user if self.uid == 0 else self.user
+        if self.uid == 0:
+            return by.strip() or self.user
+        user = self.user
+        return f"{by.strip()} by {WEB}" if user == WEB and by.strip() else user
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -57,7 +65,7 @@ def peer_of(sock: socket.socket) -> Peer:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The uids that may give orders, and those that may only nudge.
+    """The uids that may give orders, may only nudge, are the web page's, or look after health.
 
     ``missing`` are operators of the rack file that do not exist here.
     """
@@ -65,18 +73,32 @@ class Allowed:
     uids: frozenset[int]
     missing: tuple[str, ...] = ()
     nudgers: frozenset[int] = frozenset()
+    web: frozenset[int] = frozenset()
+    watchers: frozenset[int] = frozenset()
 
     def __contains__(self, peer: object) -> bool:
         """Return whether that peer may say anything at all."""
-        return isinstance(peer, Peer) and (peer.uid in self.uids or peer.uid in self.nudgers)
+        return isinstance(peer, Peer) and peer.uid in self.uids | self.nudgers | self.web | self.watchers
 
-    def may(self, peer: Peer, verb: str) -> bool:
-        """Return whether that peer may use a verb."""
-        return peer.uid in self.uids or (verb == NUDGE and peer.uid in self.nudgers)
+    def refusal(self, peer: Peer, verb: str, fields: Mapping[str, Any]) -> str:
+        """Return why that peer may not ask this, as "may only ..."; empty: it may."""
+        if peer.uid in self.uids:
+            return ""
+        if peer.uid in self.nudgers:
+            return "" if verb == NUDGE else f"may only {NUDGE} this controller"
+        if peer.uid in self.watchers:
+            return "" if verb == STATUS else f"may only ask this controller for its {STATUS}"
+        if peer.uid not in self.web:
+            return "may give no orders to this controller"
+        if fields.get("force"):
+            return "may force nothing"
+        return "" if verb in WEB_VERBS else f"may not {verb} here; that is for commands"
 
 
-def allowed(operators: Iterable[str], gateway: str = GATEWAY) -> Allowed:
-    """Return who may give orders, for the operators that a rack file names and the gateway's user."""
+def allowed(
+    operators: Iterable[str], gateway: str = GATEWAY, web: str = WEB, health: str = HEALTH
+) -> Allowed:
+    """Return who may give orders, for a rack file's operators and the users of labctl's own services."""
     uids: set[int] = {0, os.geteuid()}
     missing = []
     for name in operators:
@@ -84,7 +106,14 @@ def allowed(operators: Iterable[str], gateway: str = GATEWAY) -> Allowed:
             uids.add(pwd.getpwnam(name).pw_uid)
         except KeyError:
             missing.append(name)
-    nudgers: set[int] = set()
-    with suppress(KeyError):  # there is no gateway on this machine
-        nudgers.add(pwd.getpwnam(gateway).pw_uid)
-    return Allowed(frozenset(uids - {_OVERFLOW}), tuple(missing), frozenset(nudgers - {_OVERFLOW}))
+    return Allowed(
+        frozenset(uids - {_OVERFLOW}), tuple(missing), _uids_of(gateway), _uids_of(web), _uids_of(health)
+    )
+
+
+def _uids_of(user: str) -> frozenset[int]:
+    """Return a user's uid; nothing where there is none on this machine."""
+    try:
+        return frozenset({pwd.getpwnam(user).pw_uid} - {_OVERFLOW})
+    except KeyError:
+        return frozenset()

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from labctl.controller.api import LONGEST_LINE, VERSION, words
-from labctl.controller.api.peers import NUDGE, Allowed, Peer, peer_of
+from labctl.controller.api.peers import Allowed, Peer, peer_of
 from labctl.controller.api.words import Request, SaidError
 from labctl.domain.problem import LabctlError
 from labctl.ports.store import StoreError
@@ -215,8 +215,8 @@ class Server:
         """Yield what answers a request; whatever goes wrong is the last of it."""
         try:
             request = words.request(said)
-            if not self._door.allowed.may(peer, request.do):
-                raise _not_allowed(peer, f"may only {NUDGE} this controller")
+            if refused := self._door.allowed.refusal(peer, request.do, request.fields):
+                raise _not_allowed(peer, refused)
             yield from self._answer(request, peer, self._gone_from(line))
         except SaidError as refusal:
             yield words.error(refusal)

@@ -5,6 +5,7 @@ Fields may be added; those here keep their names and meaning. Times are seconds 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from labctl.controller.answers import Change, Explanation, HostStatus, RackStatus, TestStep
@@ -47,6 +48,7 @@ def host(one: HostStatus) -> dict[str, Any]:
         "leases": one.leases,
         "proof": one.proof,
         "usual_s": one.usual_s,
+        "telemetry": None if one.telemetry is None else asdict(one.telemetry),
     }
 
 

@@ -60,7 +60,7 @@ class Gpu:
     hotspot_c: float | None = None
     memory_c: float | None = None
     slowdown_c: float | None = None
-    throttle: tuple[str, ...] = ()
+    throttle: tuple[str, ...] | None = None
     link: Link | None = None
     ecc_uncorrected: int | None = None
     ecc_corrected: int | None = None
@@ -159,11 +159,15 @@ class Certificate:
 class Engine:
     """An inference server of labctl's, as systemd, /proc and its own metrics tell it.
 
+    One that llama-swap runs is an engine of its own, called ``SERVICE/MODEL``.
+
     ``answer`` is the status of its health page, None: no answer in time. ``running`` and ``waiting`` are
-    requests; ``tokens`` those read and made since it started, which rise as long as it works; None: it does
-    not tell. ``gpus`` are the UUIDs of cards on which its processes hold memory; None: not known. ``device``
-    is what it itself says that it runs on: gpu, cpu or empty. ``config`` is, for llama-swap, the digest of
-    what it runs by, and ``config_file`` of what is in its file.
+    requests; ``tokens`` those read and made since it started; None: it does not tell. Some engines count
+    tokens only when a request ends, so ``pulse`` is a number that is another one whenever it computed
+    anything. ``gpus`` are the UUIDs (else PCI addresses) of cards on which its processes hold memory; None:
+    not known. ``device`` is what it itself says that it runs on: gpu, cpu or empty. ``config`` is, for
+    llama-swap, the digest of what it runs by, ``config_file`` the one that its file bears, and
+    ``config_sha256`` the file's own. ``silent``: its counters did not come in time.
     """
 
     service: str
@@ -176,12 +180,15 @@ class Engine:
     running: int | None = None
     waiting: int | None = None
     tokens: float | None = None
+    pulse: float | None = None
     models: tuple[tuple[str, str], ...] = ()
     gpus: tuple[str, ...] | None = None
     gpu_mib: int | None = None
     device: str = ""
     config: str = ""
     config_file: str = ""
+    config_sha256: str = ""
+    silent: bool = False
     note: str = ""
 
 

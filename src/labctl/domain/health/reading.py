@@ -2,8 +2,8 @@
 
 ``labctl.agent.health`` has the form of the document. Nothing is refused as a whole and nothing is raised: a
 section that is missing, null or of another kind is None, and ``errors`` says under its name why. A number
-that is none (not finite, negative where that makes no sense, of another kind) is None. Words are cut, and what is
-not printable in them is shown as "?". Of a list no more is read than a host can have.
+that is none (not finite, negative where that makes no sense, of another kind) is None. Words are cut, and
+what is not printable in them is shown as "?". Of a list no more is read than a host can have.
 
 Beside names of sections, ``errors`` has:
 
@@ -41,13 +41,13 @@ def evidence_of(document: object) -> Evidence:
         gpus=gpus,
         driver=looking.one("kernel", _driver),
         xids=looking.many("xids", _xid),
-        mounts=looking.parts("mounts", "path", _mount),
-        smart=looking.parts("smart", "device", _smart),
+        mounts=looking.parts("mounts", _mount),
+        smart=looking.parts("smart", _smart),
         memory=looking.one("memory", _memory),
         clock=looking.one("clock", lambda row: _clock(row, whole)),
         upkeep=_upkeep(looking),
         failed_units=looking.words("failed_units"),
-        certificates=looking.parts("certificates", "path", _certificate),
+        certificates=looking.parts("certificates", _certificate),
         engines=looking.read("engines", lambda value: engines_of(value, whole)),
         caps_wanted_w=looking.read("caps_wanted_w", _caps),
         wol_armed=_wol(looking),
@@ -87,11 +87,11 @@ class _Looking:
 
         return self.read(name, made)
 
-    def parts(self, name: str, known_by: str, make: Callable[[Told], T | None]) -> tuple[T, ...] | None:
+    def parts(self, name: str, make: Callable[[Told], T | None]) -> tuple[T, ...] | None:
         """Return what a list says whose entries may each have failed, and note those that did."""
         for row in rows_of(self.whole.get(name)):
             if row.text("error"):
-                self.errors[f"{name}:{row.text(known_by)}"] = row.text("error")
+                self.errors[f"{name}:{row.text('name')}"] = row.text("error")
         return self.many(name, lambda row: None if row.text("error") else make(row))
 
     def words(self, name: str) -> tuple[str, ...] | None:

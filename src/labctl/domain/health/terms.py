@@ -11,14 +11,14 @@ run; the key does not, so that a state that lasts is one state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from ..sleep.lifecycle import Mode
 from .evidence import Evidence
-from .expected import Expected
+from .expected import Expected, ExpectedRack
 
 
 class Level(IntEnum):
@@ -96,15 +96,29 @@ class Sleep:
     waking_usual_s: float = 0.0
 
 
+class Look(NamedTuple):
+    """What an engine said at the wall time ``at`` of its host.
+
+    ``requests`` run or wait; ``pulse`` is as in ``evidence.Engine``; None: it did not say. ``answered``: its
+    health page did. ``silent``: its counters did not come in time.
+    """
+
+    at: float
+    requests: int | None
+    pulse: float | None
+    answered: bool = True
+    silent: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class EnginePast:
-    """What earlier looks at an engine remembered, the newest last: (wall, requests running, tokens made).
+    """What earlier looks at an engine remembered, the newest last.
 
-    Kept by whoever runs the checks; see ``domain.health.progress``.
+    Kept by whoever runs the checks, by ``domain.health.progress.remember``.
     """
 
     service: str
-    looks: tuple[tuple[float, int, float], ...]
+    looks: tuple[Look, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,5 +156,20 @@ class Check(Protocol):
     about: ClassVar[str]
 
     def judge(self, case: Case) -> Iterator[Result]:
-        """Yield what is found; nothing, where the host cannot have it or nothing can be said."""
+        """Yield what is found; nothing, where the host cannot have it.
+
+        An UNKNOWN that ``informs`` is *withheld*: what it is about is there, and nothing can be said of it
+        now (a card that hangs, a link that idles). ``judging`` keeps those apart.
+        """
+        ...
+
+
+class RackCheck(Protocol):
+    """A thing that is judged of all hosts together."""
+
+    code: ClassVar[str]
+    about: ClassVar[str]
+
+    def judge(self, rack: ExpectedRack, cases: Mapping[str, Case], now: float) -> Iterator[Result]:
+        """Yield what is found; ``cases`` are the hosts that were asked, by name, ``now`` is wall time."""
         ...

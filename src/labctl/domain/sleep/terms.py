@@ -287,7 +287,7 @@ class Report:
     mem_sleeps: tuple[str, ...] = ()  # its kernel's ways to sleep to memory; empty: it does not tell
     caps_w: Mapping[str, int] | None = None  # by card that stepped down; None: it does not tell
     caps_n: int = 0  # the number of its last change of those
-    telemetry: Telemetry | None = None  # None: it does not tell, or what it tells cannot be read
+    telemetry: Telemetry | None = None  # what it draws and does; decides nothing
 
 
 class Sign(StrEnum):

@@ -15,10 +15,12 @@ The line, as the agent writes it (``null`` where it does not know; strings are o
                      "nic": "52:54:00:66:00:11 r8169 rtl8125b-2_0.0.2",
                      "how": "suspend", "mem_sleep": "deep"},
      "wol_armed": true, "mem_sleeps": ["s2idle", "deep"],
-     "caps": {"n": 3, "caps_w": {"slot0": 150}}}
+     "caps": {"n": 3, "caps_w": {"slot0": 150}},
+     "telemetry": {"wall": 1764400000.1, ...}}
 
 ``mem_sleeps`` are the ways to sleep to memory that the kernel offers, and ``caps`` the cards that stepped
-down for others, as of change ``n``; older agents do not tell them.
+down for others, as of change ``n``; older agents do not tell them. ``domain/telemetry.py`` has the form of
+``telemetry``, and nothing in it makes a line no report.
 ``n`` counts the lines of one watch from 1; ``busy`` null is "not readable", which counts as busy.
 """
 
@@ -28,6 +30,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from .telemetry_words import telemetry_of
 from .terms import Fingerprint, How, OrderWord, Reading, Report, Said
 
 FORMAT = 1
@@ -76,6 +79,7 @@ def report_of(document: object, at_mono: float) -> Report:
         caps_w=caps_w,
         caps_n=caps_n,
         mem_sleeps=_words(line.get("mem_sleeps"), "mem_sleeps"),
+        telemetry=telemetry_of(line.get("telemetry")),
     )
 
 

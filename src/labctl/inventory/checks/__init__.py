@@ -3,9 +3,9 @@
 Decided from the rack alone, without files, network or clock, subject by subject: what must be unique and
 what is referred to (``names``), services and their ports (``services``), builds of engines, keys and
 options (``engines``), llama-swap and its peers (``llamaswap``), hosts that work together (``clusters``),
-the gateway (``gateway``), other people's gateways and vector stores (``gateways``), cards and their caps
-(``cards``), drivers and backends (``drivers``), circuits and power supplies (``power``), sleeping and waking
-(``sleep``).
+the gateway (``gateway``), the web page (``web``), other people's gateways and vector stores
+(``gateways``), cards and their caps (``cards``), drivers and backends (``drivers``), circuits and power supplies
+(``power``), sleeping and waking (``sleep``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from labctl.inventory.checks import (
     power,
     services,
     sleep,
+    web,
 )
 from labctl.inventory.checks.finding import Finding
 from labctl.inventory.rack import Rack
@@ -53,6 +54,7 @@ CHECKS: tuple[Callable[[Rack], Iterator[Finding]], ...] = (
     clusters.borrowers,
     gateway.gateway,
     gateways.gateways,
+    web.web,
     engines.builds,
     engines.choices,
     engines.keys,

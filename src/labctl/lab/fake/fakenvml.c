@@ -18,6 +18,8 @@
  *   gpu<i>.err.<function>=<r>        one call on card i fails (4: no permission)
  *   gpu<i>.delay=<ms>                every call on card i hangs for so long first; one: gpu<i>.delay.<function>
  *   gpu<i>.procs=pid:bytes:name,...  compute processes
+ *   gpu<i>.throttle=<bits>           what holds its clocks down (4: its cap, 0x20: heat, 0x40: too hot, 0x80: power)
+ *   gpu<i>.remap_corr|uncorr|pending|failed=<n>, retired_pending=<0|1>, recovery=<0-7>, temp_mem=<C>, energy_mj=<n>
  *
  * What the real driver does and people trip over, this does too:
  * - The library's own version is that of its file, libnvidia-ml.so.VERSION, as drivers are packaged. Where it is
@@ -564,6 +566,13 @@ ret nvmlDeviceGetRemappedRows(dev d, u32 *corr, u32 *unc, u32 *pending, u32 *fai
 	return OK;
 }
 
+ret nvmlDeviceGetRetiredPagesPendingStatus(dev d, u32 *pending) { /* cards with ECC before Ampere have it */
+	u64 v;
+	ret r = num(d, __func__, "retired_pending", &v);
+	if (!r) *pending = v;
+	return r;
+}
+
 /* ---- processes -------------------------------------------------------- */
 struct proc { u32 pid; u64 used; u32 gi, ci; };
 static const char *procs(dev d, u32 i, struct proc *p, char *name, size_t n) { /* i-th process of d, or NULL */
@@ -618,6 +627,7 @@ ret nvmlDeviceGetFieldValues(dev d, int n, struct field *f) {
 			{ 188, "power_max_mw", 1 }, { 189, "power_default_mw", 1 }, { 190, "power_limit_mw", 1 },
 			{ 192, "power_limit_mw", 1 }, { 82, "temp_mem", 1 }, { 94, "pcie_replay", 1 },
 			{ 142, "remap_corr", 1 }, { 143, "remap_uncorr", 1 }, { 144, "remap_pending", 1 }, { 145, "remap_failed", 1 },
+			{ 230, "recovery", 1 }, /* 0 none, 1 reset, 2 reboot, 4 drain and reset, 7 system reboot */
 		};
 		f[i].r = NOTSUP;
 		for (u32 k = 0; k < sizeof t / sizeof *t; k++)
