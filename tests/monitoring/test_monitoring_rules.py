@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from monitoring_kit import program
 
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.render.monitoring import rules
+from monitoring_kit import program
 
 ALERTS = {alert.name: alert for alert in rules.ALERTS}
 PAGE = {"rack": "desk", "job": "labctl", "instance": "hub:8090"}

@@ -109,7 +109,8 @@ class Energy:
                     for row in transaction.run(plain)
                 ]
             found: list[SpentSum] = []
-            for host, doing in transaction.run(_PAIRS).all():
+            for pair in transaction.run(_PAIRS).all():
+                host, doing = pair.host, pair.doing
                 given = {"host": host, "doing": doing, "offset": offset_s, "since": since, "until": until}
                 what = Doing(doing)
                 rows = transaction.run(_BY_SLOT[grain], given)
