@@ -67,7 +67,6 @@ def expected_rack(loaded: LoadedRack) -> ExpectedRack:
     days = {} if rack.health is None else rack.health.replace_by
     return ExpectedRack(
         power=power_of(rack),
-        controlled=rack.controller is not None,
         replace_by={
             name: datetime.combine(day, time.min, tzinfo=UTC).timestamp() for name, day in days.items()
         },
@@ -112,6 +111,7 @@ def _engines(rack: Rack, host: Host) -> list[ExpectedEngine]:
     found = []
     for service in host.services:
         digest = sha256 = ""
+        own: list[Engine | Ollama]
         if isinstance(service, LlamaSwap):
             own = [one for _, one in each_engine(service) if isinstance(one, Engine)]
             rendered = config(rack, host, service)
