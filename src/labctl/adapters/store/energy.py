@@ -109,9 +109,9 @@ class Energy:
                     for row in transaction.run(plain)
                 ]
             found: list[SpentSum] = []
-            for host, doing in transaction.run(_PAIRS).all():
-                given = {"host": host, "doing": doing, "offset": offset_s, "since": since, "until": until}
-                what = Doing(doing)
+            for pair in transaction.run(_PAIRS).all():
+                host, what = pair.host, Doing(pair.doing)
+                given = {"host": host, "doing": str(what), "offset": offset_s, "since": since, "until": until}
                 rows = transaction.run(_BY_SLOT[grain], given)
                 found += [SpentSum(host, what, int(row.slot), *_numbers(row)) for row in rows]
             return found
