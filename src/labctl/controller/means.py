@@ -11,6 +11,7 @@ from labctl.controller.doors import AGENT, Doors, Timekeeper
 from labctl.controller.leader import Leader
 from labctl.controller.ledger import Ledger
 from labctl.controller.tally import Tally
+from labctl.domain.energy.tariff import EnergyPolicy
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.lifecycle import Event
 from labctl.domain.sleep.proofs import Rung
@@ -71,6 +72,7 @@ class Means:
     ledger: Ledger
     observer: Observer
     times: Timekeeper
+    energy: EnergyPolicy = EnergyPolicy()  # noqa: RUF009 - a frozen value
     wakes: dict[str, float] = field(default_factory=dict)
     rungs: dict[str, Rung] = field(default_factory=dict)
     unloads: dict[str, float] = field(default_factory=dict)

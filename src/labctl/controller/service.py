@@ -17,9 +17,12 @@ from typing import Literal, Protocol
 from labctl.controller import statuses
 from labctl.controller.answers import Change, Explanation, HostStatus, RackStatus, TestStep, Ticket
 from labctl.controller.board import Board, Picture
+from labctl.controller.energy import account_of
 from labctl.controller.hands import Hands
 from labctl.controller.means import Means
 from labctl.controller.sleeptest import SleepTests
+from labctl.domain.energy.account import Account
+from labctl.domain.energy.terms import Grain, Spent
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.terms import Hold, Wish
 from labctl.ports.store import Happening
@@ -105,6 +108,14 @@ class Asked(Protocol):
 
     def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
         """Return the newest lines of the kept log past the id ``after``, oldest first."""
+        ...
+
+    def energy(self, hosts: Sequence[str], *, for_s: float) -> Account:
+        """Return what hosts (none named: all) used in the last ``for_s``, and what their sleep saved."""
+        ...
+
+    def energy_spans(self, hosts: Sequence[str], grain: Grain, *, for_s: float) -> Sequence[Spent]:
+        """Return what hosts used, span by span, the oldest first."""
         ...
 
     def sleep_test(
@@ -307,6 +318,19 @@ class Service:
         """Return lines of the kept log; see ``Asked``."""
         name = None if host is None else self._known_names([host])[0]
         return self._means.doors.store.happenings(host=name, after=after, most=most)
+
+    def energy(self, hosts: Sequence[str], *, for_s: float) -> Account:
+        """Return what hosts used; see ``Asked``."""
+        means = self._means
+        names = self._known_names(hosts) if hosts else self.hosts()
+        return account_of(means.doors.store, means.energy, names, now=means.doors.wall(), for_s=for_s)
+
+    def energy_spans(self, hosts: Sequence[str], grain: Grain, *, for_s: float) -> Sequence[Spent]:
+        """Return what hosts used, span by span; see ``Asked``."""
+        names, now = self._known_names(hosts), self._means.doors.wall()
+        since = int(now - for_s)
+        since -= since % grain
+        return self._means.doors.store.spans(grain, since=since, until=int(now) + 1, hosts=names)
 
     def sleep_test(
         self, host: str, *, cycles: int = 3, by: str, patience_s: float = 5.0
