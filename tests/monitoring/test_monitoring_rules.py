@@ -99,6 +99,16 @@ FIRING = (
         "340",
     ),
     Fires(
+        "LabctlOverBudget",
+        [
+            series("labctl_meter_watts", {**PAGE, "kind": "psu", "meter": "psu0 of rig"}, "1300x20"),
+            series("labctl_meter_limit_watts", {**PAGE, "kind": "psu", "meter": "psu0 of rig"}, "1200x20"),
+        ],
+        "6m",
+        {**PAGE, "kind": "psu", "meter": "psu0 of rig"},
+        "1300",
+    ),
+    Fires(
         "LabctlGatewayErrors",
         [
             series("labctl_gateway_requests_total", {**GATE, "host": "rig", "status": "200"}, "0+60x60"),
