@@ -72,8 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _send(self, data: bytes) -> None:
+        self.served.bytes_sent += len(data)  # before: who got the last byte may look at once
         self.wfile.write(data)
-        self.served.bytes_sent += len(data)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -93,7 +93,13 @@ def test_a_request_wakes_a_machine_that_truly_sleeps_and_it_sleeps_again(site: S
     assert outcomes.count("wakes") == 1, outcomes
     asleep(site, machine)
     story = [text for _, text in texts(site, machine, began)]
-    assert [text.partition(":")[0] for text in story if "->" in text] == [
+    moves = [text.partition(":")[0] for text in story if "->" in text]
+    # A signal that could not be read in time turns a drain back; it begins anew when all is quiet again.
+    while "draining -> ready" in moves:
+        back = moves.index("draining -> ready")
+        assert moves[back - 1] == "ready -> draining"
+        del moves[back - 1 : back + 1]
+    assert moves == [
         "asleep -> waking",
         "waking -> verifying",
         "verifying -> ready",
