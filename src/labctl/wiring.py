@@ -236,15 +236,17 @@ def controller_is_here() -> bool:
     return controller_socket().is_socket()
 
 
-def conversation_here() -> Conversation:
-    """Return a conversation with the controller of this machine.
+def conversation_here(place: Path | None = None, *, silence_s: float = 60.0) -> Conversation:
+    """Return a conversation with the controller of this machine; ``place`` is its socket, if not the usual.
+
+    A controller that says nothing for ``silence_s`` is given up.
 
     Raises:
         OSError: nobody listens there, or this user may not knock.
     """
     from labctl.adapters.local_socket import LocalConversation
 
-    return LocalConversation(controller_socket())
+    return LocalConversation(place or controller_socket(), silence_s)
 
 
 def store(place: str | Path | None = None, *, create: bool = False) -> Store:

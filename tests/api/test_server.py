@@ -155,6 +155,23 @@ def test_the_gateways_user_may_nudge_and_nothing_else(path: Path, service: Scrip
 WORTH = {"hosts": ["nas"], "for_s": 60, "why": "because"}
 
 
+def test_the_user_that_looks_after_health_may_ask_for_the_status_and_nothing_else(
+    path: Path, service: Scripted
+) -> None:
+    assert allowed((), health="daemon").watchers == {1}
+    assert allowed((), health="nobody-of-that-name").watchers == frozenset()
+    who = Allowed(frozenset(), watchers=frozenset({os.geteuid()}))
+    with serving(path, service, who=who):
+        with greeted(path) as client:
+            assert client.ask(do="status")[-1]["done"] is True
+        for verb in sorted(VERBS.keys() - {"status"}):
+            fields = {name: WORTH[name] for name, field in VERBS[verb].items() if field.required}
+            with greeted(path) as client:
+                (said,) = client.ask(do=verb, **fields)
+                assert "may only ask this controller for its status" in said["error"]["reason"], verb
+    assert {name for name, _ in service.calls} == {"status"}
+
+
 def test_who_may_nudge_is_the_user_of_that_name_and_never_one_whom_the_kernel_does_not_know() -> None:
     assert allowed((), "daemon").nudgers == {1}
     assert allowed((), "daemon").refusal(Peer(1, 1), "wake", {})

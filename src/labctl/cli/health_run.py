@@ -97,7 +97,7 @@ class Desk:
         if not ways:
             raise LabctlError(
                 "the rack file names no notifier",
-                hint="Rack(health=Health(notify=[...])), see docs/health.md",
+                hint="Rack(health=Health(notify=[...])), see docs/alerts.md",
             )
         failures = {}
         for name, way in ways.items():

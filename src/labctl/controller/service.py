@@ -10,12 +10,12 @@ host, a store that cannot be written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from labctl.controller import statuses
-from labctl.controller.answers import Change, Explanation, RackStatus, TestStep, Ticket
+from labctl.controller.answers import Change, Explanation, HostStatus, RackStatus, TestStep, Ticket
 from labctl.controller.board import Board, Picture
 from labctl.controller.energy import account_of
 from labctl.controller.hands import Hands
@@ -298,16 +298,18 @@ class Service:
             store=picture.store,
             paused=picture.known.paused,
             ticked_s=max(0.0, doors.mono() - picture.moment.mono) if picture.number else None,
-            hosts=tuple(
-                statuses.status_of(self._means.policy, picture, host, doing) for host in self.hosts()
-            ),
+            hosts=tuple(self._status(picture, host, doing) for host in self.hosts()),
         )
+
+    def _status(self, picture: Picture, host: str, doing: Mapping[str, str]) -> HostStatus:
+        status = statuses.status_of(self._means.policy, picture, host, doing)
+        return replace(status, counts=self._means.tally.of(host))
 
     def explain(self, host: str) -> Explanation:
         """Return why a host is as it is; see ``Asked``."""
         (name,), picture = self._known_names([host]), self._board.picture()
         doing = {**self._hands.doing(), **self._tests.doing()}
-        status = statuses.status_of(self._means.policy, picture, name, doing)
+        status = self._status(picture, name, doing)
         recent = self._means.doors.store.happenings(host=name, most=_RECENT)
         now = self._means.times.moment()
         return statuses.explanation_of(self._means.policy, picture, status, recent, now)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from labctl.domain.failures import Failure
@@ -21,6 +22,7 @@ from labctl.domain.health.terms import Case, EnginePast, Level, Result, Sleep
 from labctl.domain.sleep.lifecycle import Mode
 
 _AWAY = frozenset({Mode.ASLEEP, Mode.SUSPENDING, Mode.WAKING})
+_JOURNAL = "journalctl -u labctl-controller, on its host"
 _STALE_S = 120.0
 """A controller that did not finish a tick for so long hangs; a tick takes at most some seconds."""
 
@@ -81,12 +83,16 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How is judged: what is read of a document, what of a case, what of all, and what to keep of engines."""
+    """How is judged: what is read of a document, what of a case, what of all, and what to keep of engines.
+
+    ``withheld`` are the keys of what cannot be judged now in a case.
+    """
 
     evidence: Callable[[Mapping[str, Any]], Evidence]
     judge: Callable[[Case], Sequence[Result]]
     judge_rack: Callable[[Sequence[Case], float], Sequence[Result]]
     remember: Callable[[tuple[EnginePast, ...], Evidence], tuple[EnginePast, ...]]
+    withheld: Callable[[Case], frozenset[tuple[str, str, str]]] = lambda case: frozenset()
 
 
 Ask = Callable[[Sequence[str]], Mapping[str, "Mapping[str, Any] | Failure"]]
@@ -102,6 +108,7 @@ class Looked:
     answered: frozenset[str]
     results: tuple[Result, ...]
     memory: Memory
+    withheld: frozenset[tuple[str, str, str]] = frozenset()
 
 
 def look(
@@ -147,7 +154,8 @@ def look(
     ]
     kept = {host: documents.get(host) or memory.documents[host] for host in expected
             if host in documents or host in memory.documents}  # fmt: skip
-    return Looked(now, tuple(expected), frozenset(evidence), tuple(results), Memory(kept, engines))
+    withheld = frozenset(key for case in cases for key in rules.withheld(case))
+    return Looked(now, tuple(expected), frozenset(evidence), tuple(results), Memory(kept, engines), withheld)
 
 
 def _earlier(document: Mapping[str, Any] | None, rules: Rules) -> Evidence | None:
@@ -155,20 +163,21 @@ def _earlier(document: Mapping[str, Any] | None, rules: Rules) -> Evidence | Non
 
 
 def controller(told: Told) -> tuple[Result, ...]:
-    """Return how the controller itself is; nothing where the rack has none."""
+    """Return how the controller itself is; nothing where the rack has none.
+
+    That it cannot be asked at all is CRIT by the check ``controller``; here stands why.
+    """
     if not told.declared:
         return ()
+    say, ticked, journal = partial(Result, "controller-works"), told.status.get("ticked_s"), _JOURNAL
     if told.away or not told.status:
-        cure = "systemctl status labctl-controller, on its host"
-        reason = f"it does not answer: {told.away or 'it said nothing'}"
-        return (Result("controller", Level.CRIT, "", "", reason, cure),)
+        return (
+            say(Level.UNKNOWN, "", "", told.away or "it said nothing", "systemctl status labctl-controller"),
+        )
     if broken := _text(told.status.get("store")):
-        cure = "labctl controller status says more"
-        return (Result("controller", Level.CRIT, "", "", f"its store cannot be used: {broken}", cure),)
-    ticked = told.status.get("ticked_s")
+        return (say(Level.CRIT, "", "", f"its store cannot be used: {broken}", journal),)
     if isinstance(ticked, int | float) and ticked > _STALE_S:
-        cure = "journalctl -u labctl-controller, on its host"
-        return (Result("controller", Level.CRIT, "", "", f"it has decided nothing for {ticked:.0f} s", cure),)
+        return (say(Level.CRIT, "", "", f"it has decided nothing for {ticked:.0f} s", journal),)
     paused = _text(told.status.get("paused"))
-    reason = f"it answers, and is paused: {paused}" if paused else "it answers"
-    return (Result("controller", Level.OK, "", "", reason, informs=bool(paused)),)
+    reason = f"the rack is paused: {paused}" if paused else "it decides, and its store can be used"
+    return (say(Level.OK, "", "", reason, informs=bool(paused)),)

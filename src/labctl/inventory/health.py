@@ -53,7 +53,7 @@ class WebhookNotice(Spec):
     name: ServiceName = Field(default="webhook", description=_NAME)
     address: Secret = Field(description="Where the webhook's address is read.")
     form: Literal["plain", "discord", "slack"] = Field(
-        default="plain", description="What the other end understands; docs/health.md shows each."
+        default="plain", description="What the other end understands; docs/alerts.md shows each."
     )
     least: Literal["warn", "crit"] = Field(default="warn", description=_LEAST)
 

@@ -112,6 +112,7 @@ def _engines(rack: Rack, host: Host) -> list[ExpectedEngine]:
     found = []
     for service in host.services:
         digest = sha256 = ""
+        own: list[Engine | Ollama]
         if isinstance(service, LlamaSwap):
             own = [one for _, one in each_engine(service) if isinstance(one, Engine)]
             rendered = config(rack, host, service)

@@ -110,8 +110,9 @@ class Energy:
                 ]
             found: list[SpentSum] = []
             for pair in transaction.run(_PAIRS).all():
-                host, what = pair.host, Doing(pair.doing)
-                given = {"host": host, "doing": str(what), "offset": offset_s, "since": since, "until": until}
+                host, doing = pair.host, pair.doing
+                given = {"host": host, "doing": doing, "offset": offset_s, "since": since, "until": until}
+                what = Doing(doing)
                 rows = transaction.run(_BY_SLOT[grain], given)
                 found += [SpentSum(host, what, int(row.slot), *_numbers(row)) for row in rows]
             return found

@@ -4,8 +4,8 @@ The kernel notes the uid when the connection is made, so nothing that is said ca
 user that the controller runs as may, and the users that the rack file names as operators. An operator that
 does not exist on this machine is nobody, not everybody: his name is only reported. The gateway's user may
 say that there is news in the store (the verb ``nudge``), and nothing else; the user that looks after health
-may ask for the status, and nothing else. In a user namespace that maps only some users (``PrivateUsers=``) all
-others look alike, and none of them may.
+may ask for the status, and nothing else. In a user namespace that maps only some users (``PrivateUsers=``)
+all others look alike, and none of them may.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from labctl.controller.answers import Change, Explanation, HostStatus, RackStatus, TestStep
+from labctl.controller.answers import Change, Counts, Explanation, HostStatus, RackStatus, TestStep
 from labctl.domain.energy.account import Account, Used
 from labctl.domain.energy.terms import J_PER_KWH, Spent
 from labctl.domain.sleep.terms import Hold, Wish
@@ -31,6 +31,12 @@ def wish(one: Wish) -> dict[str, Any]:
     }
 
 
+def counts(one: Counts) -> dict[str, Any]:
+    """Return what became of a host since the controller started."""
+    wakes = {"bounds": list(one.bounds), "counts": list(one.wakes), "sum": one.wakes_s}
+    return {"moves": dict(one.moves), "wakes": wakes}
+
+
 def host(one: HostStatus) -> dict[str, Any]:
     """Return a host's status."""
     return {
@@ -49,6 +55,7 @@ def host(one: HostStatus) -> dict[str, Any]:
         "proof": one.proof,
         "usual_s": one.usual_s,
         "telemetry": None if one.telemetry is None else asdict(one.telemetry),
+        "counts": counts(one.counts),
     }
 
 
