@@ -67,6 +67,7 @@ def expected_rack(loaded: LoadedRack) -> ExpectedRack:
     days = {} if rack.health is None else rack.health.replace_by
     return ExpectedRack(
         power=power_of(rack),
+        controlled=rack.controller is not None,
         replace_by={
             name: datetime.combine(day, time.min, tzinfo=UTC).timestamp() for name, day in days.items()
         },

@@ -80,7 +80,7 @@ ALERTS = (
         "5m",
         "critical",
         "labctl's page of numbers cannot be scraped, so nothing is known of the rack",
-        "labctl web status; on its host: journalctl -u labctl-web",
+        "on the controller's host: journalctl -u labctl-web",
     ),
     Alert(
         "LabctlGatewayDown",
