@@ -23,7 +23,9 @@ settings.load_profile("untimed")
 # Tests that share something dear (a virtual machine, a wheel, a database server) stay on one worker.
 # The mark xdist_group of pytest-xdist 3.8 has no effect with pytest 9.2, so they are told by their names.
 GROUPS = {
-    "sleepers": re.compile(r"tests/rack/test_(?:controller|gateway_rack|site_machine|sleepers)\.py::"),
+    "sleepers": re.compile(
+        r"tests/rack/test_(?:controller|gateway_rack|monitoring_rack|site_machine|sleepers)\.py::"
+    ),
     "package": re.compile(r"tests/test_package\.py::"),
     "postgres": re.compile("postgres"),
 }

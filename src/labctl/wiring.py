@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from labctl.inventory.hosts import Host
     from labctl.ports import Conversation
     from labctl.ports.notify import Notify
-    from labctl.ports.power import Looks, Switch
+    from labctl.ports.power import Looks, Meter, Switch
     from labctl.ports.store import Store
 
 Ask = Callable[[str, str, bytes, float], Said]
@@ -236,15 +236,17 @@ def controller_is_here() -> bool:
     return controller_socket().is_socket()
 
 
-def conversation_here() -> Conversation:
-    """Return a conversation with the controller of this machine.
+def conversation_here(place: Path | None = None, *, silence_s: float = 60.0) -> Conversation:
+    """Return a conversation with the controller of this machine; ``place`` is its socket, if not the usual.
+
+    A controller that says nothing for ``silence_s`` is given up.
 
     Raises:
         OSError: nobody listens there, or this user may not knock.
     """
     from labctl.adapters.local_socket import LocalConversation
 
-    return LocalConversation(controller_socket())
+    return LocalConversation(place or controller_socket(), silence_s)
 
 
 def store(place: str | Path | None = None, *, create: bool = False) -> Store:
@@ -310,6 +312,13 @@ def power_of(loaded: LoadedRack, host: str) -> Switch | None:
         # It does not start the host by cutting it: that is for what wakes it.
         return switch_for(spec.power, replace(around, restarts=False))
     return None if spec.wake.kind in ("none", "wol") else switch_for(spec.wake, around)
+
+
+def meters(loaded: LoadedRack) -> dict[str, Meter]:
+    """Return what sees the watts of hosts at their plugs, by host."""
+    from labctl.adapters.power import meters_of
+
+    return meters_of(loaded.rack.hosts, loaded.folder)
 
 
 def notify(*, patience_s: float = 1.0, alone: Notify | None = None) -> Notify:

@@ -15,8 +15,11 @@ from small_world import World
 
 from labctl.adapters import keepsake
 from labctl.adapters.keepsake import Keepsake, alone
+from labctl.domain.health.flaps import Kind
+from labctl.domain.health.outbox import Box, Line
 from labctl.domain.health.results import results_of
 from labctl.domain.health.terms import Level
+from labctl.health.sending import number_of
 from labctl.ports.letters import CourierError, Letter
 
 OK, WARN, CRIT = Level.OK, Level.WARN, Level.CRIT
@@ -260,3 +263,14 @@ def test_a_file_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it(
         with pytest.raises(OSError, match="No space"):
             keepsake.replace(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_lines_by_the_same_way_make_the_same_letter_and_others_another() -> None:
+    def number(name: str, subject: str, at: float) -> str:
+        line = Line(("xid", "rig", subject), Kind.BEGAN, CRIT, "", at)
+        return number_of(name, Box(waiting=(line,)))
+
+    one = number("ntfy", "slot0", 5.0)
+    assert one == number("ntfy", "slot0", 5.0)
+    others = {number("mail", "slot0", 5.0), number("ntfy", "slot0", 6.0), number("ntfy", "slot1", 5.0)}
+    assert len(others | {one}) == 4

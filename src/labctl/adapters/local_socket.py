@@ -24,15 +24,16 @@ class LocalConversation:
 
     peer = "127.0.0.1"
 
-    def __init__(self, path: Path) -> None:
-        """Connect.
+    def __init__(self, path: Path, silence_s: float = SILENCE_S) -> None:
+        """Connect; a side that says nothing for ``silence_s`` is given up.
 
         Raises:
             OSError: nobody listens there, or this user may not knock.
         """
         self._guard = threading.Lock()
         self._sock = dial(path)
-        self._sock.settimeout(SILENCE_S)
+        self._silence_s = silence_s
+        self._sock.settimeout(silence_s)
 
     def send(self, data: bytes) -> None:
         """Let the other side read ``data``; see ``ports.Conversation``."""
@@ -56,7 +57,7 @@ class LocalConversation:
             try:
                 data = self._sock.recv(_CHUNK)
             except TimeoutError:
-                reason = f"it said nothing for {SILENCE_S:.0f} s"
+                reason = f"it said nothing for {self._silence_s:.0f} s"
                 raise HostError(Failure("frozen", reason, "is it overloaded or stopped?")) from None
             except OSError as error:
                 raise _lost(error) from None

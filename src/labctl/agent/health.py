@@ -41,7 +41,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import amd, caps, config, disks, kernellog, maintenance, nvidia, report, vitals, wellness
+from . import (
+    amd,
+    caps,
+    config,
+    disks,
+    enginemetrics,
+    kernellog,
+    maintenance,
+    nvidia,
+    report,
+    vitals,
+    wellness,
+)
 from .host import ROOT
 from .sections import Finding, More
 
@@ -55,6 +67,7 @@ def collect(deadline_s: float = DEADLINE_S, root: Path = ROOT) -> dict[str, Any]
         **report.SECTIONS,
         "nvidia": _nvidia,
         "amd": partial(amd.amd, deeper=wellness.of_amd),
+        "engines": enginemetrics.engines,
         "memory": maintenance.memory,
         "wol_armed": _wol_armed,
         "caps_wanted_w": _caps_wanted,

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from .. import __version__
@@ -42,16 +41,16 @@ SECTIONS: dict[str, Section] = {
 
 
 def collect(
-    deadline_s: float, root: Path = ROOT, sections: Mapping[str, Section] = MappingProxyType(SECTIONS)
+    deadline_s: float, root: Path = ROOT, sections: Mapping[str, Section] | None = None
 ) -> dict[str, Any]:
     """Return the whole report within ``deadline_s``, whatever hangs or fails.
 
     Args:
         deadline_s: seconds.
         root: where the host's file system begins.
-        sections: what to look at, with ``nvidia`` and ``amd`` among it.
+        sections: what to look at, with ``nvidia`` and ``amd`` among it; default: a report's.
     """
-    asked = {name: partial(section, root) for name, section in sections.items()}
+    asked = {name: partial(section, root) for name, section in (sections or SECTIONS).items()}
     values, errors = gather(asked, max(deadline_s - _FOR_ITSELF_S, _FOR_ITSELF_S))
     parts = {name: values.pop(name) for name in list(values) if "/" in name}
     silent = {name: errors.pop(name) for name in parts if name in errors}

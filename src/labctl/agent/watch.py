@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import config, vitals
+from . import config, telemetry, vitals
 from .host import ROOT, text
 from .signals import every
 from .signals.board import Board
@@ -33,6 +33,7 @@ EVERY_S = 10.0
 _EVERY = (0.1, 3600.0)
 _INPUT_MAX = 4096
 _VITALS_FOR_S = 3.0
+_TELEMETRY_FOR_S = 3.0
 _PR_SET_PDEATHSIG = 1
 _BAD_INPUT = 2
 _REPLACED = "the agent was replaced: start the watch again"
@@ -111,6 +112,7 @@ class Watch:
         self._name = os.urandom(16).hex()
         self._count = 0
         self._uptime = vitals.Uptime(root, vitals.clocks())
+        self._meter = telemetry.Meter()
         self._written: tuple[int, ...] | None = None
         self._settings, self._board = self._begin()
 
@@ -137,12 +139,16 @@ class Watch:
                 _VITALS_FOR_S,
                 {"fingerprint": None, "wol_armed": None, "mem_sleeps": None, "caps": None},
             ),
+            "telemetry": self._board.within("telemetry", self._telemetry, _TELEMETRY_FOR_S, None),
         }
 
     def _begin(self) -> tuple[config.Settings, Board]:
         self._written = _state_of(self._root / config.PATH)
         settings = config.read(self._root)
-        return settings, every.every(settings, this_host(self._root))
+        return settings, every.every(settings, this_host(self._root), self._meter)
+
+    def _telemetry(self) -> dict[str, Any]:
+        return telemetry.now(self._root, self._meter, self._settings.engines)
 
     def _vitals(self) -> dict[str, Any]:
         sleep = self._settings.sleep

@@ -63,6 +63,9 @@ COMMANDS: dict[str, Entry] = {
     "powercap": Entry(
         "labctl.cli.powercap:powercap", _WATTS, "Show or set the power caps of graphics cards."
     ),
+    "energy": Entry(
+        "labctl.cli.energy:energy", _WATTS, "Show what hosts used, what it cost, what sleep saved."
+    ),
     "wake": Entry("labctl.cli.wake:wake", _SLEEP, "Wake hosts, and see them come up."),
     "suspend": Entry("labctl.cli.wake:suspend", _SLEEP, "Put hosts to sleep, unless something holds them."),
     "explain": Entry("labctl.cli.explain:explain", _SLEEP, "Say what holds a host awake, and what is next."),
@@ -76,7 +79,11 @@ COMMANDS: dict[str, Entry] = {
     "sleep-test": Entry("labctl.cli.sleep_test:sleep_test", _SLEEP, "Prove that a host sleeps and wakes."),
     "controller": Entry("labctl.cli.controller:controller", _SLEEP, "Run the controller, or look at it."),
     "gateway": Entry("labctl.cli.gateway:gateway", _USE, "Run the gateway, look at it, make keys for it."),
+    "web": Entry("labctl.cli.web:web", _USE, "Run the web page of the rack, with its metrics."),
     "clients": Entry("labctl.cli.clients:clients", _USE, "Print what a client needs to use the models."),
+    "monitoring": Entry(
+        "labctl.cli.monitoring:monitoring", _USE, "Write what Prometheus and Grafana need to watch the rack."
+    ),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
     "completion": Entry(
         "labctl.cli.completion:completion", _SHELL, "Print the completion script of a shell."

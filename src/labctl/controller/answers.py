@@ -6,12 +6,28 @@ sleeps after 30 min", never a code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Hold, Reading, Wish
 from labctl.domain.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of a host since this process began.
+
+    ``moves`` are its moves from mode to mode by their event (``domain.sleep.lifecycle.Event``). ``wakes`` has
+    one number for each of ``bounds`` (seconds), of wakes that took up to it and longer than the one before,
+    and one for all that took longer; ``wakes_s`` is how long they took together.
+    """
+
+    moves: Mapping[str, int] = field(default_factory=dict)
+    bounds: tuple[float, ...] = ()
+    wakes: tuple[int, ...] = (0,)
+    wakes_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,7 @@ class HostStatus:
     doing: str = ""
     usual_s: float | None = None
     telemetry: Telemetry | None = None
+    counts: Counts = Counts()
 
 
 @dataclass(frozen=True, slots=True)

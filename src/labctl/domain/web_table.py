@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-FORMAT = 1
 Kind = Literal["psu", "circuit"]
 
 

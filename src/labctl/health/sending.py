@@ -7,6 +7,7 @@ again, marked so. After each try what became of it is written down.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -59,7 +60,17 @@ def filled(boxes: Mapping[str, Box], ways: Mapping[str, Way], news: tuple[News, 
 
 def sealed(boxes: Mapping[str, Box], now: float) -> dict[str, Box]:
     """Return the boxes with a letter under way wherever a try is due."""
-    return {name: outbox.seal(box, name) if outbox.due(box, now) else box for name, box in boxes.items()}
+    return {
+        name: outbox.seal(box, number_of(name, box)) if outbox.due(box, now) else box
+        for name, box in boxes.items()
+    }
+
+
+def number_of(name: str, box: Box) -> str:
+    """Return the id of the letter that a way's box makes: the same for the same lines, and else another."""
+    parts = [name, str(box.more)]
+    parts += [f"{one.key} {one.kind} {one.level} {one.at:.3f}" for one in box.waiting]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
 def deliver(

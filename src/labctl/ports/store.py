@@ -24,6 +24,7 @@ from typing import Protocol
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Event, Mode, Verdict
 from labctl.domain.sleep.terms import Attempt, Hold, Known, KnownHost, Order, Proof, Repair, Wish
+from labctl.ports.energy import EnergyBook
 
 
 class StoreError(LabctlError):
@@ -100,7 +101,7 @@ class Sought:
 ANY = Sought()
 
 
-class Store(Protocol):
+class Store(EnergyBook, Protocol):
     """See the module's text; wall times ``now`` are given by the caller, in seconds since 1970."""
 
     def enlist(self, hosts: Collection[str], *, now: float) -> None:

@@ -6,6 +6,7 @@ model, its slot stands for it in the budget, and no finding says that it is that
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from datetime import UTC, datetime, time
 from pathlib import PurePosixPath
@@ -13,7 +14,18 @@ from pathlib import PurePosixPath
 import labctl
 from labctl.domain.health.expected import Expected, ExpectedEngine, ExpectedGpu, ExpectedRack
 from labctl.domain.health.thresholds import USUAL, Thresholds
-from labctl.inventory import Gpu, Host, LlamaSwap, LoadedRack, NoWake, Ollama, Rack, WakeOnLan, profiles
+from labctl.inventory import (
+    Gpu,
+    Host,
+    LlamaServer,
+    LlamaSwap,
+    LoadedRack,
+    NoWake,
+    Ollama,
+    Rack,
+    WakeOnLan,
+    profiles,
+)
 from labctl.inventory.builds import cards_of
 from labctl.inventory.gatewaying import FOLDER as GATEWAY
 from labctl.inventory.services import Engine, each_engine
@@ -55,7 +67,6 @@ def expected_rack(loaded: LoadedRack) -> ExpectedRack:
     days = {} if rack.health is None else rack.health.replace_by
     return ExpectedRack(
         power=power_of(rack),
-        controlled=rack.controller is not None,
         replace_by={
             name: datetime.combine(day, time.min, tzinfo=UTC).timestamp() for name, day in days.items()
         },
@@ -99,16 +110,25 @@ def label(gpu: Gpu) -> str:
 def _engines(rack: Rack, host: Host) -> list[ExpectedEngine]:
     found = []
     for service in host.services:
+        digest = sha256 = ""
+        own: list[Engine | Ollama]
         if isinstance(service, LlamaSwap):
-            cards = [cards_of(host, one) for _, one in each_engine(service) if isinstance(one, Engine)]
-            gpus, digest = tuple(gpu for some in cards for gpu in some), config(rack, host, service).digest
+            own = [one for _, one in each_engine(service) if isinstance(one, Engine)]
+            rendered = config(rack, host, service)
+            digest, sha256 = rendered.digest, hashlib.sha256(rendered.text.encode()).hexdigest()
         elif isinstance(service, Engine | Ollama):
-            gpus, digest = cards_of(host, service), ""
+            own = [service]
         else:
             continue
-        labels = () if host.backend == "none" else tuple(dict.fromkeys(map(label, gpus)))
-        found.append(ExpectedEngine(service.name, service.kind, labels, digest))
+        labels = dict.fromkeys(label(gpu) for one in own for gpu in _cards(host, one))
+        found.append(ExpectedEngine(service.name, service.kind, tuple(labels), digest, sha256))
     return found
+
+
+def _cards(host: Host, engine: Engine | Ollama) -> tuple[Gpu, ...]:
+    """Return the cards that hold an engine; none where it runs on the processor by the rack file."""
+    layers = engine.n_gpu_layers if isinstance(engine, LlamaServer) else None
+    return () if host.backend == "none" or layers in (0, "0") else cards_of(host, engine)
 
 
 def _model_mount(rack: Rack, host: Host) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from labctl import render
 from labctl.domain import budget
 from labctl.domain.problem import LabctlError, Problem
-from labctl.domain.web_table import FORMAT, Key, Meter, Share, Table
+from labctl.domain.web_table import Key, Meter, Share, Table
 from labctl.inventory import Host, Rack, Web, WebKey, controlling, health
 from labctl.inventory.secrets import value_of
 from labctl.inventory.watts import power_of
@@ -77,7 +77,7 @@ def ready(
         files[PRIVATE_KEY] = reading.pem(key, reading.content(key, _WHO, hidden=True), key=True)
         reading.pair(certificate, key, _WHO)
     table = Table(
-        FORMAT,
+        1,
         rack.name,
         web.listen,
         web.port,

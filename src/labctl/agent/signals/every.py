@@ -6,6 +6,7 @@ What several of them read (connections, processes) is read once for all, at each
 from __future__ import annotations
 
 from ..config import Settings
+from ..telemetry import Meter
 from .board import Board
 from .engines import ASKED, Engines
 from .gpu import Gpu
@@ -35,8 +36,11 @@ class Configured(Signal):
         )
 
 
-def every(settings: Settings, host: Host) -> Board:
-    """Return the signals of this host, those that cost least first, to be looked at."""
+def every(settings: Settings, host: Host, meter: Meter | None = None) -> Board:
+    """Return the signals of this host, those that cost least first, to be looked at.
+
+    ``meter`` is told what the cards draw that are asked anyway.
+    """
     wanted = settings.signals
     sockets, running = Sockets(host.root), Processes(host.root)
     # Engines that say themselves what they do; of others a compute context is all that is known.
@@ -54,7 +58,7 @@ def every(settings: Settings, host: Host) -> Board:
         (wanted.network, Network(host, wanted.network_kb_s)),
         (wanted.timers, Timers(host, wanted.timers_within_s, wanted.timers_ignored)),
         (wanted.engines, Engines(host, settings.engines, sockets)),
-        (wanted.gpu, Gpu(host, wanted.gpu_percent, wanted.gpu_idle_programs, speaking)),
+        (wanted.gpu, Gpu(host, wanted.gpu_percent, wanted.gpu_idle_programs, speaking, meter)),
         (wanted.checks, Checks(host, wanted.checks_dir)),
     ]
 

@@ -19,6 +19,7 @@ from typing import Any
 from ...domain.pci import address
 from .. import amd, nvml
 from ..sections import Finding
+from ..telemetry import Meter
 from . import processes
 from .terms import Host, Signal, Unreadable, Verdict, listed, plain, read
 
@@ -33,8 +34,14 @@ class Gpu(Signal):
     deadline_s = 10.0
 
     def __init__(
-        self, host: Host, percent: int, idle_programs: Collection[str], units: Collection[str]
+        self,
+        host: Host,
+        percent: int,
+        idle_programs: Collection[str],
+        units: Collection[str],
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = meter
         self._root = host.root
         self._percent = percent
         self._idle_programs = frozenset(idle_programs)
@@ -87,11 +94,8 @@ class Gpu(Signal):
             raise Unreadable(plain(str(finding))) from None
         if count < len(awake):
             raise Unreadable(f"the driver has {count} of {len(awake)} NVIDIA cards")
-        for card in awake:
-            said = self._nvidia_card(nvml.Values(pynvml), card)
-            if said:
-                return said
-        return ""
+        # Each is asked, also after one that is busy: what they draw is noted beside.
+        return next(filter(None, [self._nvidia_card(nvml.Values(pynvml), card) for card in awake]), "")
 
     def _nvidia_card(self, values: nvml.Values, card: nvml.Card) -> str:
         pynvml = values.pynvml
@@ -102,6 +106,8 @@ class Gpu(Signal):
         held = values.read("held", pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle) if name else None
         if held is None and name and "held" not in values.errors:
             held = values.read("held", pynvml.nvmlDeviceGetComputeRunningProcesses_v2, handle)
+        if self._meter is not None and name:
+            self._meter.note(values, handle, card.pci, load)
         if load is not None and load.gpu > self._percent:
             return f"card {where} is at {load.gpu} %"
         for process in held or ():

@@ -17,6 +17,7 @@ from labctl.controller.api.peers import Peer
 from labctl.controller.api.server import Gone
 from labctl.controller.api.words import MOST_EVENTS, VERBS, Request, SaidError
 from labctl.controller.service import WAKE_LASTS_S, Asked
+from labctl.domain.energy.terms import Grain
 from labctl.ports.store import Sought
 
 News = Mapping[str, Any]
@@ -46,6 +47,7 @@ class Verbs:
             "events": self._events,
             "sleep-test": self._sleep_test,
             "nudge": self._nudge,
+            "energy": self._energy,
         }
         assert self._carry.keys() == VERBS.keys()
 
@@ -222,6 +224,13 @@ class Verbs:
             if not asked["follow"] or gone(_FOLLOW_S):
                 yield {"done": True, "after": last}
                 return
+
+    def _energy(self, request: Request, by: str, gone: Gone) -> Iterator[News]:
+        hosts, asked = self._known(request.fields["hosts"]), request.fields
+        if asked["each"] is not None:
+            grain = Grain[asked["each"].upper()]
+            yield from map(shown.spent, self._service.energy_spans(hosts, grain, for_s=asked["for_s"]))
+        yield {"done": True, **shown.account(self._service.energy(hosts, for_s=asked["for_s"]))}
 
     def _known(self, names: Sequence[str]) -> list[str]:
         """Return the names, each once.

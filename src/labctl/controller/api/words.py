@@ -21,6 +21,7 @@ MOST_HOSTS = 1000
 MOST_CYCLES = 100
 MOST_EVENTS = 1000
 LONGEST_TEXT = 500
+SPANS = ("minute", "hour", "day")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}", re.ASCII)
 
 FATAL = frozenset({"not-json", "too-long", "too-slow", "not-allowed", "busy", "stopping"})
@@ -152,6 +153,11 @@ VERBS: Mapping[str, Mapping[str, Field]] = {
         "stop": _NO,
     },
     "nudge": {"hosts": _ANY},
+    "energy": {
+        "hosts": _ANY,
+        "for_s": Field(_SECONDS, _is_seconds, default=30 * 24 * 3600),
+        "each": Field('"minute", "hour" or "day"', _or_nothing(lambda value: value in SPANS)),
+    },
 }  # fmt: skip
 """The verbs with their fields; docs/control-api.md explains each, and a test compares the two."""
 

@@ -11,7 +11,6 @@ Between tries lie 1, 2, 4 ... minutes, at most ``LONGEST_S``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -84,13 +83,10 @@ def due(box: Box, now: float) -> bool:
     return not box.empty and not now < box.next_at <= now + LONGEST_S
 
 
-def seal(box: Box, courier: str) -> Box:
-    """Return the box with a letter under way, if anything waits; the same lines get the same id."""
+def seal(box: Box, number: str) -> Box:
+    """Return the box with a letter under way that has that id, if anything waits and none is."""
     if box.sealed is not None or not box.waiting:
         return box
-    parts = [courier, str(box.more)]
-    parts += [f"{one.key} {one.kind} {one.level} {one.at:.3f}" for one in box.waiting]
-    number = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     return replace(box, sealed=Sealed(number, box.waiting, box.more), waiting=(), more=0)
 
 

@@ -4,8 +4,8 @@ Decided from the rack alone, without files, network or clock, subject by subject
 what is referred to (``names``), services and their ports (``services``), builds of engines, keys and
 options (``engines``), llama-swap and its peers (``llamaswap``), hosts that work together (``clusters``),
 the gateway (``gateway``), the web page (``web``), other people's gateways and vector stores
-(``gateways``), cards and their caps (``cards``), drivers and backends (``drivers``), circuits and power supplies
-(``power``), sleeping and waking (``sleep``).
+(``gateways``), cards and their caps (``cards``), drivers and backends (``drivers``), circuits and power
+supplies (``power``), sleeping and waking (``sleep``).
 """
 
 from __future__ import annotations

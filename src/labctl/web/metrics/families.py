@@ -14,6 +14,8 @@ from prometheus_client.core import (
     Metric,
 )
 
+from labctl.domain.health.wording import one_line
+
 _LONGEST = 200
 
 
@@ -89,6 +91,10 @@ FAMILIES: tuple[Family, ...] = (
         _CHECK,
     ),
     Family("labctl_health_results", "gauge", "How many results have a level.", ("level",)),
+    *(
+        Family(f"labctl_health_figure{unit}", "gauge", "What a check measured.", (*_CHECK, "figure"))
+        for unit in ("", "_celsius", "_mebibytes", "_percent", "_seconds", "_watts")
+    ),
     Family("labctl_health_run_seconds", "gauge", "When the last whole run ended, in seconds since 1970."),
 )
 
@@ -127,7 +133,7 @@ class Sheet:
         """
         if value is None:
             return
-        said = tuple(labels[label][:_LONGEST] for label in NAMES[name].labels)
+        said = tuple(one_line(labels[label], _LONGEST) for label in NAMES[name].labels)
         if len(said) != len(labels):
             raise KeyError(f"{name} has the labels {NAMES[name].labels}")
         self._rows.setdefault(name, {})[said] = value

@@ -202,8 +202,6 @@ class Certificates:
 def _until(say: Voice, case: Case, path: str, end: float) -> Result:
     limits, left = case.expected.thresholds, end - case.now
     level = under(left, limits.certificate_warn_s, limits.certificate_crit_s)
-    days = Figure(
-        "days", left / DAY_S, "", limits.certificate_warn_s / DAY_S, limits.certificate_crit_s / DAY_S
-    )
+    days = Figure("days", left / DAY_S)
     reason = f"it ended {lasting(-left)} ago" if left <= 0 else f"it holds for another {lasting(left)}"
     return say.at(level, path, reason, "renew it, then: labctl apply", days)
