@@ -10,9 +10,11 @@ from lying_rack import KERNEL, Nature, Sim, fingerprint
 
 from labctl.controller.answers import Change, Ticket
 from labctl.controller.answers import TestStep as Step
+from labctl.controller.statuses import Told
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Proof, Wish
+from labctl.ports.store import Happening
 
 Rack = Callable[..., Sim]
 
