@@ -1,7 +1,7 @@
 """A year of 20 hosts in the energy ledger: how large the store is, and how long the dearest answers take.
 
-The rows are put there by SQL, as many as a controller makes: three things that a host did in each hour and day,
-two in each minute of the two days that minutes are kept, and three models whose tokens were counted. The
+The rows are put there by SQL, as many as a controller makes: three things that a host did in each hour and
+day, two in each minute of the two days that minutes are kept, and three models whose tokens were counted. The
 answers are those that the controller gives, with a tariff whose windows need sums by the hour of the week.
 
 Usage: python -m bench.energy [HOSTS] [DAYS]

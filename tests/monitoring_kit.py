@@ -19,6 +19,7 @@ from labctl.domain.health.terms import Level, Result
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.telemetry_words import telemetry_of
+from labctl.domain.web_table import Meter, Share
 from labctl.inventory import Controller, Gateway, Host, Rack, WakeOnLan, Web
 from labctl.web.metrics import Metrics, Sources
 
@@ -93,6 +94,10 @@ def finding(level: Level = Level.CRIT, code: str = "disk-space", subject: str = 
     return Finding(Result(code, level, "rig", subject, "it is full"), NOON - 600)
 
 
+METERS = (
+    Meter("psu0 of rig", "psu", 1200.0, (Share("rig", 60.0, {"GPU-1": 1.0}, 1.0),)),
+    Meter("circuit office", "circuit", 2944.0, (Share("rig", 60.0, {}, 1.1), Share("box", 90.0, {}, 1.0))),
+)
 Said = Mapping[str, Any] | LabctlError
 
 
@@ -105,7 +110,7 @@ def metrics(said: Said | Callable[[], Said], found: Findings | None = None) -> M
             raise answer
         return answer
 
-    return Metrics(Sources(ask, lambda: found))
+    return Metrics(Sources(ask, lambda: found, lambda: NOON, METERS))
 
 
 def read(page: bytes) -> Samples:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from labctl.web.metrics import Metrics
 from monitoring_kit import program
 
 PATIENCE_S = 30.0
@@ -72,32 +69,6 @@ class Prometheus:
                 return bool(answer.status == 200)
         except OSError:
             return False
-
-
-@contextmanager
-def page(metrics: Metrics) -> Iterator[int]:
-    """Serve a page of numbers as the web page does, in threads; yields its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body, kind = metrics.page(self.headers.get("Accept", ""))
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *unused: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @contextmanager

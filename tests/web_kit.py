@@ -166,8 +166,13 @@ def web_only() -> Allowed:
 
 
 @contextmanager
-def served(folder: Path, service: Scripted, **changes: Any) -> Iterator[str]:
-    """Serve the page of a scripted controller on loopback; yield its address."""
+def served(
+    folder: Path, service: Scripted, *, adds: Callable[[Ask], Ask] = with_telemetry, **changes: Any
+) -> Iterator[str]:
+    """Serve the page of a scripted controller on loopback; yield its address.
+
+    ``adds`` adds to what the controller says.
+    """
     path = folder / "socket"
     told = Nobody()
     with keeping(path, service, who=web_only()):
@@ -175,9 +180,7 @@ def served(folder: Path, service: Scripted, **changes: Any) -> Iterator[str]:
         sock = serving.listening(made)
         made = dataclasses.replace(made, port=sock.getsockname()[1])
         streams = Streams(every_s=0.05)
-        config = serving.configured(
-            made, folder, app.make(made, sources(with_telemetry(asks(path))), streams)
-        )
+        config = serving.configured(made, folder, app.make(made, sources(adds(asks(path))), streams))
         server = serving.Server(config, streams, told)
         thread = threading.Thread(target=server.run, args=([sock],))
         thread.start()

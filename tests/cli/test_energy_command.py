@@ -1,4 +1,4 @@
-"""``labctl energy``: its words, its JSON and its refusals, against the real door with a scripted controller."""
+"""``labctl energy``: its words, its JSON and its refusals; the controller behind the door is scripted."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from labctl.domain.health.evidence import (
     Certificate,
     Clock,
     Driver,
+    Engine,
     Evidence,
     Gpu,
     Link,
@@ -29,6 +30,15 @@ LOOK_S = 300.0
 UUIDS = tuple(f"GPU-1111111{n}-2222-3333-4444-555555555555" for n in range(4))
 PCIS = tuple(f"0000:0{n + 1}:00.0" for n in range(4))
 PATTERN = "(NVIDIA )?(GeForce )?RTX ?3090"
+
+CHAT = Engine(
+    "chat", "labctl-chat.service", "llama-server", "active", "running", 0, 200, running=0, waiting=0,
+    tokens=9.0, pulse=9.0, gpus=UUIDS[:2], gpu_mib=20_000,
+)  # fmt: skip
+SWAP = Engine(
+    "swap", "labctl-swap.service", "llama-swap", "active", "running", 0, 200,
+    config="aa", config_file="aa", config_sha256="cc",
+)  # fmt: skip
 
 
 def card(n: int, **changes: Any) -> Gpu:
@@ -91,7 +101,7 @@ def evidence(**changes: Any) -> Evidence:
         upkeep=Upkeep(False, (), 0, 4, 3600.0),
         failed_units=(),
         certificates=(Certificate("/etc/gateway.pem", "CN=rack", NOW + 90 * DAY_S),),
-        engines=(),
+        engines=(CHAT, SWAP),
         caps_wanted_w={UUIDS[0]: 280.0, UUIDS[1]: 280.0},
         wol_armed=True,
         errors={},
@@ -104,7 +114,10 @@ def expected(**changes: Any) -> Expected:
     whole = Expected(
         "rig",
         gpus=(declared(0), declared(1)),
-        engines=(ExpectedEngine("chat", "llama-server", ("slot0", "slot1")),),
+        engines=(
+            ExpectedEngine("chat", "llama-server", ("slot0", "slot1")),
+            ExpectedEngine("swap", "llama-swap", (), "aa", "cc"),
+        ),
         model_mount="/srv/models/llm",
         sleeps=True,
         wakeable=True,

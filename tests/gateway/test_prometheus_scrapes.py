@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a controller's page and a gateway, by the files that labctl writes for it."""
+"""A real Prometheus scrapes the web page and a gateway, by the files that labctl writes for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,21 +15,18 @@ from typing import Any
 from assembled_kit import SECRET, Rack, assembled, table_for, upstream
 from upstream_double import Double
 
-from labctl.adapters.local_socket import LocalConversation
 from labctl.adapters.shared_folder import write
 from labctl.controller.answers import HostStatus
-from labctl.controller.api.client import Controller, silent
 from labctl.domain.health.results import Findings
-from labctl.domain.health.terms import Level
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.inventory import Gateway, GatewayKey, Web
 from labctl.render.monitoring import Scraper, files
 from labctl.render.monitoring.dashboard import dashboard
 from labctl.render.monitoring.rules import ALERTS, RECORDED
-from labctl.web.metrics import Metrics, Sources
-from monitoring_kit import COUNTS, HUB, NOON, RACK, finding, measuring, program, status
-from prometheus_kit import Prometheus, page, prometheus
-from scripted_service import Scripted, serving
+from monitoring_kit import COUNTS, HUB, NOON, RACK, finding, measuring, metrics, program, status
+from prometheus_kit import Prometheus, prometheus
+from scripted_service import Scripted
+from web_kit import served
 
 CHAT: dict[str, Any] = {"model": "qwen", "messages": [{"role": "user", "content": "hi"}]}
 SEEN = {
@@ -43,21 +39,6 @@ SEEN = {
     "sum(labctl_gateway_refused_total)": 2.0,
 }
 NAMED = re.compile(r"\b(?:labctl[a-z_:0-9]*|up)\b(?=[{\s\)\[]|$)")
-
-
-def sources(socket: Path) -> Sources:
-    """Return where the numbers of the test come from: a controller's socket, and findings."""
-
-    def status() -> Mapping[str, Any]:
-        try:
-            talk = LocalConversation(socket)
-        except OSError as error:
-            raise silent(str(error)) from None
-        with Controller(talk, "a scrape") as controller:
-            return controller.tell("status")
-
-    found = (finding(), finding(Level.WARN, "memory", ""), finding(Level.OK, subject="/"))
-    return Sources(status, lambda: Findings(NOON, found))
 
 
 def written(folder: Path, page_port: int, gateway_port: int) -> Path:
@@ -105,29 +86,27 @@ def _hosts() -> dict[str, HostStatus]:
     return {"rig": replace(measuring(), leases=1, usual_s=40.0), "mini": asleep}
 
 
-async def _watched(folder: Path, socket: Path) -> tuple[dict[str, float], set[str], set[tuple[str, str]]]:
-    """Run a gateway and a page of numbers under Prometheus' eyes; return what it saw."""
+async def _watched(folder: Path, port: int) -> tuple[dict[str, float], set[str], set[tuple[str, str]]]:
+    """Run a gateway, and have Prometheus see it and the page on that port; return what it saw."""
     async with Double() as double:
         async with assembled(folder, table_for(upstream(double), folder=folder)) as gateway:
             await _some_requests(gateway)
-            with page(Metrics(sources(socket))) as port:
-                config = written(folder / "prometheus", port, gateway.port)
-                with prometheus(config, folder) as found:
-                    await asyncio.to_thread(found.until_nothing, found.not_up)
-                    await _some_requests(gateway)
-                    return await asyncio.to_thread(_look, found)
+            config = written(folder / "prometheus", port, gateway.port)
+            with prometheus(config, folder) as found:
+                await asyncio.to_thread(found.until_nothing, found.not_up)
+                await _some_requests(gateway)
+                return await asyncio.to_thread(_look, found)
 
 
 def test_prometheus_sees_the_rack_and_every_panel_shows_something(tmp_path: Path) -> None:
-    socket = tmp_path / "socket"
-    with serving(socket, Scripted(names=("rig", "mini"), statuses=_hosts())):
-        seen, names, firing = asyncio.run(_watched(tmp_path, socket))
+    service = Scripted(names=("rig", "mini"), statuses=_hosts())
+    with served(tmp_path, service, adds=lambda ask: ask) as address:
+        seen, names, alerts = asyncio.run(_watched(tmp_path, int(address.rpartition(":")[2])))
         for thread in threading.enumerate():
             if thread.name == "store":  # the gateway's, which ends in its own time
                 thread.join(10)
     assert seen == SEEN
-    # Of what the test told: one finding, which is new, and a run of a while ago or to come.
-    assert firing <= {("LabctlHealthCritical", "rig"), ("LabctlHealthStale", "")}
+    assert alerts <= {("LabctlHealthStale", "")}  # the test's run of the checks was at another time
     assert sorted(named() - names) == []
     assert {name for name in names if name.startswith("labctl_gateway_")} <= _told_of_gateways()
 
@@ -150,9 +129,8 @@ def _told_of_gateways() -> set[str]:
 
 
 def test_promtool_finds_no_fault_with_the_page_and_the_files(tmp_path: Path) -> None:
-    found = Findings(NOON, (finding(),))
-    asleep, _ = Metrics(Sources(lambda: {"hosts": []}, lambda: None)).page()
-    whole, _ = Metrics(Sources(lambda: status(measuring()), lambda: found)).page()
+    asleep, _ = metrics(status()).page()
+    whole, _ = metrics(status(measuring()), Findings(NOON, (finding(),))).page()
     for body in (asleep, whole):
         done = subprocess.run(
             [program("promtool"), "check", "metrics"],
@@ -167,4 +145,4 @@ def test_promtool_finds_no_fault_with_the_page_and_the_files(tmp_path: Path) -> 
         [program("promtool"), "check", "config", str(config)], capture_output=True, timeout=30, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert b"28 rules found" in done.stdout
+    assert f"{len(ALERTS) + len(RECORDED)} rules found".encode() in done.stdout

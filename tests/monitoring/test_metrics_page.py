@@ -140,6 +140,26 @@ def test_prometheus_may_choose_the_newer_format() -> None:
     }
 
 
+def test_supplies_and_circuits_have_what_was_measured_and_what_is_declared() -> None:
+    asleep = host("box", Mode.ASLEEP)
+    samples = read(metrics(status(measuring(), asleep)).page()[0])
+    psu, circuit = {"kind": "psu", "meter": "psu0 of rig"}, {"kind": "circuit", "meter": "circuit office"}
+    assert samples[of("labctl_meter_watts", **psu)] == 87.5
+    assert samples[of("labctl_meter_limit_watts", **psu)] == 1200
+    assert samples[of("labctl_meter_declared_watts", **circuit)] == 60
+    assert samples[of("labctl_meter_silent_hosts", **circuit)] == 0
+    samples = read(metrics(status(host(talking=False), host("box"))).page()[0])
+    assert samples[of("labctl_meter_silent_hosts", **circuit)] == 2
+
+
+@pytest.mark.parametrize("at", [NOON - 31, NOON + 31, None, "now"])
+def test_what_the_controller_said_a_while_ago_counts_as_no_answer(at: Any) -> None:
+    said = {**status(host()), "at": at}
+    samples = read(metrics(said).page()[0])
+    assert samples[of("labctl_controller_up")] == 0
+    assert not [name for name, _ in samples if name.startswith(("labctl_host", "labctl_meter"))]
+
+
 def test_a_scrape_asks_the_controller_once_and_registering_asks_nothing() -> None:
     asked: list[int] = []
 
@@ -192,6 +212,7 @@ _JSON = st.recursive(
 def test_whatever_another_version_says_there_is_a_page_that_prometheus_reads(said: Any, deep: bool) -> None:
     one = {"host": "rig", "mode": "ready", "talking": True, "telemetry": said, "counts": said}
     answer = {"hosts": [one]} if deep else (said if isinstance(said, dict) else {"hosts": said})
+    answer = {**answer, "at": NOON}
     samples = read(metrics(answer).page()[0])
     assert samples[of("labctl_controller_up")] == 1
 

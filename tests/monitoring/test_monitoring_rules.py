@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from monitoring_kit import program
 
 from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.render.monitoring import rules
+from monitoring_kit import program
 
 ALERTS = {alert.name: alert for alert in rules.ALERTS}
 PAGE = {"rack": "desk", "job": "labctl", "instance": "hub:8090"}
@@ -97,6 +97,16 @@ FIRING = (
         "11m",
         CARD,
         "340",
+    ),
+    Fires(
+        "LabctlOverBudget",
+        [
+            series("labctl_meter_watts", {**PAGE, "kind": "psu", "meter": "psu0 of rig"}, "1300x20"),
+            series("labctl_meter_limit_watts", {**PAGE, "kind": "psu", "meter": "psu0 of rig"}, "1200x20"),
+        ],
+        "6m",
+        {**PAGE, "kind": "psu", "meter": "psu0 of rig"},
+        "1300",
     ),
     Fires(
         "LabctlGatewayErrors",

@@ -110,11 +110,12 @@ def _show(last: Mapping[str, Any]) -> None:
 
 def _rows(host: Mapping[str, Any], *, money: bool) -> list[tuple[str, ...]]:
     """Return the rows of a host: one for each thing that it did, and their sum."""
-    name, rows = asking.text(host.get("host")), []
+    name = asking.text(host.get("host"))
+    rows: list[tuple[str, ...]] = []
     lines = asking.objects(host.get("lines"))
     for line in lines:
         doing = asking.text(line.get("doing"))
-        row = (name if not rows else "", _WORDS.get(doing, doing), *_numbers(line))
+        row: tuple[str, ...] = (name if not rows else "", _WORDS.get(doing, doing), *_numbers(line))
         rows.append((*row, _money(line.get("money"))) if money else row)
     if len(lines) > 1:
         total = {**host, "seconds": sum(asking.number(line.get("seconds")) or 0.0 for line in lines)}

@@ -51,6 +51,10 @@ _BY_SLOT = {
 }
 
 
+def _numbers(row: Any) -> tuple[float, float, float, float]:
+    return row.seconds, row.metered_s, row.joules, row.guessed
+
+
 class Energy:
     """The part of the store that counts energy; see ``ports.energy.EnergyBook``."""
 
@@ -101,17 +105,16 @@ class Energy:
         def work(transaction: Transaction) -> list[SpentSum]:
             if offset_s is None:
                 return [
-                    SpentSum(host, Doing(doing), None, *numbers)
-                    for host, doing, *numbers in transaction.run(plain)
+                    SpentSum(row.host, Doing(row.doing), None, *_numbers(row))
+                    for row in transaction.run(plain)
                 ]
-            found = []
-            for host, doing in transaction.run(_PAIRS).all():
+            found: list[SpentSum] = []
+            for pair in transaction.run(_PAIRS).all():
+                host, doing = pair.host, pair.doing
                 given = {"host": host, "doing": doing, "offset": offset_s, "since": since, "until": until}
                 what = Doing(doing)
-                found += [
-                    SpentSum(host, what, int(slot), *numbers)
-                    for slot, *numbers in transaction.run(_BY_SLOT[grain], given)
-                ]
+                rows = transaction.run(_BY_SLOT[grain], given)
+                found += [SpentSum(host, what, int(row.slot), *_numbers(row)) for row in rows]
             return found
 
         return self._database.read(work)
@@ -126,8 +129,7 @@ class Energy:
 
         def work(transaction: Transaction) -> list[Spent]:
             return [
-                Spent(row.at, row.host, Doing(row.doing), *(getattr(row, name) for name in _NUMBERS))
-                for row in transaction.run(query)
+                Spent(row.at, row.host, Doing(row.doing), *_numbers(row)) for row in transaction.run(query)
             ]
 
         return self._database.read(work)

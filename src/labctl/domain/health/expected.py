@@ -73,10 +73,12 @@ class ExpectedRack:
 
     Args:
         power: its supplies and circuits, as the budget counts them; a card is called there by its label.
+        controlled: it has a controller.
         replace_by: keys and passwords that have a day by which each is to be replaced, by name.
         thresholds: the rack's.
     """
 
     power: Power = field(default_factory=lambda: Power(()))
+    controlled: bool = False
     replace_by: Mapping[str, float] = field(default_factory=dict)
     thresholds: Thresholds = USUAL

@@ -45,6 +45,7 @@ CHECKS: tuple[Check, ...] = (
     system.Certificates(),
 )
 RACK_CHECKS: tuple[RackCheck, ...] = (
+    rackwide.Controller(),
     rackwide.PowerOver(),
     rackwide.Keys(),
 )

@@ -94,6 +94,16 @@ PANELS = (
         ),
     ),
     Panel(
+        "Watts of supplies and circuits",
+        "timeseries",
+        "watt",
+        (
+            (f"labctl_meter_watts{{{_RACK}}}", "{{meter}}"),
+            (f"labctl_meter_limit_watts{{{_RACK}}}", "limit of {{meter}}"),
+        ),
+        24,
+    ),
+    Panel(
         "Temperature",
         "timeseries",
         "celsius",

@@ -204,6 +204,14 @@ ALERTS = (
         f"labctl powercap --show {_HOST}",
     ),
     Alert(
+        "LabctlOverBudget",
+        "labctl_meter_watts > labctl_meter_limit_watts",
+        "5m",
+        "critical",
+        "{{ $labels.meter }} bears {{ $value }} W, more than it may for hours",
+        "labctl power shows what is allowed; then lower caps (labctl powercap), or let a host sleep",
+    ),
+    Alert(
         "LabctlGatewayErrors",
         'sum by (rack, host) (rate(labctl_gateway_requests_total{status=~"5.."}[10m]))'
         " > 0.05 * sum by (rack, host) (rate(labctl_gateway_requests_total[10m]))",

@@ -33,6 +33,7 @@ _HOST = ("host",)
 _GPU = ("host", "gpu")
 _ENGINE = ("host", "service", "kind")
 _CHECK = ("code", "host", "subject")
+_METER = ("kind", "meter")
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -83,6 +84,10 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "labctl_model_loaded", "gauge", "1: the engine has the model loaded.", ("host", "service", "model")
     ),
+    Family("labctl_meter_watts", "gauge", "What a supply or circuit bears, at the least.", _METER),
+    Family("labctl_meter_declared_watts", "gauge", "Of that, what nobody measures.", _METER),
+    Family("labctl_meter_limit_watts", "gauge", "What it may bear for hours.", _METER),
+    Family("labctl_meter_silent_hosts", "gauge", "Hosts on it that are on and do not measure.", _METER),
     Family("labctl_health_level", "gauge", "How a check went: 0 OK, 1 WARN, 2 CRIT, 3 UNKNOWN.", _CHECK),
     Family(
         "labctl_health_level_since_seconds",

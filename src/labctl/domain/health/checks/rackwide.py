@@ -1,4 +1,4 @@
-"""What all hosts share: supplies and circuits, and keys that get old."""
+"""What all hosts share: the controller, supplies and circuits, and keys that get old."""
 
 from __future__ import annotations
 
@@ -61,6 +61,23 @@ def _meter(say: Voice, limits: Thresholds, reading: Reading) -> Result:
         )
         return say.unknown(subject, reason, "labctl power shows what each card draws", figure)
     return say.at(level, subject, reason, _LESS, figure)
+
+
+class Controller:
+    """The controller can be asked, so that hosts that sleep are not taken for dead ones."""
+
+    code: ClassVar = "controller"
+    about: ClassVar = "the controller can be asked"
+
+    def judge(self, rack: ExpectedRack, cases: Mapping[str, Case], now: float) -> Iterator[Result]:
+        """Yield one result where the rack has a controller."""
+        say = Voice(self.code, "")
+        if not rack.controlled or not cases:
+            return
+        if any(case.sleep is not None for case in cases.values()):
+            yield say.ok("", "the controller says who sleeps")
+        else:
+            yield say.crit("", "nobody can say who sleeps", "look at it: labctl controller status")
 
 
 class Keys:
