@@ -14,6 +14,7 @@ from labctl.domain.problem import ExitCode, LabctlError
 from labctl.web import app
 from labctl.web.sessions import LASTS_S, MOST, TRIES, WITHIN_S, Sessions
 from labctl.web.stream import Streams, event
+from scripted_service import NOON
 from web_kit import ADMIN, KEYS, LOOKER, TELEMETRY, sources, table
 
 LOOKS = ("/", "/stream", "/hosts/rig", "/metrics")
@@ -34,7 +35,7 @@ class Said:
         if verb == "status":
             host = {"host": "rig", "mode": "ready", "since": 1.0, "because": self.because, "talking": True,
                     "telemetry": TELEMETRY, "holds": [], "wishes": []}  # fmt: skip
-            return [{"done": True, "hosts": [host], "leader": "nas"}]
+            return [{"done": True, "at": NOON, "hosts": [host], "leader": "nas"}]
         if verb == "events":
             return [{"done": True, "after": 0}]
         if verb == "explain":

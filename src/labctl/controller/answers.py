@@ -78,6 +78,19 @@ class RackStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """One thing that keeps a host awake: its kind, in words, until when (wall; None: not known).
+
+    ``remedy`` is what a person may do about it; empty: only time helps.
+    """
+
+    kind: str
+    because: str
+    until: float | None
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a host is as it is, and what keeps it awake.
 
@@ -85,7 +98,9 @@ class Explanation:
     ``report_age_s`` how old that is (None: none was heard). ``signs`` are what was seen from outside, as
     "ping: dark". ``against`` names every single thing that keeps it awake. ``recent`` are the last lines
     of its log, oldest first, as (wall time, text). ``lines`` says all of it once more, as a person would, and
-    what happens next.
+    what happens next. ``blocks`` are what ``against`` says, with what changes it. ``refused`` is when it last
+    turned back on its way to sleep, and why. ``next_look_s``: in how many seconds it is looked at again;
+    None: it was not looked at yet.
     """
 
     status: HostStatus
@@ -97,6 +112,9 @@ class Explanation:
     against: tuple[str, ...] = ()
     recent: tuple[tuple[float, str], ...] = ()
     lines: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    refused: tuple[float, str] | None = None
+    next_look_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from labctl.domain.energy.account import Account
 from labctl.domain.energy.terms import Grain, Spent
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.terms import Hold, Wish
-from labctl.ports.store import Happening
+from labctl.ports.store import ANY, Happening, Sought
 
 WAKE_LASTS_S = 900.0
 """How long a wish that a host be awake lives, unless its maker says otherwise."""
@@ -106,8 +106,10 @@ class Asked(Protocol):
         """Return why a host is in its mode and what keeps it awake."""
         ...
 
-    def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
-        """Return the newest lines of the kept log past the id ``after``, oldest first."""
+    def events(
+        self, *, host: str | None = None, after: int = 0, most: int = 100, only: Sought = ANY
+    ) -> Sequence[Happening]:
+        """Return the newest lines of the kept log past the id ``after`` that are sought, oldest first."""
         ...
 
     def energy(self, hosts: Sequence[str], *, for_s: float) -> Account:
@@ -310,14 +312,18 @@ class Service:
         (name,), picture = self._known_names([host]), self._board.picture()
         doing = {**self._hands.doing(), **self._tests.doing()}
         status = self._status(picture, name, doing)
-        recent = self._means.doors.store.happenings(host=name, most=_RECENT)
+        store = self._means.doors.store
+        turns = store.happenings(host=name, most=_RECENT, only=statuses.TURNS)
+        told = statuses.Told(store.happenings(host=name, most=_RECENT), turns)
         now = self._means.times.moment()
-        return statuses.explanation_of(self._means.policy, picture, status, recent, now)
+        return statuses.explanation_of(self._means.policy, picture, status, told, now)
 
-    def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
+    def events(
+        self, *, host: str | None = None, after: int = 0, most: int = 100, only: Sought = ANY
+    ) -> Sequence[Happening]:
         """Return lines of the kept log; see ``Asked``."""
         name = None if host is None else self._known_names([host])[0]
-        return self._means.doors.store.happenings(host=name, after=after, most=most)
+        return self._means.doors.store.happenings(host=name, after=after, most=most, only=only)
 
     def energy(self, hosts: Sequence[str], *, for_s: float) -> Account:
         """Return what hosts used; see ``Asked``."""

@@ -85,6 +85,22 @@ class Happening:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which lines of the log are wanted: from one wall time to before another, of some kinds, with a text.
+
+    What is None or empty does not matter; the case of ``text`` neither.
+    """
+
+    since: float | None = None
+    until: float | None = None
+    kinds: tuple[str, ...] = ()
+    text: str = ""
+
+
+ANY = Sought()
+
+
 class Store(EnergyBook, Protocol):
     """See the module's text; wall times ``now`` are given by the caller, in seconds since 1970."""
 
@@ -163,8 +179,10 @@ class Store(EnergyBook, Protocol):
         """Write a line of the log that is kept."""
         ...
 
-    def happenings(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
-        """Return the newest lines past the id ``after``, oldest first."""
+    def happenings(
+        self, *, host: str | None = None, after: int = 0, most: int = 100, only: Sought = ANY
+    ) -> Sequence[Happening]:
+        """Return the newest lines past the id ``after`` that are sought, oldest first."""
         ...
 
     def prune(self, *, before: float) -> int:

@@ -86,6 +86,12 @@ def explanation(one: Explanation) -> dict[str, Any]:
         "signs": list(one.signs),
         "recent": [{"at": at, "text": text} for at, text in one.recent],
         "lines": list(one.lines),
+        "blocks": [
+            {"kind": each.kind, "because": each.because, "until": each.until, "remedy": each.remedy}
+            for each in one.blocks
+        ],
+        "refused": None if one.refused is None else {"at": one.refused[0], "text": one.refused[1]},
+        "next_look_s": one.next_look_s,
     }
 
 

@@ -18,6 +18,7 @@ from labctl.controller.api.server import Gone
 from labctl.controller.api.words import MOST_EVENTS, VERBS, Request, SaidError
 from labctl.controller.service import WAKE_LASTS_S, Asked
 from labctl.domain.energy.terms import Grain
+from labctl.ports.store import Sought
 
 News = Mapping[str, Any]
 _PATIENCE_S = 1.0
@@ -207,8 +208,9 @@ class Verbs:
         asked = request.fields
         host = None if asked["host"] is None else self._known([asked["host"]])[0]
         last, most, said = asked["after"], asked["most"], self._monotonic()
+        only = Sought(asked["since"], asked["until"], tuple(asked["kinds"]), asked["text"])
         while True:
-            found = self._service.events(host=host, after=last, most=most)
+            found = self._service.events(host=host, after=last, most=most, only=only)
             most = MOST_EVENTS  # bounds how it begins; of what comes nothing is left out
             for one in found:
                 last = max(last, one.id)

@@ -63,11 +63,14 @@ def by_hour(tariff: Tariff, offset_s: int) -> tuple[float, ...]:
     Hours of the store begin with those of UTC, so where the distance is no whole hour they begin past it.
     """
     past = offset_s % _HOUR // 60
+    edges = {edge % 60 for price in tariff.prices for one in price.windows for edge in (one.start, one.end)}
+    # Where prices change with the hours of the store alone, one minute stands for all of its hour.
+    step = 60 if edges <= {0} and not past else 1
     found = []
     for hour in range(HOURS):
-        minutes = [(hour * 60 + past + more) % (HOURS * 60) for more in range(60)]
+        minutes = [(hour * 60 + past + more) % (HOURS * 60) for more in range(0, 60, step)]
         prices = [price_at(tariff, one // _DAY_MINUTES, one % _DAY_MINUTES) for one in minutes]
-        found.append(sum(prices) / 60)
+        found.append(sum(prices) / len(prices))
     return tuple(found)
 
 
