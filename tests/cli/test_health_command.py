@@ -228,6 +228,18 @@ def test_cron_is_silent_until_something_changes_and_then_tells_everybody_once(
     assert paths.count(f"/{CANARY}-ping") == 4
 
 
+def test_a_textfile_that_cannot_be_written_keeps_no_letter_back(desk: Desk, receiver: Got) -> None:
+    rack = desk.folder / "rack.py"
+    missing = desk.folder / "nowhere" / "labctl.prom"
+    rack.write_text(rack.read_text().replace("looks=1", f'looks=1, textfile="{missing}"'))
+    desk.hosts.plays["gpu-box"] = says("CRIT")
+    code, out, err = desk("--cron")
+    assert (code, out) == (3, "CRIT: gpu-box said: it says CRIT -> mend it\n")
+    assert err.startswith("the results cannot be written: ") and "labctl.prom" in err
+    paths = [path for _, path, _, _ in receiver.requests]
+    assert paths.count("/") == paths.count(f"/{CANARY}-hook") == 1
+
+
 def test_a_run_beside_another_looks_at_nothing_says_so_and_ends_as_the_last_one_did(
     desk: Desk, receiver: Got
 ) -> None:

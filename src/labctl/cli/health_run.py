@@ -181,7 +181,7 @@ class Desk:
         data = json.dumps(document_of(found), separators=(",", ":")).encode()
         replace(self.folder / _RESULTS, data, 0o644)
         if textfile is not None:
-            write_exposition(textfile, found)
+            _expose(textfile, found)
 
     def _ways(self) -> dict[str, Any]:
         from labctl.health.sending import Way
@@ -224,13 +224,17 @@ def write_exposition(path: str, found: Findings) -> None:
     Raises:
         LabctlError: the file cannot be written.
     """
+    try:
+        _expose(path, found)
+    except OSError as error:
+        raise LabctlError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _expose(path: str, found: Findings) -> None:
     from labctl.adapters.keepsake import replace
     from labctl.domain.health.formats import exposition
 
-    try:
-        replace(Path(path), exposition(found.findings, found.at).encode(), 0o644)
-    except OSError as error:
-        raise LabctlError(f"{path}: cannot be written: {error.strerror}") from None
+    replace(Path(path), exposition(found.findings, found.at).encode(), 0o644)
 
 
 def _wall() -> Callable[[], float]:
