@@ -187,6 +187,12 @@ def test_what_a_mail_server_says_decides_whether_it_is_certain(
     assert "hunter2" not in str(refused.value)
 
 
+def test_what_a_server_cannot_be_told_is_said_in_words_and_certain(box: Mailbox) -> None:
+    with pytest.raises(CourierError, match="other letters than ASCII") as refused:
+        mail(box, password="h\u00fcnter2").send(LETTER)
+    assert refused.value.certain and "nter2" not in str(refused.value)
+
+
 def test_a_server_that_cannot_keep_it_private_never_sees_the_password(box: Mailbox) -> None:
     with pytest.raises(CourierError, match="`security` asks for") as refused:
         mail(box, "starttls", "hunter2").send(LETTER)

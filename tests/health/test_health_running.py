@@ -172,6 +172,27 @@ def test_a_dead_notifier_keeps_nobody_else_waiting_and_gets_one_letter_when_it_i
     assert world.warned[1:] == ["ntfy: letters arrive again"]
 
 
+@pytest.mark.parametrize("method", ["send", "has"])
+def test_a_notifier_that_fails_in_a_way_nobody_foresaw_keeps_no_other_from_telling(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def fails(_: object) -> bool:
+        raise RuntimeError("canary-7f3a9c")
+
+    world.ntfy.dead, world.ntfy.certain = "silence", False
+    world.run(CRIT)
+    world.run(CRIT)
+    monkeypatch.setattr(world.ntfy, method, fails)
+    assert [world.run(WARN), world.run(WARN)] == [WARN, WARN]
+    assert [level for _, level, _, _ in world.hook.letters] == ["CRIT", "WARN"]
+    assert not any("canary" in one for one in world.warned)
+    monkeypatch.undo()
+    world.ntfy.dead = ""
+    for _ in range(8):
+        world.run(WARN)
+    assert [level for _, level, _, _ in world.ntfy.letters] == ["CRIT", "WARN"]
+
+
 def test_other_ways_tell_of_a_notifier_that_stays_dead(world: World) -> None:
     world.ntfy.dead = "it wants a token"
     for level in (CRIT, CRIT, *[CRIT] * 12):

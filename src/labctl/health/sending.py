@@ -98,20 +98,25 @@ def deliver(
 
 def _try(name: str, box: Box, way: Way, sending: Sending, *, again: bool) -> Box:
     assert box.sealed is not None
-    if again and way.courier.has(box.sealed.id):
-        return outbox.delivered(box)
     lines, more = box.sealed.lines, box.sealed.more
     letter = letter_of(sending.rack, box.sealed.id, lines, more, again=again)
     try:
+        if again and way.courier.has(letter.id):
+            return outbox.delivered(box)
         way.courier.send(letter)
     except CourierError as error:
-        failed = outbox.failed(box, error.reason, sending.wall(), certain=error.certain)
-        if failed.tries == 1:
-            sending.warn(f"{name}: {error.reason}; it is tried again")
-        return failed
-    if box.tries:
-        sending.warn(f"{name}: letters arrive again")
-    return outbox.delivered(box)
+        why, certain = error.reason, error.certain
+    except Exception as error:
+        # The other ways still have to tell; its words may hold an address, so its kind has to do.
+        why, certain = f"it failed by itself ({type(error).__name__}), which is a bug of labctl's", False
+    else:
+        if box.tries:
+            sending.warn(f"{name}: letters arrive again")
+        return outbox.delivered(box)
+    failed = outbox.failed(box, why, sending.wall(), certain=certain)
+    if failed.tries == 1:
+        sending.warn(f"{name}: {why}; it is tried again")
+    return failed
 
 
 def letter_of(rack: str, number: str, lines: tuple[Line, ...], more: int, *, again: bool) -> Letter:

@@ -71,6 +71,10 @@ class Mail:
             raise CourierError(reason, certain=True) from None
         except smtplib.SMTPNotSupportedError:
             raise CourierError("the server cannot do what `security` asks for", certain=True) from None
+        except UnicodeError:
+            # smtplib speaks no other than ASCII in commands; the letter itself may hold anything.
+            reason = "it cannot be told a user, password or address with other letters than ASCII"
+            raise CourierError(reason, certain=True) from None
         except ssl.SSLError:
             raise CourierError("the server cannot prove who it is", certain=not under_way) from None
         except (OSError, smtplib.SMTPException):
