@@ -46,10 +46,13 @@ class Tree:
         path = self.root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def process(self, pid: int, name: str, *words: str, group: str = "", **environment: str) -> None:
+    def process(
+        self, pid: int, name: str, *words: str, group: str = "", parent: int = 1, **environment: str
+    ) -> None:
         """Have a process; ``group`` is its unit's place in the tree of control groups."""
         self.write(
             {
+                f"proc/{pid}/stat": f"{pid} ({name}) S {parent} {pid} {pid} 0\n",
                 f"proc/{pid}/comm": f"{name}\n",
                 f"proc/{pid}/cmdline": "".join(f"{word}\0" for word in words),
                 f"proc/{pid}/environ": "".join(f"{key}={value}\0" for key, value in environment.items()),

@@ -148,6 +148,10 @@ def test_a_question_of_labctls_does_not_count(tree: Tree) -> None:
     tree.process(52, "sudo", "sudo", "-H", "-n", "--", AGENT_PATH, "report", group=SCOPE)
     tree.process(53, "python3", "/usr/bin/python3", "-IS", AGENT_PATH, "report", group=SCOPE)
     assert not sessions(tree)[0]
+    tree.process(54, "smartctl", "smartctl", "--json", "/dev/sda", group=SCOPE, parent=53)
+    assert not sessions(tree)[0], "what the agent runs to answer belongs to the question"
+    tree.process(60, "rsync", "rsync", group=SCOPE, parent=51)
+    assert sessions(tree)[0]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from host_tree import Tree
 from labctl.agent.signals import children, work
 from labctl.agent.signals.processes import Processes
 from labctl.agent.signals.sockets import Sockets
-from labctl.agent.signals.terms import Signal, Unreadable
+from labctl.agent.signals.terms import AGENT_PATH, Signal, Unreadable
 from labctl.agent.signals.wishes import Checks, Holds
 from labctl.agent.signals.work import Downloads, Load, Mounts, Network, Packages
 from labctl.weights import program
@@ -57,6 +57,18 @@ def test_where_a_file_system_makes_up_its_device_the_inode_has_to_do() -> None:
 
     assert work.Locks({made_up: 42}).holder(Overlay()) == 42  # type: ignore[arg-type]
     assert work.Locks({real: 42}).holder(Overlay()) is None  # type: ignore[arg-type]
+
+
+def test_the_one_that_counts_updates_for_a_look_at_health_does_not_count(tree: Tree) -> None:
+    agent = ("/usr/bin/python3", "-IS", AGENT_PATH, "health")
+    tree.process(50, "sudo", "sudo", "-H", "-n", "--", AGENT_PATH, "health")
+    tree.process(53, "python3", *agent, parent=50)
+    tree.process(54, "python3", *agent, parent=53)
+    tree.process(55, "apt-get", "apt-get", "--simulate", "upgrade", parent=54)
+    tree.process(56, "dpkg", "dpkg", "--print-foreign-architectures", parent=55)
+    assert not look(Packages(tree.host, Processes(tree.root)))[0]
+    tree.process(60, "apt-get", "apt-get", "upgrade", parent=50)
+    assert look(Packages(tree.host, Processes(tree.root))) == (True, "apt-get runs")
 
 
 def test_a_package_manager_that_runs_counts_without_a_lock(tree: Tree) -> None:

@@ -90,7 +90,9 @@ class Sessions(Signal):
             words = processes.words_of(self._host.root, pid)
             if AGENT_PATH in words or (len(words) > 2 and words[1] == "-c" and f" {AGENT_PATH} " in words[2]):
                 asked = True
-            elif processes.name_of(self._host.root, pid) not in _SSHD:
+            elif processes.name_of(self._host.root, pid) not in _SSHD and not processes.is_asking(
+                self._host.root, pid
+            ):
                 return False
         return asked
 

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from .terms import Unreadable, listed, read
+from .terms import AGENT_PATH, Unreadable, listed, read
 
 # Where systemd's own tree of groups is: alone, beside version 1, or as version 1.
 _GROUPS = ("sys/fs/cgroup", "sys/fs/cgroup/unified", "sys/fs/cgroup/systemd")
+_GENERATIONS = 8
 
 _JOB = re.compile(
     r"/user@([0-9]+)\.service/(?:[^/]+/)*(?:(?!init\.scope|libpod-|podman-|docker-|nerdctl-)[^/]+\.scope|run-[^/]+\.service)$"
@@ -84,6 +85,20 @@ def parent_of(root: Path, pid: int) -> int:
     """Return the number of a process's parent, 0 where there is none."""
     fields = _quietly(root / f"proc/{pid}/stat").rpartition(")")[2].split()
     return int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else 0
+
+
+def is_asking(root: Path, pid: int) -> bool:
+    """Return whether labctl's agent began a process, itself or by others, to answer a question.
+
+    The agent runs as ``/usr/bin/python3 -IS AGENT_PATH VERB``; a shell or sudo that starts it does not count.
+    """
+    for _ in range(_GENERATIONS):
+        pid = parent_of(root, pid)
+        if pid <= 1:
+            return False
+        if AGENT_PATH in words_of(root, pid)[1:3] and name_of(root, pid).startswith("python"):
+            return True
+    return False
 
 
 def unit_of(root: Path, pid: int) -> str:

@@ -43,7 +43,11 @@ _BRINGS = "labctl.weights.host.main"
 
 
 class Packages(Signal):
-    """apt, dpkg or dnf is at work."""
+    """apt, dpkg or dnf is at work.
+
+    Not counted is the one that the agent has count updates (``health``): it changes nothing and holds no
+    lock, and a host whose health is looked at every few minutes would never sleep.
+    """
 
     name = "packages"
 
@@ -60,7 +64,7 @@ class Packages(Signal):
                 who = processes.name_of(self._root, pid) if pid > 0 else ""
                 return Verdict(True, plain(f"{who or 'a program'} holds /{name}"))
         for process in self._running.all():
-            if process.name in _PACKAGERS:
+            if process.name in _PACKAGERS and not processes.is_asking(self._root, process.pid):
                 return Verdict(True, f"{process.name} runs")
         return Verdict(False, "no package manager is at work")
 
