@@ -137,6 +137,27 @@ def test_what_changes_at_every_look_is_told_once_as_flapping_though_it_never_las
     assert life.looks(OK, OK, CRIT, CRIT) == [Kind.BEGAN]
 
 
+def test_what_flaps_is_told_at_its_worst_and_settles_after_what_was_told() -> None:
+    life = Life()
+    told = [n for _ in range(4) for level in (CRIT, OK) for n in life.look(level)]
+    assert [(n.kind, n.result.level, n.result.reason) for n in told] == [(Kind.FLAPPING, CRIT, "it is CRIT")]
+    (settled,) = [n for _ in range(15) for n in life.look(OK)]
+    assert (settled.kind, settled.before, settled.result.level) == (Kind.SETTLED, CRIT, OK)
+
+
+def test_who_is_reminded_of_what_flaps_hears_that_it_does_and_how_bad_it_is() -> None:
+    life = Life(Policy(remind_s=4 * 3600.0))
+    told = [n for _ in range(30) for level in (CRIT, OK) for n in life.look(level)]
+    assert [(n.kind, n.result.level) for n in told] == [(Kind.FLAPPING, CRIT)] * 2
+
+
+def test_what_gets_worse_than_people_know_while_it_flaps_is_told_at_once_and_once() -> None:
+    life = Life()
+    assert life.looks(*([WARN, OK] * 5)) == [Kind.FLAPPING]
+    assert life.looks(CRIT, CRIT, CRIT) == [Kind.WORSE]
+    assert life.looks(*([OK, OK, CRIT, CRIT] * 5)) == []
+
+
 def test_what_flaps_slowly_is_damped_too_and_says_in_the_end_what_it_is() -> None:
     life = Life()
     kinds = life.looks(*([CRIT, CRIT, OK, OK] * 10))

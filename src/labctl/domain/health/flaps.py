@@ -6,8 +6,9 @@ Every thing that is judged (``Result.key``) has a ``Standing``, which each look 
   than what was believed. So one bad look tells nobody anything.
 - What is newly believed is told: it began, got worse, got better, or is over. Once, not at every look.
 - What is still wrong after ``remind_s`` is told again.
-- What changes back and forth (``FLIPS`` times in ``FLIPPING_S``) is told once as flapping, believed or not;
-  then nothing more, until it has kept still for ``CALM_S``: that is told, with what became of it.
+- What changes back and forth (``FLIPS`` times in ``FLIPPING_S``) is told once as flapping, believed or not,
+  at the worst that was seen meanwhile; then nothing more, until it has kept still for ``CALM_S``: that is
+  told, with what became of it. Only what is then believed and graver than what people know is told at once.
 - UNKNOWN after something bad does not take it back: what cannot be read has not been mended.
 - A thing that is not judged any more counts as over where its host answered. Where the host did not, or
   sleeps, nothing is known: its standings wait as they are, without a reminder. So sleep never tells anything.
@@ -80,6 +81,7 @@ class Standing:
         flapping: people know that it changes back and forth.
         reason: the words for what is believed.
         cure: what to do about it.
+        worst: the gravest that was seen since ``flips`` begin, with its reason and its cure.
     """
 
     level: Level = Level.OK
@@ -93,6 +95,7 @@ class Standing:
     flapping: bool = False
     reason: str = ""
     cure: str = ""
+    worst: tuple[Level, str, str] = (Level.OK, "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +156,26 @@ def _step(was: Standing, result: Result, policy: Policy, now: float) -> tuple[St
     kind = _kind(now_is, policy, now)
     if kind is None:
         return now_is, None
-    shown = replace(result, level=now_is.level, reason=now_is.reason or result.reason, cure=now_is.cure)
+    level, reason, cure = now_is.level, now_is.reason or result.reason, now_is.cure
+    if kind is Kind.FLAPPING and now_is.worst[0].gravity > level.gravity:
+        level, reason, cure = now_is.worst
+    shown = replace(result, level=level, reason=reason, cure=cure)
     news = News(kind, shown, was.told, was.since if kind is Kind.OVER else now_is.since, now)
     flapping = kind is Kind.FLAPPING or (now_is.flapping and kind is not Kind.SETTLED)
     flips = () if kind is Kind.SETTLED else now_is.flips
-    return replace(now_is, told=now_is.level, told_at=now, flapping=flapping, flips=flips), news
+    return replace(now_is, told=level, told_at=now, flapping=flapping, flips=flips), news
 
 
 def _seen(was: Standing, result: Result, now: float) -> Standing:
     """Return the standing after a look, whatever is believed."""
     level = was.level if result.level is Level.UNKNOWN and was.level.gravity > 1 else result.level
     recent = tuple(at for at in was.flips if now - at < FLIPPING_S)
+    worst = was.worst if recent else (Level.OK, "", "")
+    if result.level.gravity >= worst[0].gravity:
+        worst = (result.level, result.reason, result.cure)
     if level == was.seen:
-        return replace(was, flips=recent)
-    return replace(was, seen=level, seen_since=now, flips=(*recent, now)[-FLIPS:])
+        return replace(was, flips=recent, worst=worst)
+    return replace(was, seen=level, seen_since=now, flips=(*recent, now)[-FLIPS:], worst=worst)
 
 
 def _believed(was: Standing, result: Result, policy: Policy, now: float) -> Standing:
@@ -190,9 +199,11 @@ def _believed(was: Standing, result: Result, policy: Policy, now: float) -> Stan
 def _kind(now_is: Standing, policy: Policy, now: float) -> Kind | None:
     """Return what kind of news a standing is, or None."""
     if now_is.flapping:
+        if now_is.level.gravity > now_is.told.gravity:
+            return Kind.WORSE
         if now - max(now_is.flips, default=0.0) >= CALM_S and not now_is.doubts:
             return Kind.SETTLED
-        return Kind.STILL if now - now_is.told_at >= policy.remind_s else None
+        return Kind.FLAPPING if now - now_is.told_at >= policy.remind_s else None
     if len(now_is.flips) >= FLIPS:
         return Kind.FLAPPING
     if now_is.level is now_is.told:
