@@ -169,11 +169,21 @@ def test_a_host_that_sleeps_by_the_controllers_word_is_well_and_not_even_connect
     assert {name for name, _ in desk.service.calls} == {"status"}, "it wishes for nothing"
 
 
-@pytest.mark.parametrize("mode", [Mode.SUSPENDING, Mode.WAKING])
+@pytest.mark.parametrize("mode", [Mode.SUSPENDING, Mode.WAKING, Mode.VERIFYING])
 def test_a_host_on_its_way_is_not_asked_either(desk: Desk, mode: Mode) -> None:
     desk.service.statuses["gpu-box"] = HostStatus("gpu-box", mode, NOON, "")
     desk()
     assert {call.host for call in desk.hosts.asked} == {"nas"}
+
+
+def test_a_host_that_goes_to_sleep_while_it_is_asked_is_not_called_dead(desk: Desk) -> None:
+    def goes(asked: Any) -> Said:
+        desk.service.statuses["gpu-box"] = HostStatus("gpu-box", Mode.ASLEEP, NOON, "it was idle")
+        return fails(OFF)(asked)
+
+    desk.hosts.plays["gpu-box"] = goes
+    assert desk("--cron") == (0, "", "")
+    assert desk("--cron") == (0, "", "")
 
 
 def test_a_store_that_cannot_be_used_is_a_finding_of_the_controller(desk: Desk) -> None:

@@ -111,14 +111,13 @@ class Desk:
     def _look(self, before: Memory, deadline_s: float) -> Looked:
         from labctl.health import looking, rules
 
-        told = self._told()
         judging, wanted = rules.of(self.loaded, self.hosts)
 
         def ask(hosts: Sequence[str]) -> Mapping[str, Mapping[str, Any] | Failure]:
             return _ask(self.loaded, hosts, deadline_s, deployed=self.deployed)
 
         wall = _wall()
-        return looking.look(wanted, told, ask, judging, before, wall)
+        return looking.look(wanted, self._told, ask, judging, before, wall)
 
     def _told(self) -> Told:
         from labctl.health.looking import Told

@@ -1,7 +1,9 @@
 """One look at the rack: who sleeps is not asked, all others are asked once and at the same time.
 
-The controller says first who sleeps. A host that it calls asleep, or on its way to sleep or from it, is not
-connected to. Without a word of the controller all are asked, as without one: asking over SSH wakes nobody.
+The controller says first who sleeps. A host that it calls asleep, or on its way to sleep or from it (until
+its gate has passed, its engines and caps may be missing), is not connected to. Where a host does not answer
+it is asked once more: the host may have gone to sleep meanwhile. Without a word of the controller all are
+asked, as without one: asking over SSH wakes nobody.
 What each said is judged together with what is remembered of it: its document of the look before, for what
 only a difference tells, and the last looks at its engines.
 
@@ -21,7 +23,7 @@ from labctl.domain.health.expected import Expected
 from labctl.domain.health.terms import Case, EnginePast, Level, Result, Sleep
 from labctl.domain.sleep.lifecycle import Mode
 
-_AWAY = frozenset({Mode.ASLEEP, Mode.SUSPENDING, Mode.WAKING})
+_AWAY = frozenset({Mode.ASLEEP, Mode.SUSPENDING, Mode.WAKING, Mode.VERIFYING})
 _JOURNAL = "journalctl -u labctl-controller, on its host"
 _STALE_S = 120.0
 """A controller that did not finish a tick for so long hangs; a tick takes at most some seconds."""
@@ -112,10 +114,16 @@ class Looked:
 
 
 def look(
-    wanted: Iterable[Expected], told: Told, ask: Ask, rules: Rules, memory: Memory, wall: Callable[[], float]
+    wanted: Iterable[Expected],
+    tell: Callable[[], Told],
+    ask: Ask,
+    rules: Rules,
+    memory: Memory,
+    wall: Callable[[], float],
 ) -> Looked:
-    """Look at hosts once; ``wall`` tells the time."""
+    """Look at hosts once; ``tell`` asks the controller, ``wall`` tells the time."""
     expected = {one.host: one for one in wanted}
+    told = tell()
     sleep = {host: told.sleep(host) for host in expected}
     asked = [host for host, one in sleep.items() if one is None or one.mode not in _AWAY]
     answers = ask(asked)
@@ -129,6 +137,9 @@ def look(
             silent[host] = "it was not asked in time" if answer is None else answer.reason
             continue
         documents[host], evidence[host] = answer, rules.evidence(answer)
+    for host, later in _asleep_by_now(told, tell, silent).items():
+        sleep[host] = later
+        del silent[host]
     engines = {
         host: rules.remember(memory.engines.get(host, ()), evidence[host])
         if host in evidence
@@ -156,6 +167,15 @@ def look(
             if host in documents or host in memory.documents}  # fmt: skip
     withheld = frozenset(key for case in cases for key in rules.withheld(case))
     return Looked(now, tuple(expected), frozenset(evidence), tuple(results), Memory(kept, engines), withheld)
+
+
+def _asleep_by_now(told: Told, tell: Callable[[], Told], silent: Iterable[str]) -> dict[str, Sleep]:
+    """Return those of hosts that did not answer which went to sleep while they were asked."""
+    if not told.status or not silent:
+        return {}
+    again = tell()
+    later = {host: again.sleep(host) for host in silent}
+    return {host: one for host, one in later.items() if one is not None and one.mode in _AWAY}
 
 
 def _earlier(document: Mapping[str, Any] | None, rules: Rules) -> Evidence | None:
