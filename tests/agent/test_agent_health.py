@@ -27,6 +27,7 @@ from labctl.agent import (
     nvml,
     report,
     sections,
+    sleepfiles,
     wellness,
 )
 from labctl.agent.calls import LATE, NOT_RUN, Ended
@@ -448,6 +449,17 @@ def test_it_ends_in_time_whatever_hangs(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert time.monotonic() - began < 8
     assert seen.mounts is None and seen.xids is None and seen.memory is None and seen.engines is None
     assert "did not answer within" in seen.errors["xids"]
+
+
+def test_an_engine_that_labctl_stopped_for_want_of_use_says_so(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"service": name, "unit": f"labctl-{name}.service", "active": "inactive"} for name in ("a", "b")]
+    monkeypatch.setattr(enginemetrics, "engines", lambda root: rows)
+    kept = {"format": 1, "units": ["labctl-a.service"], "models": [], "slept": []}
+    tree.write({sleepfiles.STOPPED: json.dumps(kept)})
+    said = evidence_of({"engines": health._engines(tree.root)}).engines
+    assert said is not None and [one.rests for one in said] == [True, False]
 
 
 def test_caps_that_are_wanted_are_told_by_card(box: MakeBox) -> None:

@@ -66,6 +66,8 @@ def one(check: Check, given: Case, subject: str = "chat") -> Result | None:
         (replace(CHAT, active="activating", sub="auto-restart"), Level.CRIT, "it does not run"),
         (replace(CHAT, active="activating", sub="start"), Level.UNKNOWN, "it is starting"),
         (replace(CHAT, active="inactive", sub="dead"), Level.WARN, "it is switched off: inactive (dead)"),
+        (replace(CHAT, active="inactive", sub="dead", rests=True), Level.OK, "labctl stopped it for as long"),
+        (replace(CHAT, active="failed", sub="failed", rests=True), Level.CRIT, "it does not run"),
         (replace(CHAT, active="", sub=""), Level.UNKNOWN, "systemd does not say whether it runs"),
         (replace(CHAT, answer=503, running=None, pulse=None), Level.OK, "it loads its model"),
         (replace(CHAT, answer=None, running=None, pulse=None), Level.UNKNOWN, "it does not answer"),

@@ -27,7 +27,8 @@ It is ``report``'s document, in which every section means what it means there, a
   one that cannot be read is ``{"name", "error"}``.
 - ``wol_armed``: whether a magic packet would wake this host; null: it cannot be told.
 - ``caps_wanted_w``: by UUID (else PCI address) the watts that the inventory, an order or a step wants.
-- ``engines[]`` also have what their own metrics tell; see ``engines``.
+- ``engines[]`` also have what their own metrics tell (see ``engines``), and ``rests``: labctl stopped it since
+  nobody used the host, and starts it again when somebody does.
 
 ``domain/health/reading.py`` reads it. Nothing here changes, wakes, loads or spins up anything: a card in
 runtime suspend is not asked, a disk that stands still is left alone, an automount point is not touched, and
@@ -51,6 +52,7 @@ from . import (
     maintenance,
     nvidia,
     report,
+    unload,
     vitals,
     wellness,
 )
@@ -67,7 +69,7 @@ def collect(deadline_s: float = DEADLINE_S, root: Path = ROOT) -> dict[str, Any]
         **report.SECTIONS,
         "nvidia": _nvidia,
         "amd": partial(amd.amd, deeper=wellness.of_amd),
-        "engines": enginemetrics.engines,
+        "engines": _engines,
         "memory": maintenance.memory,
         "wol_armed": _wol_armed,
         "caps_wanted_w": _caps_wanted,
@@ -83,6 +85,11 @@ def collect(deadline_s: float = DEADLINE_S, root: Path = ROOT) -> dict[str, Any]
 
 def _nvidia(root: Path) -> dict[str, Any] | More:
     return nvidia.nvidia(root, lambda values, card: wellness.of_nvidia(values, card, root))
+
+
+def _engines(root: Path) -> list[dict[str, Any]]:
+    stopped = unload.remembered(root).units
+    return [{**row, "rests": row.get("unit") in stopped} for row in enginemetrics.engines(root)]
 
 
 def _wol_armed(root: Path) -> bool | None:

@@ -168,6 +168,7 @@ class Engine:
     not known. ``device`` is what it itself says that it runs on: gpu, cpu or empty. ``config`` is, for
     llama-swap, the digest of what it runs by, ``config_file`` the one that its file bears, and
     ``config_sha256`` the file's own. ``silent``: its counters did not come in time.
+    ``rests``: labctl stopped it for as long as nobody uses the host.
     """
 
     service: str
@@ -189,6 +190,7 @@ class Engine:
     config_file: str = ""
     config_sha256: str = ""
     silent: bool = False
+    rests: bool = False
     note: str = ""
 
 

@@ -117,6 +117,7 @@ def _engine(row: Told, held: dict[str, dict[str, int]] | None) -> Engine:
         config_file=row.text("config_file"),
         config_sha256=row.text("config_sha256"),
         silent=row.flag("silent") is True,
+        rests=row.flag("rests") is True,
         note=row.text("note"),
     )
 

@@ -63,6 +63,8 @@ class EngineProgress:
 def _not_running(say: Voice, engine: Engine) -> Result:
     name, look = engine.service, f"journalctl -u {short(engine.unit)} -n 50"
     state = " ".join(word for word in (engine.active, f"({engine.sub})" if engine.sub else "") if word)
+    if engine.rests and engine.active == "inactive":
+        return say.informs(name, "labctl stopped it for as long as nobody uses the host")
     if engine.active == "failed" or engine.sub == "auto-restart":
         return say.crit(name, f"it does not run: {short(state)}", look)
     if engine.active in ("activating", "reloading"):
