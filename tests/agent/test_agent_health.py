@@ -253,6 +253,9 @@ TABLE = """\
 25 22 0:40 / /mnt/later rw - autofs systemd-1 rw
 26 22 8:2 /part /srv/bound ro - xfs /dev/sdb1 rw
 27 22 0:50 / /mnt/dead rw - nfs4 nas:/x rw
+28 22 0:61 / /var/lib/docker/overlay2/0a/merged rw - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/l/X
+29 22 0:70 /@data /srv/data rw - btrfs /dev/sdc1 rw,subvol=/@data
+30 22 0:70 /@old /srv/old rw - btrfs /dev/sdc1 rw,subvol=/@old
 """
 
 
@@ -260,7 +263,12 @@ def test_file_systems_are_those_with_room_of_their_own(tree: Tree) -> None:
     tree.write({"proc/self/mountinfo": TABLE})
     (tree.root / "srv/my models").mkdir(parents=True)
     found = disks.mounts(tree.root)
-    assert list(found.sections) == ["mounts//", "mounts//srv/my models", "mounts//mnt/dead"]
+    assert list(found.sections) == [
+        "mounts//",
+        "mounts//srv/my models",
+        "mounts//mnt/dead",
+        "mounts//srv/data",
+    ]
     room = found.sections["mounts//srv/my models"]()
     assert (room["device"], room["read_only"], room["path"]) == ("/dev/sdb1", True, "/srv/my models")
     assert 0 <= room["free_mib"] <= room["total_mib"]
@@ -315,6 +323,13 @@ def test_disks_say_of_themselves_what_smartctl_reads() -> None:
     assert (still["asleep"], still["passed"]) == (True, None)
     with pytest.raises(sections.Finding, match="smartctl: Open failed"):
         disks.judged("/dev/x", {"smartctl": {"exit_status": 2, "messages": [{"string": "Open failed"}]}})
+
+
+def test_a_disk_to_which_smartctl_knows_no_way_says_nothing_and_is_no_fault() -> None:
+    bridge = "/dev/sdb: Unknown USB bridge [0x0781:0x5581 (0x100)]"
+    said = {"smartctl": {"exit_status": 1, "messages": [{"string": bridge, "severity": "error"}]}}
+    told = disks.judged("/dev/sdb", said)
+    assert told["device"] == "/dev/sdb" and told["passed"] is None and not told["asleep"]
 
 
 def test_a_disk_that_sleeps_is_not_even_asked(tree: Tree, play: Play) -> None:

@@ -1,8 +1,9 @@
 """Room on the file systems, and what disks say of their own health; nothing is woken or spun up for it.
 
 A file system is asked in a section of its own, so that one whose server is dead holds up none of the others.
-Automount points are left alone: to look at one would mount it. A disk that stands still is not asked, and one
-that only smartctl can ask says nothing where smartctl is not installed.
+Automount points are left alone: to look at one would mount it. The layers of containers are left out, since
+they lie on a file system that is asked and come and go. A disk that stands still is not asked, and one that
+only smartctl can ask says nothing where smartctl is not installed, or knows no way to ask it (most USB).
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ _TABLE = "proc/self/mountinfo"
 _KINDS = frozenset(
     {
         *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "vfat", "exfat", "ntfs3"),
-        *("nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs", "fuse.sshfs", "fuse.glusterfs", "overlay"),
+        *("nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs", "fuse.sshfs", "fuse.glusterfs"),
         *("fuseblk", "fuse.mergerfs", "fuse.rclone"),
     }
 )
+_LAYERED = "overlay"
+"""Of this kind only ``/`` has room of its own: containers have one each, on a file system that counts."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _DISK = re.compile(r"(?:sd[a-z]+|nvme\d+n\d+|hd[a-z])")
 _SMARTCTL_S = 8.0
@@ -49,8 +52,10 @@ def mounts(root: Path = ROOT) -> More:
             number_of, top, path, flags = fields[2], fields[3], _plain(fields[4]), fields[5].split(",")
         except (ValueError, IndexError):
             continue
-        # What is bound to a second place is the same file system, and has the same room.
-        if kind in _KINDS and (number_of, device) not in seen and (top == "/" or path == "/"):
+        # What is bound to a second place is the same file system, and has the same room; so is a subvolume.
+        whole = top == "/" or path == "/" or kind == "btrfs"
+        counts = kind in _KINDS or (kind == _LAYERED and path == "/")
+        if counts and whole and (number_of, device) not in seen:
             seen.add((number_of, device))
             found[path] = partial(_room, root, path, _plain(device), kind, read_only="ro" in flags)
     return More([], {f"mounts/{path}": found[path] for path in list(found)[:MOST]})
@@ -116,6 +121,8 @@ def judged(device: str, said: Mapping[str, Any]) -> dict[str, Any]:
     passed = _object(said, "smart_status").get("passed")
     if passed is None and control.get("exit_status") == _ASLEEP and any(_sleeps(word) for word in words):
         return {**_nothing(device), "asleep": True}
+    if passed is None and any(_cannot_be_asked(word) for word in words):
+        return _nothing(device)
     if passed is None and words and "temperature" not in said:
         raise Finding(f"smartctl: {words[0]}")
     nvme, table = _object(said, "nvme_smart_health_information_log"), _table(said)
@@ -133,6 +140,11 @@ def judged(device: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sleeps(word: str) -> bool:
     return "STANDBY" in word.upper() or "SLEEP" in word.upper()
+
+
+def _cannot_be_asked(word: str) -> bool:
+    """Return whether smartctl knows no way to a disk: a USB bridge, a RAID controller, one without SMART."""
+    return any(part in word for part in ("Unknown USB bridge", "specify device type", "please try adding"))
 
 
 def _object(said: Mapping[str, Any], name: str) -> Mapping[str, Any]:
