@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -239,8 +240,12 @@ def test_a_state_that_cannot_be_read_is_put_aside_and_what_is_wrong_told_once_mo
     world.run(CRIT)
     (world.folder / "main" / "state.json").write_bytes(broken)
     assert [world.run(CRIT), world.run(CRIT)] == [CRIT, CRIT]
-    assert titles(world.hook.letters)[1] == titles(world.hook.letters)[0]
+    assert titles(world.hook.letters)[1] == "home: 1 CRIT, 1 WARN"
     assert (world.folder / "main" / "state.json.broken").read_bytes() == broken
+    assert "health-state: what was told before could not be read" in str(world.hook.letters[-1])
+    (world.folder / "main" / "state.json.broken").unlink()
+    assert [world.run(CRIT), world.run(CRIT)] == [CRIT, CRIT]
+    assert world.hook.letters[-1][2] == "home: OK (was WARN for 15 min): health-state"
 
 
 def test_of_two_places_the_newer_content_counts(tmp_path: Path) -> None:
@@ -268,6 +273,23 @@ def test_a_lock_is_held_by_one_alone(tmp_path: Path) -> None:
         assert first and not second
     with alone(tmp_path / "lock") as third:
         assert third
+
+
+def test_on_a_disk_that_can_only_be_read_the_lock_can_still_be_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with alone(tmp_path / "lock"):
+        pass
+    real = os.open
+
+    def opens(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", opens)
+    with alone(tmp_path / "lock") as first, alone(tmp_path / "lock") as second:
+        assert first and not second
 
 
 def test_a_file_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it(

@@ -8,6 +8,7 @@ higher ``serial`` is the newer. A content that cannot be read is put aside, not 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -26,7 +27,7 @@ class Keepsake:
         self._spare = None if spare is None else spare / name
         self._serial = 0
         self.broken = ""
-        """What was put aside since it could not be read; empty: nothing."""
+        """What was put aside since it could not be read, for as long as it lies there; empty: nothing."""
 
     def load(self) -> dict[str, Any]:
         """Return the newest content; empty where there is none.
@@ -41,6 +42,8 @@ class Keepsake:
             # Whoever wrote it was killed; who writes now holds the lock.
             with suppress(OSError):
                 left.unlink()
+        aside = [self._aside_of(place) for place in (self._main, self._spare) if place is not None]
+        self.broken = next((str(one) for one in aside if one.exists()), "")
         return newest
 
     def save(self, document: Mapping[str, Any]) -> str:
@@ -84,8 +87,12 @@ class Keepsake:
             if place is not None and place.exists():
                 self._aside(place)
 
+    @staticmethod
+    def _aside_of(place: Path) -> Path:
+        return place.with_name(f"{place.name}.broken")
+
     def _aside(self, place: Path) -> None:
-        aside = place.with_name(f"{place.name}.broken")
+        aside = self._aside_of(place)
         with suppress(OSError):
             place.replace(aside)
         self.broken = str(aside)
@@ -129,7 +136,12 @@ def alone(place: Path) -> Iterator[bool]:
     Raises:
         OSError: the file cannot be opened.
     """
-    handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC)  # NFS alone wants one that may be written
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
