@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import fcntl
 import json
+import socket
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -345,6 +347,21 @@ def test_without_a_word_of_the_controller_it_says_why_and_all_hosts_are_asked(
     monkeypatch.setenv("LABCTL_CONTROLLER", str(desk.folder / "nobody"))
     code, out, _ = desk()
     assert code == 3 and "the controller does not answer: nas: 10.0.0.2:22 did not answer" in out
+    assert {call.host for call in desk.hosts.asked} == {"gpu-box", "nas"}
+
+
+def test_a_controller_that_hangs_keeps_nobody_waiting_beyond_the_deadline(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = desk.folder / "hung"
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(place))
+        hung.listen()
+        monkeypatch.setenv("LABCTL_CONTROLLER", str(place))
+        began = time.monotonic()
+        code, out, _ = desk("--deadline", "1", "--all")
+        assert time.monotonic() - began < 20
+    assert code == 3 and "it did not answer within 1 s" in out
     assert {call.host for call in desk.hosts.asked} == {"gpu-box", "nas"}
 
 

@@ -117,9 +117,22 @@ class Desk:
             return _ask(self.loaded, hosts, deadline_s, deployed=self.deployed)
 
         wall = _wall()
-        return looking.look(wanted, self._told, ask, judging, before, wall)
+        return looking.look(wanted, lambda: self._told(deadline_s), ask, judging, before, wall)
 
-    def _told(self) -> Told:
+    def _told(self, deadline_s: float) -> Told:
+        """Return what the controller says; one that hangs has said nothing within the deadline."""
+        from threading import Thread
+
+        from labctl.health.looking import Told
+
+        late = f"it did not answer within {deadline_s:g} s"
+        told = [Told(declared=True, away=late)]
+        asker = Thread(target=lambda: told.append(self._asked()), daemon=True, name="ask the controller")
+        asker.start()
+        asker.join(deadline_s)
+        return told[-1]
+
+    def _asked(self) -> Told:
         from labctl.health.looking import Told
 
         if self.loaded.rack.controller is None:
