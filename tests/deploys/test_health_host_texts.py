@@ -133,7 +133,7 @@ def test_what_it_finds_is_no_failure_of_its_unit() -> None:
     )
     assert "ReadWritePaths" not in text and RESULTS == "/var/lib/labctl-health/results.json"
     there = RACK.model_copy(update={"health": Health(textfile="/srv/prom/labctl.prom")})
-    assert "ReadWritePaths=/srv/prom\n" in wanted.unit(there)
+    assert "ReadWritePaths=-/srv/prom\n" in wanted.unit(there)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
