@@ -88,6 +88,11 @@ def knowledge() -> None:
             secret=True,
         )
     files.put(name="folders below /run at boot", dest=agent_config.TMPFILES, content=agent_config.tmpfiles())
+    files.put(
+        name="processor's energy for the agent to read",
+        dest=agent_config.RULES,
+        content=agent_config.udev_rules(),
+    )
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

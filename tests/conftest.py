@@ -20,11 +20,12 @@ __all__ = ["amd_fuse", "amd_tree", "loaded_nvml", "nvml", "nvml_library"]
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-# Tests that share something dear (a virtual machine, a whole apply, a wheel, a database) stay on one worker.
+# Tests that share something dear (a virtual machine, a wheel, a database server) stay on one worker.
 # The mark xdist_group of pytest-xdist 3.8 has no effect with pytest 9.2, so they are told by their names.
 GROUPS = {
-    "sleepers": re.compile(r"tests/rack/test_(?:controller|gateway_rack|site_machine|sleepers)\.py::"),
-    "cuts": re.compile(r"tests/rack/test_cut_at_every_operation\.py::"),
+    "sleepers": re.compile(
+        r"tests/rack/test_(?:controller|gateway_rack|monitoring_rack|site_machine|sleepers)\.py::"
+    ),
     "package": re.compile(r"tests/test_package\.py::"),
     "postgres": re.compile("postgres"),
 }

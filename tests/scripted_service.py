@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labctl.controller.answers import Change, Explanation, HostStatus, RackStatus, TestStep, Ticket
+from labctl.controller.answers import Block, Change, Explanation, HostStatus, RackStatus, TestStep, Ticket
 from labctl.controller.api.peers import Allowed, allowed
 from labctl.controller.api.server import Bounds, Door, Server, greeting
 from labctl.controller.api.verbs import Verbs
+from labctl.domain.energy.account import Account, account
+from labctl.domain.energy.terms import Grain, Spent
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Hold, Reading, Wish
-from labctl.ports.store import Happening
+from labctl.ports.store import ANY, Happening, Sought
 
 NOON = 1_800_000_000.0
+NOTHING_USED = Account(NOON - 86400, NOON, "", False, *account((), (), (), ()))
 STALLED = Change("", Mode.UNKNOWN, "the script stalls here, until the test lets it go on")
 
 
@@ -35,6 +38,8 @@ class Scripted:
     store: str = ""
     paused: str = ""
     leader: str = "nas pid 1"
+    account: Account = NOTHING_USED
+    spans: list[Spent] = field(default_factory=list)
     raises: Exception | None = None
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -122,11 +127,27 @@ class Scripted:
             against=("ann is logged in from 10.0.0.7", "mounts cannot be read"),
             recent=((NOON - 5, "woken for ann"),),
             lines=("awake: ann is logged in from 10.0.0.7", "awake: mounts cannot be read"),
+            blocks=(
+                Block("hold", "ann is logged in from 10.0.0.7", NOON + 600, "labctl release gpu-box"),
+                Block("quiet", "mounts cannot be read", None, ""),
+            ),
+            refused=(NOON - 9, "gpu of gpu-box: train.py (500) holds card 0"),
+            next_look_s=7.0,
         )
 
-    def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
-        self._note("events", host=host, after=after, most=most)
+    def events(
+        self, *, host: str | None = None, after: int = 0, most: int = 100, only: Sought = ANY
+    ) -> Sequence[Happening]:
+        self._note("events", host=host, after=after, most=most, only=only)
         return [one for one in self.log if one.id > after and host in (None, one.host)][-most:]
+
+    def energy(self, hosts: Sequence[str], *, for_s: float) -> Account:
+        self._note("energy", hosts=tuple(hosts), for_s=for_s)
+        return self.account
+
+    def energy_spans(self, hosts: Sequence[str], grain: Grain, *, for_s: float) -> Sequence[Spent]:
+        self._note("energy_spans", hosts=tuple(hosts), grain=grain, for_s=for_s)
+        return self.spans
 
     def sleep_test(
         self, host: str, *, cycles: int = 3, by: str, patience_s: float = 5.0

@@ -51,11 +51,12 @@ class Nobody:
 
 def table(port: int = 0, socket: str = "/nowhere", **changes: Any) -> Table:
     rig = Share("rig", 60.0, {"GPU-1": 1.0}, 1.0)
+    wall = (Share("rig", 66.7, {}, 1.11), Share("gpu-box", 90.0, {}, 1.11))
     made = Table(
         1, "desk", "127.0.0.1", port, socket, "/nowhere", KEYS,
         meters=(
             Meter("psu0 of rig", "psu", 1200.0, (rig,)),
-            Meter("circuit office", "circuit", 2944.0, (rig, Share("gpu-box", 90.0, {}, 1.1))),
+            Meter("circuit office", "circuit", 2944.0, wall),
         ),
     )  # fmt: skip
     return dataclasses.replace(made, **changes)
@@ -64,13 +65,14 @@ def table(port: int = 0, socket: str = "/nowhere", **changes: Any) -> Table:
 TELEMETRY = {
     "wall": NOON,
     "gpus": [
-        {"uuid": "GPU-1", "pci": "0000:01:00.0", "name": "RTX 3090", "asleep": False, "power_w": 248.4,
-         "cap_w": 280.0, "busy_percent": 97, "temperature_c": 66.0, "vram_mib": 24576, "vram_used_mib": 21300},
+        {"uuid": "GPU-1", "pci": "0000:01:00.0", "name": "RTX 3090", "asleep": False,
+         "power_w": 248.4, "cap_w": 280.0, "busy_percent": 97, "temperature_c": 66.0,
+         "vram_mib": 24576, "vram_used_mib": 21300},
         {"uuid": "GPU-2", "pci": "0000:02:00.0", "name": "RTX 3090", "asleep": True},
     ],
     "engines": [
-        {"service": "chat", "kind": "llama-server", "active": True, "models": ["qwen3-30b-a3b"], "running": 2,
-         "waiting": 1, "tokens": 81230.0},
+        {"service": "chat", "kind": "llama-server", "active": True,
+         "models": ["qwen3-30b-a3b"], "running": 2, "waiting": 1, "tokens": 81230.0},
         {"service": "old", "kind": "ollama", "active": False, "models": []},
     ],
 }  # fmt: skip
@@ -164,8 +166,13 @@ def web_only() -> Allowed:
 
 
 @contextmanager
-def served(folder: Path, service: Scripted, **changes: Any) -> Iterator[str]:
-    """Serve the page of a scripted controller on loopback; yield its address."""
+def served(
+    folder: Path, service: Scripted, *, adds: Callable[[Ask], Ask] = with_telemetry, **changes: Any
+) -> Iterator[str]:
+    """Serve the page of a scripted controller on loopback; yield its address.
+
+    ``adds`` adds to what the controller says.
+    """
     path = folder / "socket"
     told = Nobody()
     with keeping(path, service, who=web_only()):
@@ -173,9 +180,7 @@ def served(folder: Path, service: Scripted, **changes: Any) -> Iterator[str]:
         sock = serving.listening(made)
         made = dataclasses.replace(made, port=sock.getsockname()[1])
         streams = Streams(every_s=0.05)
-        config = serving.configured(
-            made, folder, app.make(made, sources(with_telemetry(asks(path))), streams)
-        )
+        config = serving.configured(made, folder, app.make(made, sources(adds(asks(path))), streams))
         server = serving.Server(config, streams, told)
         thread = threading.Thread(target=server.run, args=([sock],))
         thread.start()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from labctl.inventory.hosts import Host
     from labctl.ports import Conversation
     from labctl.ports.notify import Notify
-    from labctl.ports.power import Looks, Switch
+    from labctl.ports.power import Looks, Meter, Switch
     from labctl.ports.store import Store
 
 Ask = Callable[[str, str, bytes, float], Said]
@@ -312,6 +312,13 @@ def power_of(loaded: LoadedRack, host: str) -> Switch | None:
         # It does not start the host by cutting it: that is for what wakes it.
         return switch_for(spec.power, replace(around, restarts=False))
     return None if spec.wake.kind in ("none", "wol") else switch_for(spec.wake, around)
+
+
+def meters(loaded: LoadedRack) -> dict[str, Meter]:
+    """Return what sees the watts of hosts at their plugs, by host."""
+    from labctl.adapters.power import meters_of
+
+    return meters_of(loaded.rack.hosts, loaded.folder)
 
 
 def notify(*, patience_s: float = 1.0, alone: Notify | None = None) -> Notify:

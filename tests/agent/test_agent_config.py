@@ -43,7 +43,13 @@ def rendered(*services: Any, **fields: Any) -> Settings:
 
 def test_the_defaults_of_the_agent_are_those_of_the_inventory() -> None:
     assert rendered().signals == SignalSettings()
-    assert rendered() == Settings(sleep=rendered().sleep, gate=rendered().gate, written=True, ssh_ports=(22,))
+    assert rendered() == Settings(
+        sleep=rendered().sleep,
+        gate=rendered().gate,
+        health={"certificates": []},
+        written=True,
+        ssh_ports=(22,),
+    )
 
 
 def test_every_signal_of_the_inventory_gets_to_the_agent() -> None:

@@ -30,7 +30,10 @@ ROOT = {
 }
 HARMLESS = {"report", "report --pretty", "version", "caps --show"}
 ALLOWED = ROOT | HARMLESS | {"report --watch", "relay"}
-KNOWN = b"labctl-agent: refused: this key may ask for: report, caps, relay, suspend, health, gate, mend, version\n"
+KNOWN = (
+    b"labctl-agent: refused: this key may ask for: "
+    b"report, caps, relay, suspend, health, gate, mend, version\n"
+)
 
 
 def forced(agent_pyz: Path, command: str | None, home: Path) -> subprocess.CompletedProcess[bytes]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from labctl.controller.api import PROGRAM, SOCKET, verbs
 from labctl.controller.api.peers import Allowed
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.sleep.lifecycle import Mode
-from labctl.ports.store import Happening, StoreError
+from labctl.ports.store import Happening, Sought, StoreError
 
 from conftest import Desk  # isort: skip
 from scripted_service import NOON, STALLED, Scripted, hold, refuses, serving  # isort: skip
@@ -293,7 +294,12 @@ def test_explain_says_what_holds_a_host_awake_signal_by_signal(shop: Shop) -> No
     assert done.code == 0
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert lines[:2] == ["gpu-box: ready", "awake: ann is logged in from 10.0.0.7"]
+    assert lines[2].startswith("until 20")
+    assert lines[2].endswith("; labctl release gpu-box")
+    refused = next(line for line in lines if line.startswith("it last turned back on its way to sleep at 20"))
+    assert refused.endswith(": gpu of gpu-box: train.py (500) holds card 0")
     for said in (
+        "it is looked at again in 7.0 s",
         "awake: mounts cannot be read",
         "wake proof: kernel 6.1.0-25 -> 6.1.0-26",
         "doing now: sleep test",
@@ -317,6 +323,41 @@ def test_events_are_lines_of_a_host_or_of_all(shop: Shop) -> None:
     assert [line.split("  ")[1] for line in done.out.splitlines()] == ["nas: ready", "rack: paused by ann"]
     assert len(shop.call("events", "nas").out.splitlines()) == 1
     assert json.loads(shop.call("events", "nas", "--json").out)["text"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("words", "sought", "most"),
+    [
+        ((), Sought(), 50),
+        (("--since", "2h"), Sought(since=NOON - 7200), 1000),
+        (("--since", "2h", "--last", "7"), Sought(since=NOON - 7200), 7),
+        (
+            ("--until", "1d", "--kind", "wish", "--kind", "hold"),
+            Sought(None, NOON - 86400, ("wish", "hold")),
+            50,
+        ),
+        (("--grep", "Refused"), Sought(text="Refused"), 50),
+        (("--since", "2027-01-15T08:00+00:00"), Sought(since=NOON), 1000),
+    ],
+)
+def test_events_asks_only_for_what_is_sought(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], sought: Sought, most: int
+) -> None:
+    class Clock:
+        def now(self) -> datetime:
+            return datetime.fromtimestamp(NOON, UTC)
+
+    monkeypatch.setattr(wiring, "clock", Clock)
+    assert shop.call("events", *words).code == 0
+    given = shop.service.called("events")[0]
+    assert (given["only"], given["most"]) == (sought, most)
+
+
+def test_a_kind_that_is_not_in_the_log_and_a_time_that_is_none_are_said(shop: Shop) -> None:
+    done = shop.call("events", "--kind", "wihs")
+    assert done.err == "nothing in the log fits; its kinds are none\n"
+    done = shop.call("events", "--since", "yesterday")
+    assert (done.code, "'yesterday' is no time; such as 30m, 7d, 2026-11-29" in done.err) == (2, True)
 
 
 def test_a_sleep_test_shows_its_cycles_and_its_verdict(shop: Shop) -> None:

@@ -1,4 +1,7 @@
-"""``labctl status`` on a rack with a controller: modes and reasons beside what hosts say; nobody is woken."""
+"""``labctl status`` on a rack with a controller: modes and reasons beside what hosts say; nobody is woken.
+
+What the controller hears of a host is enough; it is asked itself only where that is too little.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,10 @@ rack = Rack(name="desk", controller=Controller(host="nas"), controller_key="keys
 ])
 globals().update(rack.groups())
 """
+HEAD = [
+    "HOST", "STATUS", "MODE", "SINCE", "GPUS", "WATTS", "MODELS", "REQUESTS",
+    "PROOF", "HOLDS", "FINDINGS", "SERVICES", "NOTES",
+]  # fmt: skip
 WELL = Said(0, b'{"engines": [], "forced": null, "errors": {}}', "")
 
 
@@ -80,7 +87,7 @@ def test_a_host_that_sleeps_is_not_asked_and_is_no_failure(ask: Any, service: Sc
     code, out, err = ask()
     head, box, nas = out.splitlines()
     assert (code, err) == (0, "")
-    assert head.split() == ["HOST", "STATUS", "MODE", "SERVICES", "MODELS", "NOTES"]
+    assert head.split() == HEAD
     assert box.split()[:3] == ["gpu-box", "asleep", "asleep"]
     assert box.endswith("idle for 30 min")
     assert nas.split()[:3] == ["nas", "ok", "ready"]
@@ -119,7 +126,7 @@ def test_without_the_controllers_word_all_are_asked(ask: Any, hosts: Hosts) -> N
     code, out, err = ask()
     assert (code, len(hosts.asked)) == (0, 2)
     assert "warning: which hosts sleep is not known: the controller does not answer: nas" in err
-    assert out.splitlines()[0].split() == ["HOST", "STATUS", "SERVICES", "MODELS", "NOTES"]
+    assert out.splitlines()[0].split() == HEAD
     assert json.loads(ask("--json")[1])["controller"]["reached"] is False
 
 

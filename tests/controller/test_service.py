@@ -10,9 +10,11 @@ from lying_rack import KERNEL, Nature, Sim, fingerprint
 
 from labctl.controller.answers import Change, Ticket
 from labctl.controller.answers import TestStep as Step
+from labctl.controller.statuses import Told
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Proof, Wish
+from labctl.ports.store import Happening
 
 Rack = Callable[..., Sim]
 
@@ -194,6 +196,26 @@ def test_explain_names_every_single_thing_that_keeps_a_host_awake(rack: Rack) ->
     assert any("carol is logged in" in one for one in told.against)
     assert any(reading.busy for reading in told.readings)
     assert told.recent and told.verdict
+    blocks = {one.kind: one for one in told.blocks}
+    assert tuple(one.because for one in told.blocks) == told.against
+    assert "labctl release gpu1" in blocks["hold"].remedy and blocks["hold"].until is not None
+    assert "--force" in blocks["busy"].remedy and blocks["busy"].until is None
+    assert told.next_look_s is not None and 0 <= told.next_look_s <= 10
+    assert told.refused is None
+
+
+def test_explain_tells_when_a_host_last_turned_back_on_its_way_to_sleep() -> None:
+    def line(text: str, at: float) -> Happening:
+        return Happening(int(at), at, "gpu1", "mode", text)
+
+    turns = (
+        line("suspending -> ready: gpu1 refused to sleep: apt runs", 1.0),
+        line("draining -> ready: a request came: chat", 2.0),
+        line("verifying -> ready: the gate has passed", 3.0),
+    )
+    assert Told(turns=turns).refused == (2.0, "a request came: chat")
+    assert Told(turns=turns[2:]).refused is None
+    assert Told().refused is None
 
 
 def test_watch_tells_the_modes_of_all_hosts_and_then_their_changes(rack: Rack) -> None:

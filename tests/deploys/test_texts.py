@@ -20,6 +20,7 @@ from labctl.domain.problem import LabctlError
 from labctl.inventory import Command, Controller, Gateway, Gpu, Health, Host, Nvidia, Rack, WakeOnLan, Web
 from labctl.render import (
     access,
+    agent_config,
     amd,
     caps,
     controller,
@@ -63,6 +64,7 @@ TEXTS = {
     "gateway.socket.j2": gateway.socket(SLEEPING, "labctl-gateway@0-1.service"),
     "gateway@.service.j2": gateway.unit(SLEEPING, "0" * 64),
     "web.service.j2": web.unit(SLEEPING, web.Ready("{}", {})),
+    "agent.rules.j2": agent_config.udev_rules(),
     "sshd.conf.j2": access.sshd("admin"),
     "sudoers-operator.j2": access.operator_sudoers(),
     "sudoers-agent.j2": access.agent_sudoers(access.ROOT_VERBS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -185,3 +185,16 @@ def test_people_always_know_what_lasts_and_hear_of_each_thing_in_turn(
 def test_news_are_few_however_it_goes(levels: list[Level | None]) -> None:
     # Six changes at most before it counts as flapping, a word then, and no end of it without an hour of calm.
     assert len(Life().looks(*levels)) <= FLIPS + len(levels) * STEP_S / CALM_S * 2
+
+
+def test_what_a_check_could_not_read_or_withheld_is_not_over() -> None:
+    hot = Result("temperature", Level.CRIT, "rig", "slot0", "it has 99 °C", "air")
+    policy = Policy(looks=1)
+    before = decide({}, [hot], RIG, policy, 0.0).standings
+    unread = Result("temperature", Level.UNKNOWN, "rig", "", "not known: NVML hangs", "look")
+    waits = decide(before, [unread], RIG, policy, 300.0)
+    assert waits.standings[hot.key] == before[hot.key]
+    assert {one.result.key for one in waits.news} == {unread.key}
+    withheld = replace(RIG, withheld=frozenset({hot.key}))
+    assert decide(before, [], withheld, policy, 300.0).standings == before
+    assert decide(before, [], RIG, policy, 300.0).news[0].kind is Kind.OVER

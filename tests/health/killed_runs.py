@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -66,25 +67,29 @@ def forked(act: Callable[[], None]) -> bool:
     return os.WIFEXITED(status)
 
 
-def life(folder: Path, killed: int, death: int) -> dict[str, Any]:
-    """Live once, killed at that point of that run; return what was left."""
-    place = folder / "where"
+def one(folder: Path, number: int, death: int = 0) -> bool:
+    """Do the run of that number, and die at that point of it unless it is 0; return whether it ended well."""
 
-    def one(number: int, level: Level) -> None:
+    def act() -> None:
         world = World(folder, now=1_800_000_000.0 + 300 * number)
-        if number == killed:
-            numbered(world, death, lambda words: place.write_text(words) and None)
-        world.run(level)
+        if death:
+            numbered(world, death, lambda words: (folder / "where").write_text(words) and None)
+        world.run(LIFE[number])
 
-    ended = [
-        forked(lambda number=number, level=level: one(number, level)) for number, level in enumerate(LIFE)
-    ]
-    world = World(folder)
+    return forked(act)
+
+
+def life(folder: Path, killed: int, death: int) -> dict[str, Any]:
+    """Go on from what the runs before left, die once, live on; return what was left."""
+    ended = one(folder, killed, death)
+    for number in range(killed + 1, len(LIFE)):
+        one(folder, number)
+    world, place = World(folder), folder / "where"
     state = json.loads((folder / "main" / "state.json").read_text())
     return {
         "run": killed,
         "where": place.read_text() if place.exists() else "",
-        "died": not all(ended),
+        "died": not ended,
         "ntfy": world.ntfy.letters,
         "hook": world.hook.letters,
         "waiting": [name for name, box in state["boxes"].items() if box["sealed"] or box["waiting"]],
@@ -95,12 +100,18 @@ def life(folder: Path, killed: int, death: int) -> dict[str, Any]:
 def main() -> None:
     """Visit every point of both runs."""
     lives = []
-    for killed in TELLS:
-        for death in range(1, 200):
-            with tempfile.TemporaryDirectory() as folder:
-                lives.append(life(Path(folder), killed, death))
-            if not lives[-1]["died"]:
-                break
+    with tempfile.TemporaryDirectory() as place:
+        before = Path(place, "before")
+        before.mkdir()
+        for killed in range(len(LIFE)):
+            if killed in TELLS:
+                for death in range(1, 200):
+                    folder = Path(place, f"{killed}-{death}")
+                    shutil.copytree(before, folder)
+                    lives.append(life(folder, killed, death))
+                    if not lives[-1]["died"]:
+                        break
+            one(before, killed)
     sys.stdout.write(json.dumps(lives))
 
 

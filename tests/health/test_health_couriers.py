@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
-from post_office import Got, Mailbox, post_office, web
 
 from labctl.adapters.couriers import DeadMan, Mail, Ntfy, Webhook, asking
 from labctl.adapters.couriers.mail import Account
 from labctl.domain.health.terms import Level
 from labctl.ports.letters import Courier, CourierError, Letter
+from post_office import Got, Mailbox, post_office, web
 
 LETTER = Letter(
     "0a1b2c", "home: CRIT: größe", "CRIT: rig xid slot0 <@everyone> & <!here>\nOK: nas", Level.CRIT

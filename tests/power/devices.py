@@ -229,6 +229,7 @@ class Shelly2:
         told: dict[str, object] = {"id": 0, "source": "HTTP_in", "output": self.on}
         if self.watts is not None:
             told["apower"] = self.watts if self.on else 0.0
+            told["aenergy"] = {"total": 12.5, "by_minute": [0.0, 0.0, 0.0], "minute_ts": 1800000000}
         return Reply(told)
 
     def _knows(self, asked: Asked) -> bool:

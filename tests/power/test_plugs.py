@@ -17,7 +17,7 @@ from labctl.adapters.power.outlet import Habits, Outlet
 from labctl.adapters.power.shelly import Shelly
 from labctl.adapters.power.tasmota import Tasmota
 from labctl.inventory.wake import SmartPlug
-from labctl.ports.power import PowerError
+from labctl.ports.power import Draw, PowerError
 
 PASSWORD = "correct&horse=1"
 KINDS = [(Shelly1, Shelly), (Shelly2, Shelly), (TasmotaPlug, Tasmota)]
@@ -61,6 +61,17 @@ def test_a_plug_without_a_meter_says_only_whether_power_flows(
     with serving(device(on=True, watts=None)) as served:
         switch = outlet(kind, served.port, tmp_path)
         assert (switch.power(), switch.has_meter) == ("on", False)
+
+
+@pytest.mark.parametrize(("device", "kind"), KINDS)
+def test_a_plug_tells_what_it_gives_and_counts_it_where_it_counts_finely(
+    device: Any, kind: type[Outlet], tmp_path: Path
+) -> None:
+    with serving(device(on=True, watts=87.5)) as served:
+        said = outlet(kind, served.port, tmp_path).draw()
+    assert said == Draw(87.5, 45000.0 if device is Shelly2 else None)
+    with serving(device(on=True, watts=None)) as served:
+        assert outlet(kind, served.port, tmp_path).draw() == Draw(None)
 
 
 @pytest.mark.parametrize(("device", "kind"), KINDS)

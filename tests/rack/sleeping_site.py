@@ -1,8 +1,8 @@
 """A rack that sleeps, and the laptop from which it is asked: hub, box, spare and machine, applied once.
 
-The hub never sleeps: it runs the controller and the gateway, and serves a model. The box sleeps as a
-container does, the machine with a kernel of its own, and the spare, which has a model of the box as well,
-when it is told to. All of them serve by the real llama-server.
+The hub never sleeps: it runs the controller, its web page and the gateway, and serves a model. The box sleeps
+as a container does, the machine with a kernel of its own, and the spare, which has a model of the box as
+well, when it is told to. All of them serve by the real llama-server.
 
     def test_something(site):
         site.say("wake", site.box.name)       # types a command, which goes to the hub by SSH
@@ -34,7 +34,9 @@ from labctl.lab.preflight import lacks_for_machines
 UNIT = "labctl-controller.service"
 KEY = "the-key-of-the-laptop"
 ENGINE_KEY = "the-key-of-the-engines"
-PORT = 8000
+WEB_KEY = "the-key-of-who-only-looks"
+ANN_KEY = "sk-ann-0123456789abcdef"
+PORT, WEB_PORT = 8000, 8090
 RACK = """\
 from inventory.pins import engines, mirror, models
 from labctl.inventory import *
@@ -81,6 +83,14 @@ rack = Rack(
         models=[GatewayModel(model="tiny-alone", wait="12s")],
         keys=[GatewayKey(name="laptop", secret=Secret(file="keys/gateway"), per_minute={per_minute})],
     ),
+    web=Web(
+        listen="0.0.0.0",
+        port={web_port},
+        keys=[
+            WebKey(name="prometheus", secret=Secret(file="keys/web"), acts=False),
+            WebKey(name="ann", secret=Secret(file="keys/ann")),
+        ],
+    ),
     hosts=[
         Host(
             name="{hub.name}",
@@ -126,6 +136,7 @@ class Site:
             spare=self.spare,
             wheels=wheels.INSIDE,
             port=PORT,
+            web_port=WEB_PORT,
             after=after,
             machine=machine,
             per_minute=per_minute,
@@ -217,9 +228,9 @@ def site(
     (folder / "keys").mkdir(parents=True)
     for suffix in ("", ".pub"):
         (folder / "keys" / f"operator{suffix}").write_text(Path(f"{operator_key}{suffix}").read_text())
-    for name, secret in (("gateway", KEY), ("engines", ENGINE_KEY)):
+    for name, secret in (("gateway", KEY), ("engines", ENGINE_KEY), ("web", WEB_KEY), ("ann", ANN_KEY)):
         (folder / "keys" / name).write_text(f"{secret}\n")
-    for name in ("operator", "gateway", "engines"):
+    for name in ("operator", "gateway", "engines", "web", "ann"):
         (folder / "keys" / name).chmod(0o600)
     keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "keys/controller")]
     subprocess.run(keygen, check=True)
@@ -229,7 +240,7 @@ def site(
     (folder / "known_hosts").write_text("".join(known))
     made = Site(sleep_rack, folder / "rack.py", operator_key, hub, box, spare, machine)
     made.write()
-    assert all(made.apply("agent,wol,engines,services,controller,gateway", hub, box, spare).values())
+    assert all(made.apply("agent,wol,engines,services,controller,gateway,web", hub, box, spare).values())
     with ThreadPoolExecutor(1) as pool:
         if machine is not None:
             made.cycle = pool.submit(_machine_is_set_up_and_sleeps, made, lend_sleeper, machine)

@@ -16,13 +16,14 @@ from labctl.lab import Lab, LabHost, wheels
 pytestmark = pytest.mark.rack
 
 RACK = """\
-from labctl.inventory import Controller, Host, IdlePolicy, Rack, Ssh, WakeOnLan
+from labctl.inventory import Controller, Health, Host, IdlePolicy, Rack, Ssh, WakeOnLan
 
 rack = Rack(
     name="test",
     ssh=Ssh(user="admin", key="keys/operator"),
     controller=Controller(host="{hub}", wheels="{wheels}", tick="2s"),
     controller_key="keys/controller.pub",
+    health=Health(every="1h", looks=1),
     hosts=[
         Host(name="{hub}", address="{hub_address}", roles=["always-on"]),
         Host(
@@ -83,8 +84,30 @@ def stores(rack: Lab, hub: str) -> None:
     assert rack.run(hub, look, check=True).stdout.splitlines() == said
 
 
+def health(rack: Lab, hub: str) -> None:
+    """Health is looked after by a user of its own, with a copy of the key, and what it finds is for all."""
+    look = [
+        "sh",
+        "-c",
+        "cd /etc/labctl/health && stat -c '%n %a %U %G' . *; systemctl is-active labctl-health.timer",
+    ]
+    assert rack.run(hub, look, check=True).stdout.splitlines() == [
+        ". 750 root labctl-health",
+        "key 400 labctl-health labctl-health",
+        "known_hosts 640 root labctl-health",
+        "rack.json 640 root labctl-health",
+        "active",
+    ]
+    once = "systemctl start labctl-health && cat /var/lib/labctl-health/results.json"
+    found = json.loads(rack.run(hub, ["sh", "-c", once], check=True).stdout)
+    reached = {one["host"]: one["level"] for one in found["results"] if one["code"] == "reachable"}
+    assert set(reached.values()) == {"OK"} and len(reached) == 2, found
+    (works,) = [one for one in found["results"] if one["code"] == "controller-works"]
+    assert works["level"] == "OK", works
+
+
 def test_the_controllers_files_are_its_own_and_go_with_it(site: Path, rack: Lab) -> None:
-    words = ["--yes", "--json", "--only=base,agent,controller"]
+    words = ["--yes", "--json", "--only=base,agent,controller,health"]
     done = labctl("apply", str(site), *words, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     again = labctl("apply", str(site), *words, timeout=400)
@@ -94,6 +117,7 @@ def test_the_controllers_files_are_its_own_and_go_with_it(site: Path, rack: Lab)
     argv = ["sh", "-c", "stat -c '%a %U' /etc/labctl/controller/key /etc/labctl/controller/*.secureon_file"]
     assert rack.run(hub, argv, check=True).stdout.split("\n")[:2] == ["400 labctl-controller"] * 2
     stores(rack, hub)
+    health(rack, hub)
     # A secret that is not in the rack file any more goes; on a host that it moved away from all of them go.
     site.write_text(site.read_text().replace(', secureon_file="keys/secureon"', ""))
     done = labctl("apply", str(site), *words, timeout=400)
@@ -102,7 +126,9 @@ def test_the_controllers_files_are_its_own_and_go_with_it(site: Path, rack: Lab)
     assert here == ["key", "known_hosts", "rack.json"]
     lines = site.read_text().splitlines(keepends=True)
     site.write_text("".join(line for line in lines if "controller=Controller" not in line))
-    done = labctl("apply", str(site), "--yes", "--json", "--only=controller", timeout=400)
+    done = labctl("apply", str(site), "--yes", "--json", "--only=controller,health", timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    script = "ls /etc/labctl/controller; systemctl is-active labctl-controller"
-    assert rack.run(hub, ["sh", "-c", script]).stdout.split() == ["inactive"]
+    units = "labctl-controller labctl-health.timer"
+    script = f"ls /etc/labctl/controller /etc/labctl/health; systemctl is-active {units}"
+    said = rack.run(hub, ["sh", "-c", script]).stdout.split()
+    assert said == ["/etc/labctl/controller:", "/etc/labctl/health:", "inactive", "inactive"]

@@ -1,7 +1,8 @@
 """A connection that is cut in the middle of any operation: named in time, alone, and healed by a rerun.
 
-Every operation of the shipped deploys gets its own cut. After the rerun /etc and the installed packages must
-be what an undisturbed run on the same host leaves behind.
+Every operation of the shipped deploys gets its own cut: the operations are dealt out to the hosts, and each
+host is cut at one of its own after the other, every run going on where the cut left it. After the last rerun
+/etc and the installed packages must be what an undisturbed run on the same host leaves behind.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from labctl.provision.events import Event, OpStarted
 pytestmark = pytest.mark.rack
 
 HOSTS = 5
-ROUNDS = 6
+PATIENCE_S = 60.0
 SITE = content.deploys_dir() / "site.py"
 EXTRA = (
     ', services=[Command(name="docs", argv=["/usr/bin/python3", "-m", "http.server", "8090",'
@@ -47,58 +48,82 @@ def inventory_for(rack_file, lent: tuple[LabHost, ...]) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def undisturbed() -> dict[str, set[str]]:
-    """What an undisturbed run leaves on each host of this worker's rack."""
-    return {}
-
-
-def learn(rack: Lab, undisturbed: dict[str, set[str]], inventory: Path, names: tuple[str, ...]) -> None:
-    """Apply without any fault, note what that leaves, and make the hosts clean again."""
+def learn(rack: Lab, inventory: Path, names: tuple[str, ...]) -> dict[str, set[str]]:
+    """Apply without any fault, return what that leaves on each host, and make the hosts clean again."""
     reports = drive(inventory, SITE, names)
     assert set(ends(reports).values()) == {("ok", "")}, ends(reports)
-    undisturbed.update({name: state(rack, name) for name in names})
+    states = {name: state(rack, name) for name in names}
     rack.reset_all()
+    return states
 
 
-@pytest.mark.parametrize("turn", range(ROUNDS))
-def test_a_cut_in_the_middle_of_an_operation_is_healed_by_a_rerun(
-    rack: Lab, hosts, rack_file, undisturbed: dict[str, set[str]], turn: int
-) -> None:
+def deal(inventory: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
+    """Return for each host the operations at which it is cut, in order; together they are all that change."""
+    planned = {name: report.plan for name, report in drive(inventory, SITE, names, execute=False).items()}
+    changing = {name: [op.index for op in plan if op.state != "no-change"] for name, plan in planned.items()}
+    assert min(map(len, changing.values())) > HOSTS
+    return {name: indexes[place::HOSTS] for place, (name, indexes) in enumerate(changing.items())}
+
+
+class Cuts:
+    """Cuts each host as soon as the next of its operations begins, once a run."""
+
+    def __init__(self, rack: Lab, dealt: dict[str, list[int]]) -> None:
+        self._rack = rack
+        self.left = {name: list(indexes) for name, indexes in dealt.items()}
+        self.struck: dict[str, int] = {}
+
+    def strike(self, event: Event) -> None:
+        if not isinstance(event, OpStarted) or event.host in self.struck:
+            return
+        if event.index in self.left[event.host]:
+            self.left[event.host].remove(event.index)
+            self.struck[event.host] = event.index
+            threading.Thread(target=self._rack.cut, args=(event.host,)).start()
+
+    def mend(self) -> None:
+        for name in self.struck:
+            self._rack.mend(name)
+        self.struck.clear()
+
+
+def cut_and_rerun(rack: Lab, inventory: Path, cuts: Cuts) -> None:
+    """Run until nothing is left to do on any host, each run cut at the next operation that has a cut left."""
+    moved = dict.fromkeys(cuts.left, time.monotonic())
+    while True:
+        ended = ends(reports := drive(inventory, SITE, tuple(cuts.left), cuts.strike))
+        for name, (status, code) in ended.items():
+            # A cut comes a moment after its operation has begun, so a fast last one may be through already.
+            through = name not in cuts.struck or not cuts.left[name]
+            # Until its heartbeat is overdue, the lock of the run that was cut off counts as a living one's.
+            if (status, code) == ("failed", "locked"):
+                assert time.monotonic() - moved[name] < PATIENCE_S, "the lock of a run that is gone stays"
+                continue
+            allowed = {("failed", "connection-lost")} if name in cuts.struck else set()
+            assert (status, code) in allowed | ({("ok", "")} if through else set()), end_of(reports[name])
+            moved[name] = time.monotonic()
+        if set(ended.values()) == {("ok", "")}:
+            return
+        cuts.mend()
+        time.sleep(1)
+
+
+def test_a_cut_in_the_middle_of_any_operation_is_healed_by_a_rerun(rack: Lab, hosts, rack_file) -> None:
     lent = hosts(HOSTS)
     names = tuple(host.name for host in lent)
     inventory = inventory_for(rack_file, lent)
-    if not undisturbed:
-        learn(rack, undisturbed, inventory, names)
-    planned = {name: report.plan for name, report in drive(inventory, SITE, names, execute=False).items()}
-    changing = {name: [op.index for op in plan if op.state != "no-change"] for name, plan in planned.items()}
-    assert max(map(len, changing.values())) <= HOSTS * ROUNDS, "there are operations that no round cuts"
-    # Each host of a round is cut at another operation; where a host has none left it runs undisturbed.
-    cuts = {
-        name: indexes[turn * HOSTS + place] if turn * HOSTS + place < len(indexes) else None
-        for place, (name, indexes) in enumerate(changing.items())
-    }
-    struck: set[str] = set()
-
-    def strike(event: Event) -> None:
-        if isinstance(event, OpStarted) and event.index == cuts[event.host] and event.host not in struck:
-            struck.add(event.host)
-            threading.Thread(target=rack.cut, args=(event.host,)).start()
-
-    reports = drive(inventory, SITE, names, strike)
-    for name in names:
-        expected = {("failed", "connection-lost")} if name in struck else {("ok", "")}
-        # A cut comes a moment after the operation has begun, so a fast last one may be through already.
-        if name in struck and cuts[name] == changing[name][-1]:
-            expected.add(("ok", ""))
-        assert ends(reports)[name] in expected, (name, end_of(reports[name]))
-    for name in struck:
-        rack.mend(name)
-    # Until its heartbeat is overdue, the lock of the run that was cut off counts as that of a living one.
-    deadline = time.monotonic() + 60
-    while ("failed", "locked") in (ended := ends(drive(inventory, SITE, names)).values()):
-        assert time.monotonic() < deadline, "the lock of a run that is gone is never given up"
-        time.sleep(2)
-    assert set(ended) == {("ok", "")}
-    for name in names:
-        assert state(rack, name) == undisturbed[name], name
+    undisturbed = learn(rack, inventory, names)
+    dealt = deal(inventory, names)
+    while dealt:
+        cuts = Cuts(rack, dealt)
+        cut_and_rerun(rack, inventory, cuts)
+        cuts.mend()
+        for name in cuts.left:
+            assert state(rack, name) == undisturbed[name], name
+        # What an earlier run left behind (the folder of its lock) may spare a later one an operation: that
+        # one is cut on a clean host.
+        left = {name: indexes for name, indexes in cuts.left.items() if indexes}
+        assert all(left[name] != dealt[name] for name in left), f"planned, and never begun: {left}"
+        dealt = left
+        if dealt:
+            rack.reset_all()

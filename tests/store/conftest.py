@@ -36,6 +36,7 @@ def template(postgres: PostgresKit) -> str:
 def emptied(postgres: PostgresKit, template: str) -> str:
     """Return a database that holds an empty store: making one for each test fills a disk."""
     tables = ("lease", "hold", "wish", "instance", "host", "intent", "happening")
+    tables += ("energy_minute", "energy_hour", "energy_day", "token_hour", "token_day")
     postgres.sql(
         *(f"DELETE FROM {table}" for table in tables),
         "UPDATE leader SET holder = NULL, term = 0, beat = 0",

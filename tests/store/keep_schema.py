@@ -20,6 +20,7 @@ from pg_kit import postgres_kit, programs
 
 from labctl.adapters.store import open_store
 from labctl.adapters.store.tables import SCHEMA
+from labctl.domain.energy.terms import Doing, Spent, Tokens
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Repair
 from labctl.ports.store import Store
@@ -44,6 +45,8 @@ def fill(store: Store) -> None:
     store.note_came_up("box", 21.5, term=term, now=NOW)
     store.note_proof("box", PROOF, "three cycles passed", now=NOW)
     store.note_repair("waking", Repair(("reboot",), ("GPU-1 is missing",), NOW), "GPU-1", term=term, now=NOW)
+    store.add_spent([Spent(int(NOW), "box", Doing.BUSY, 60.0, 60.0, 18000.0, 0.0)])
+    store.add_tokens([Tokens(int(NOW), "box", "qwen", 900, 1200)])
     store.intend("box", "wake", "ann wants it", term=term, now=NOW)
 
 

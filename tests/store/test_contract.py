@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from lives import ATTEMPT, NOW, ORDER, PATHS, PROOF, bring, leader, lease, row, step, wish
@@ -13,7 +14,7 @@ from lives import ATTEMPT, NOW, ORDER, PATHS, PROOF, bring, leader, lease, row, 
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import ADMITS, NEXT, Claims, Event, Mode, Verdict, after
 from labctl.domain.sleep.terms import Attempt, KnownHost, Repair, Wish
-from labctl.ports.store import Lease, StaleError, Store
+from labctl.ports.store import Lease, Sought, StaleError, Store
 
 Opened = Callable[[], Store]
 
@@ -443,6 +444,23 @@ def test_the_log_gives_the_newest_lines_oldest_first(store: Store) -> None:
     last = store.happenings()[-1]
     assert store.happenings(after=last.id) == []
     assert (last.at, last.host, last.kind) == (NOW + 4, "nas", "test")
+
+
+def test_the_log_gives_only_what_is_sought(store: Store) -> None:
+    for number, text in enumerate(("Woken for ann", "100% of it", "woken_for ben", "asleep")):
+        store.happen("box", "wish" if number % 2 else "mode", text, now=NOW + number)
+
+    def found(host: str | None = "box", **only: Any) -> list[str]:
+        return [line.text for line in store.happenings(host=host, only=Sought(**only))]
+
+    assert found(since=NOW + 1, until=NOW + 3) == ["100% of it", "woken_for ben"]
+    assert found(kinds=("wish",)) == ["100% of it", "asleep"]
+    assert found(text="WOKEN") == ["Woken for ann", "woken_for ben"]
+    assert found(text="n_f") == ["woken_for ben"]
+    assert found(text="%") == ["100% of it"]
+    assert found(host="nas", text="woken") == []
+    newest = store.happenings(host="box", most=1, only=Sought(kinds=("mode",)))
+    assert [line.text for line in newest] == ["woken_for ben"]
 
 
 def test_every_move_is_in_the_log(store: Store) -> None:

@@ -26,6 +26,7 @@ from labctl.adapters.store.database import Database
 from labctl.adapters.store.postgres import PostgresServer
 from labctl.adapters.store.schema import OURS, Steps
 from labctl.adapters.store.sqlite import SqliteFile
+from labctl.domain.energy.terms import Doing, Grain
 from labctl.domain.sleep.lifecycle import Claims, Event, Mode
 from labctl.domain.sleep.terms import Repair
 from labctl.ports.store import Happening, StoreError
@@ -103,6 +104,20 @@ def test_each_released_schema_is_kept() -> None:
     assert sorted(path.name for path in SCHEMAS.iterdir()) == sorted(
         f"{number}{end}" for number in numbers for end in (".sql", ".postgres.sql")
     )
+
+
+@pytest.mark.parametrize("number", [f"{n:04}" for n in range(1, int(tables.SCHEMA) + 1)])
+def test_each_kept_schema_is_brought_up_and_keeps_what_it_held(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((SCHEMAS / f"{number}.sql").read_text())
+    store = open_store(path, create=False)
+    assert row(store).mode is Mode.READY
+    kept = [
+        (one.host, one.doing, one.joules) for one in store.spans(Grain.HOUR, since=0, until=2**40, hosts=[])
+    ]
+    assert kept == ([] if number == "0001" else [("box", Doing.BUSY, 18000.0)])
+    store.close()
 
 
 # --- made ---
@@ -295,11 +310,11 @@ def test_a_file_is_copied_before_it_is_migrated(tmp_path: Path, next_step: NextS
 def test_a_file_that_cannot_be_copied_is_not_migrated(tmp_path: Path, next_step: NextStep) -> None:
     path = tmp_path / "store.db"
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript((SCHEMAS / "0001.sql").read_text())
-    (tmp_path / "store.db.schema-0001").mkdir()
+        connection.executescript((SCHEMAS / f"{tables.SCHEMA}.sql").read_text())
+    (tmp_path / f"store.db.schema-{tables.SCHEMA}").mkdir()
     with pytest.raises(StoreError, match=r"no backup .*Is a directory.* only migrated once it is backed up"):
         store_at(SqliteFile(path), create=False, steps=next_step(GOOD_STEP))
     store = open_store(path, create=False)
     assert row(store).mode is Mode.READY
     store.close()
-    assert not (tmp_path / "store.db.schema-0001.new").exists()
+    assert not (tmp_path / f"store.db.schema-{tables.SCHEMA}.new").exists()

@@ -36,7 +36,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
         "--no-proxy-server",
         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
         f"--user-data-dir={home}",
-        "--window-size=1280,1400",
+        "--window-size=1280,1560",
     ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -84,9 +84,12 @@ def test_a_click_wakes_a_host_and_the_page_shows_how_it_comes(browser: WebDriver
         assert (called["hosts"], called["why"]) == (("gpu-box",), "a demo")
         until(shows(browser, "dialog[open]", "gpu-box is waking"))
         browser.find_element(By.CSS_SELECTOR, "dialog [data-close]").click()
+        browser.find_element(By.CSS_SELECTOR, "#log summary").click()
         for mode, shown in ((Mode.VERIFYING, "being checked"), (Mode.READY, "awake")):
             rack.become("gpu-box", mode, "it answers")
             until(shows(browser, "#host-gpu-box .mode", shown))
+        # What a person opened stays open while the page changes around it.
+        assert "waking -> verifying" in browser.find_element(By.CSS_SELECTOR, "#log[open]").text
         browser.get("about:blank")
     # What the policy forbids, and every fault of a script, is said there.
     assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
@@ -121,8 +124,8 @@ def test_the_page_fits_a_telephone_by_night(browser: WebDriver, tmp_path: Path) 
             wide = browser.execute_script("return document.documentElement.scrollWidth")
             paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
             small = browser.execute_script(
-                "return [...document.querySelectorAll('.button, button')].filter((one) => one.checkVisibility() "
-                "&& one.getBoundingClientRect().height < 38).map((one) => one.id)"
+                "return [...document.querySelectorAll('.button, button')].filter((one) => "
+                "one.checkVisibility() && one.getBoundingClientRect().height < 38).map((one) => one.id)"
             )
             shot(browser, "web-phone.png")
         finally:

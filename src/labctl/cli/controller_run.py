@@ -41,6 +41,7 @@ def run(path: Path) -> ExitCode:
     from labctl.adapters.seats import Seats
     from labctl.controller import run as running
     from labctl.inventory.sleeping import policy_of
+    from labctl.inventory.tariff import energy_policy
 
     loaded = _load(path)
     _log_to_stderr()
@@ -57,7 +58,8 @@ def run(path: Path) -> ExitCode:
     with suppress(OSError):  # without a seat its successor waits for its beats to be missed, and no more
         seats.sit(name)
     doors = doors_of(loaded, over, gone=seats.empty)
-    parts = running.assembled(doors, policy_of(loaded.rack), name)
+    energy = energy_policy(loaded.rack.timezone, loaded.rack.tariff)
+    parts = running.assembled(doors, policy_of(loaded.rack), name, energy)
     running.run(parts, over=over, notify=wiring.notify(), serve=lambda asked: serve(loaded, asked))
     return ExitCode.OK
 
@@ -130,6 +132,7 @@ def doors_of(loaded: LoadedRack, over: threading.Event, *, gone: Callable[[str],
         rest=rest,
         cycle=lambda switch, verdict: cycle(switch, verdict, pace).because,
         gone=gone,
+        meters=wiring.meters(loaded),
     )
 
 

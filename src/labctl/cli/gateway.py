@@ -186,14 +186,24 @@ def _door(inventory: str | None, url: str | None) -> Door:
     Raises:
         LabctlError: the rack has none, or nobody can reach it from here.
     """
+    if url is not None and inventory is None:
+        from labctl.adapters.gateway_door import Door
+
+        return Door(_bare(url), wiring.gateway_key())
+    from labctl.inventory import load_rack
+
+    return door_of(load_rack(wiring.find_inventory(inventory)), url)
+
+
+def door_of(loaded: LoadedRack, url: str | None = None) -> Door:
+    """Return the way to a rack's gateway; ``url`` says where it is reached, if not as the rack file has it.
+
+    Raises:
+        LabctlError: the rack has none, or nobody can reach it from here.
+    """
     from labctl.adapters.gateway_door import Door
 
     key = wiring.gateway_key()
-    if url is not None and inventory is None:
-        return Door(_bare(url), key)
-    from labctl.inventory import load_rack
-
-    loaded = load_rack(wiring.find_inventory(inventory))
     stated = loaded.rack.gateway
     if stated is None:
         raise LabctlError(

@@ -46,8 +46,9 @@ COMMANDS: dict[str, Entry] = {
     "enroll": Entry("labctl.cli.enroll:enroll", _HOSTS, "Pin the SSH host keys of new hosts."),
     "plan": Entry("labctl.cli.provision:plan", _HOSTS, "Show what apply would change, and change nothing."),
     "apply": Entry("labctl.cli.provision:apply", _HOSTS, "Make the hosts what the rack file says."),
-    "status": Entry("labctl.cli.status:status", _HOSTS, "Show which hosts answer, and what runs on them."),
+    "status": Entry("labctl.cli.status:status", _HOSTS, "Show each host's state, why, and what is wrong."),
     "health": Entry("labctl.cli.health:health", _HOSTS, "Say whether the rack is well, and what to do."),
+    "bundle": Entry("labctl.cli.bundle:bundle", _HOSTS, "Pack what is known of the rack, without secrets."),
     "fit": Entry(
         "labctl.cli.fit:fit",
         _MODELS,
@@ -61,6 +62,9 @@ COMMANDS: dict[str, Entry] = {
     ),
     "powercap": Entry(
         "labctl.cli.powercap:powercap", _WATTS, "Show or set the power caps of graphics cards."
+    ),
+    "energy": Entry(
+        "labctl.cli.energy:energy", _WATTS, "Show what hosts used, what it cost, what sleep saved."
     ),
     "wake": Entry("labctl.cli.wake:wake", _SLEEP, "Wake hosts, and see them come up."),
     "suspend": Entry("labctl.cli.wake:suspend", _SLEEP, "Put hosts to sleep, unless something holds them."),
@@ -77,6 +81,9 @@ COMMANDS: dict[str, Entry] = {
     "gateway": Entry("labctl.cli.gateway:gateway", _USE, "Run the gateway, look at it, make keys for it."),
     "web": Entry("labctl.cli.web:web", _USE, "Run the web page of the rack, with its metrics."),
     "clients": Entry("labctl.cli.clients:clients", _USE, "Print what a client needs to use the models."),
+    "monitoring": Entry(
+        "labctl.cli.monitoring:monitoring", _USE, "Write what Prometheus and Grafana need to watch the rack."
+    ),
     "lab": Entry("labctl.cli.lab:lab", _TRY, "Run a virtual rack of real Debian hosts on this machine."),
     "completion": Entry(
         "labctl.cli.completion:completion", _SHELL, "Print the completion script of a shell."

@@ -1,46 +1,54 @@
-"""``labctl status``: which hosts answer or sleep, what runs on them, which models are loaded, what is forced.
+"""``labctl status``: the whole rack in one table: what each host is and why, what runs on it, what is wrong.
 
-One question to each host, all at once: its agent's report. Nothing is woken, loaded or kept loaded by asking,
-and a host that sleeps by the controller's word is not asked at all.
+Where the rack has a controller, its word is enough: it hears every awake host all the time. Only a host of
+which it hears too little, or all of them with ``--ask``, is asked for its agent's report. Nothing is woken,
+loaded or kept loaded by asking, and a host that sleeps by the controller's word is not asked at all.
 
 ``--json`` prints one document; fields may be added, and those here keep their names and meaning::
 
     {"ok": false,                      every host answered or sleeps, and every service of the rack runs
      "controller": null,               no controller; or {"reached": true, "paused": "", "failure": ""}
+     "findings": null,                 nobody looks; or {"at": 1764400000.0 or null, "failure": ""}
      "hosts": [{"host": "rig",
                 "status": "ok",        ok, asleep, wrong, failed, unreachable or interrupted
+                "source": "agent",     whose word it is: agent, controller, or null
                 "sleep": null,         or what the controller says, as in docs/control-api.md
                 "failure": null,       or {"code", "reason", "hint"}
                 "services": [{"service": "swap", "unit": "labctl-swap.service", "state": "active",
                               "sub": "running", "since": "...", "restarts": 0, "answer": 200,
-                              "models": [{"model": "qwen", "state": "ready"}]}],   null: not known
+                              "models": [{"model": "qwen", "state": "ready"}],
+                              "running": 1, "waiting": 0}],                        null: not known
                 "missing": ["chat"],   services of the rack file that the host does not have
+                "gpus": [{"name": "...", "asleep": false, "power_w": 27.1, "cap_w": 280.0}],
+                "findings": [{"code", "level", "subject", "reason", "cure", "since"}],   null: not known
                 "forced": null}]}      or {"words", "who", "when", "what": ["..."]}
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from labctl import wiring
-from labctl.cli import completion, modes, printer
+from labctl.cli import completion, findings, modes, printer, spans, status_rows, status_view
 from labctl.cli.asking import Aim
+from labctl.cli.status_rows import HostStatus
+from labctl.cli.status_view import Look
 from labctl.domain.problem import ExitCode
 
 if TYPE_CHECKING:
     from labctl.cli.modes import Modes
-    from labctl.domain.failures import Failure
     from labctl.inventory import LoadedRack
 
 _HELP = """\b
 Examples:
   labctl status                    every host of the rack
   labctl status rig nas            these two
+  labctl status --watch            live, until Ctrl-C
+  labctl status --ask              ask every host that is awake itself, by SSH
   labctl status --json | jq '.hosts[] | {host, status}'
 \b
 Exit codes:
@@ -49,62 +57,40 @@ Exit codes:
   2  bad input
   3  no host could be reached
   4  some hosts answered, others could not be reached
+  with --watch: 0 when Ctrl-C ends it
 """
-_NEEDS_A_KEY = 401
-_WRONG = ("failed", "inactive", "deactivating")
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """One of labctl's units on a host, as its agent saw it; ``models`` None: not known."""
-
-    name: str
-    unit: str
-    state: str
-    sub: str
-    since: str | None
-    restarts: int | None
-    answer: int | None
-    models: tuple[tuple[str, str], ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class HostStatus:
-    """What one host said; in ``failure`` why it said nothing. ``missing``: services it does not have."""
-
-    host: str
-    services: tuple[Service, ...] | None = None
-    missing: tuple[str, ...] = ()
-    forced: dict[str, Any] | None = None
-    notes: tuple[str, ...] = field(default=())
-    failure: Failure | None = None
-    asleep: bool = False
-
-    @property
-    def status(self) -> str:
-        """Return the host's state in a word."""
-        if self.asleep:
-            return "asleep"
-        if self.failure is not None:
-            if self.failure.code == "interrupted":
-                return "interrupted"
-            return "unreachable" if self.failure.unreachable else "failed"
-        bad = self.missing or self.services is None or any(one.state in _WRONG for one in self.services)
-        return "wrong" if bad else "ok"
-
-
-@click.command(short_help="Show which hosts answer, and what runs on them.", epilog=_HELP)
+@click.command(short_help="Show each host's state and why, what runs on it, what is wrong.", epilog=_HELP)
 @click.argument("hosts", metavar="[HOST]...", nargs=-1, shell_complete=completion.complete_hosts_alone)
 @click.option(
     "--inventory", "-i", metavar="FILE", type=click.Path(), help="The rack file; found as by labctl plan."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def status(hosts: tuple[str, ...], inventory: str | None, *, as_json: bool) -> int:
-    """Show for each host whether it answers, its services, the models they have loaded, and what was forced.
+@click.option("--watch", "-w", is_flag=True, help="Show it anew as it changes, until Ctrl-C.")
+@click.option(
+    "--every",
+    metavar="TIME",
+    default="2s",
+    show_default=True,
+    callback=spans.of_option,
+    help="How often --watch asks the controller.",
+)
+@click.option("--ask", is_flag=True, help="Ask every host that is awake itself, not the controller alone.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON document and nothing else; one a line with --watch.",
+)
+def status(
+    hosts: tuple[str, ...], inventory: str | None, *, watch: bool, every: float, ask: bool, as_json: bool
+) -> int:
+    """Show for each host its state and since when, why, its cards and watts, models, requests and findings.
 
-    HOST is a host or group of the rack; without any, all are asked. No host is woken for it, and no model is
-    loaded or kept. Where the rack has a controller, each host's mode is shown with its reason, and who holds
-    or paused it; a host that sleeps is not asked.
+    HOST is a host or group of the rack; without any, all are shown. No host is woken for it, and no model is
+    loaded or kept. Where the rack has a controller, it says what it hears of its hosts; a host of which it
+    hears too little is asked by SSH, and one that sleeps is not asked. Findings are those of the last
+    ``labctl health --cron``.
     """
     from labctl.domain import limits
     from labctl.inventory import load_rack
@@ -113,23 +99,92 @@ def status(hosts: tuple[str, ...], inventory: str | None, *, as_json: bool) -> i
     loaded = load_rack(rack)
     chosen = limits.select(tuple(loaded.host_data), loaded.groups, hosts)
     completion.remember(rack, (*loaded.host_data, *loaded.groups))
-    told = modes.known(Aim(loaded, chosen))
-    awake = [name for name in chosen if not told.sleeps(name)]
-    answers = {one.host: one for one in _ask(loaded, awake, watched=not as_json)}
-    found = [answers.get(name) or HostStatus(name, asleep=True) for name in chosen]
+    aim = Aim(loaded, chosen)
+    if watch:
+        from labctl.cli import status_watch
+
+        status_watch.watch(aim, every, ask=ask, as_json=as_json, document=_document)
+        return ExitCode.OK
+    told = modes.known(aim)
+    found = look_at(loaded, chosen, told, ask=ask, watched=not as_json)
+    look = Look(loaded, told, found, findings.kept(aim), wiring.clock().now().timestamp())
     if as_json:
-        well = all(one.status in ("ok", "asleep") for one in found)
-        rows = [{**_json(one), "sleep": told.rows.get(one.host)} for one in found]
-        printer.emit_json({"ok": well, "controller": _controller(loaded, told), "hosts": rows})
+        printer.emit_json(_document(look))
     else:
-        _show(found, told)
+        status_view.show(look)
     return _judge(found)
 
 
-def _controller(loaded: LoadedRack, told: Modes) -> dict[str, Any] | None:
-    if loaded.rack.controller is None:
-        return None
-    return {"reached": told.known, "paused": told.paused, "failure": told.away}
+def look_at(
+    loaded: LoadedRack, chosen: Sequence[str], told: Modes, *, ask: bool, watched: bool
+) -> list[HostStatus]:
+    """Return what is known of hosts; those of which the controller does not say enough are asked.
+
+    Args:
+        loaded: the rack.
+        chosen: the hosts that are wanted.
+        told: what the controller says.
+        ask: whether every host that is awake is asked itself.
+        watched: whether to count the answers for a person.
+    """
+    found: dict[str, HostStatus] = {}
+    for name in chosen:
+        if told.sleeps(name):
+            found[name] = HostStatus(name, asleep=True, source="controller")
+        elif not ask and (heard := _heard(loaded, name, told)) is not None:
+            found[name] = heard
+    asked = _ask(loaded, [name for name in chosen if name not in found], watched=watched)
+    found |= {one.host: one for one in asked}
+    return [found[name] for name in chosen]
+
+
+def _heard(loaded: LoadedRack, name: str, told: Modes) -> HostStatus | None:
+    return status_rows.of_telemetry(name, _wanted(loaded, name), told.rows.get(name, {}))
+
+
+def _wanted(loaded: LoadedRack, name: str) -> tuple[str, ...]:
+    return tuple(service.name for service in loaded.rack.host(name).services)
+
+
+def _ask(loaded: LoadedRack, hosts: Sequence[str], *, watched: bool) -> list[HostStatus]:
+    from labctl.cli.cap_view import Waiting
+    from labctl.fleet import reports
+
+    if not hosts:
+        return []
+    services = (service for name in hosts for service in loaded.rack.host(name).services)
+    keyed = any(getattr(service, "api_key", None) is not None for service in services)
+    with Waiting(len(hosts)) if watched else nullcontext() as waiting:
+        on_answer: Callable[[Any], None] | None = waiting.on_answer if waiting is not None else None
+        answers = reports.ask(loaded, hosts, reports.DEADLINE_S, wiring.remote(), on_answer, root=keyed)
+    found = []
+    for name in hosts:
+        answer = answers[name]
+        if isinstance(answer, reports.Report):
+            found.append(status_rows.of_report(name, _wanted(loaded, name), answer.document))
+        else:
+            found.append(HostStatus(name, failure=answer.failure))
+    return found
+
+
+def _document(look: Look) -> dict[str, Any]:
+    told, kept = look.told, look.kept
+    controller = None
+    if look.loaded.rack.controller is not None:
+        controller = {"reached": told.known, "paused": told.paused, "failure": told.away}
+    known = None
+    if kept.found is not None or kept.away:
+        known = {"at": kept.found.at if kept.found is not None else None, "failure": kept.away}
+    rows = [
+        {
+            **status_rows.shown(one),
+            "sleep": told.rows.get(one.host),
+            "findings": status_view.findings_shown(kept.of(one.host)),
+        }
+        for one in look.hosts
+    ]
+    well = all(one.status in ("ok", "asleep") for one in look.hosts)
+    return {"ok": well, "controller": controller, "findings": known, "hosts": rows}
 
 
 def _judge(found: Sequence[HostStatus]) -> ExitCode:
@@ -141,136 +196,3 @@ def _judge(found: Sequence[HostStatus]) -> ExitCode:
     if {"wrong", "failed"} & set(states):
         return ExitCode.HOST_FAILED
     return ExitCode.PARTIAL if "unreachable" in states else ExitCode.OK
-
-
-def _ask(loaded: LoadedRack, hosts: Sequence[str], *, watched: bool) -> list[HostStatus]:
-    from labctl.cli.cap_view import Waiting
-    from labctl.fleet import reports
-
-    services = (service for name in hosts for service in loaded.rack.host(name).services)
-    keyed = any(getattr(service, "api_key", None) is not None for service in services)
-    with Waiting(len(hosts)) if watched else nullcontext() as waiting:
-        told = waiting.on_answer if waiting is not None else None
-        answers = reports.ask(loaded, hosts, reports.DEADLINE_S, wiring.remote(), told, root=keyed)
-    found = []
-    for name in hosts:
-        answer = answers[name]
-        if isinstance(answer, reports.Report):
-            wanted = tuple(service.name for service in loaded.rack.host(name).services)
-            found.append(_read(name, wanted, answer.document))
-        else:
-            found.append(HostStatus(name, failure=answer.failure))
-    return found
-
-
-def _read(host: str, wanted: Sequence[str], document: dict[str, Any]) -> HostStatus:
-    """Return what a report says; what a host prints is believed only as far as it has the right form."""
-    listed = document.get("engines")
-    errors = document.get("errors")
-    notes = [
-        str(error.get("what"))
-        for name, error in (errors.items() if isinstance(errors, dict) else ())
-        if name in ("engines", "forced") and isinstance(error, dict)
-    ]
-    forced = document.get("forced")
-    noted = forced if isinstance(forced, dict) else None
-    if not isinstance(listed, list):
-        old = "its agent is older than this labctl: labctl apply brings it up to date"
-        return HostStatus(host, None, (), noted, (*notes, *(() if notes else (old,))))
-    services = tuple(_service(one) for one in listed if isinstance(one, dict))
-    there = {one.name for one in services}
-    return HostStatus(
-        host, services, tuple(name for name in wanted if name not in there), noted, tuple(notes)
-    )
-
-
-def _service(one: dict[str, Any]) -> Service:
-    listed = one.get("models")
-    models = None
-    if isinstance(listed, list):
-        pairs = (item for item in listed if isinstance(item, dict))
-        models = tuple((str(item.get("model", "")), str(item.get("state", ""))) for item in pairs)
-    restarts, answer, since = one.get("restarts"), one.get("answer"), one.get("since")
-    return Service(
-        str(one.get("service", "")),
-        str(one.get("unit", "")),
-        str(one.get("active") or "unknown"),
-        str(one.get("sub") or "unknown"),
-        since if isinstance(since, str) else None,
-        restarts if isinstance(restarts, int) else None,
-        answer if isinstance(answer, int) else None,
-        models,
-    )
-
-
-def _show(found: Sequence[HostStatus], told: Modes) -> None:
-    if told.paused:
-        printer.out(printer.style(f"the rack is paused: {told.paused}; labctl resume ends it", "yellow"))
-    rows = [_cells(one, told) for one in found]
-    if told.known:
-        printer.table(("host", "status", "mode", "services", "models", "notes"), rows)
-    else:
-        printer.table(("host", "status", "services", "models", "notes"), rows)
-    for one in found:
-        if one.failure is not None and one.failure.hint:
-            printer.out(f"{one.host}: {printer.safe(one.failure.hint)}")
-
-
-def _cells(one: HostStatus, told: Modes) -> tuple[str, ...]:
-    services = ", ".join(f"{service.name} {service.state}" for service in one.services or ())
-    models = ", ".join(
-        name if state == "ready" else f"{name} {state}"
-        for service in one.services or ()
-        for name, state in service.models or ()
-    )
-    mode = (told.of(one.host) or "-",) if told.known else ()
-    notes = "; ".join((*_notes(one), *told.remarks(one.host)))
-    return one.host, one.status, *mode, services or "-", models or "-", notes
-
-
-def _notes(one: HostStatus) -> Iterator[str]:
-    if one.failure is not None:
-        yield one.failure.reason
-    if one.missing:
-        yield f"missing: {', '.join(one.missing)}"
-    for service in one.services or ():
-        if service.restarts:
-            yield f"{service.name} was restarted {service.restarts} times"
-        if service.answer == _NEEDS_A_KEY:
-            yield f"{service.name} wants a key, so what it has loaded is not known"
-    yield from one.notes
-    if one.forced is not None:
-        who, when = one.forced.get("who", "somebody"), str(one.forced.get("when", "unknown"))[:16]
-        yield f'forced by {who} at {when}: "{one.forced.get("words", "")}"'
-
-
-def _json(one: HostStatus) -> dict[str, Any]:
-    services = None
-    if one.services is not None:
-        services = [
-            {
-                "service": service.name,
-                "unit": service.unit,
-                "state": service.state,
-                "sub": service.sub,
-                "since": service.since,
-                "restarts": service.restarts,
-                "answer": service.answer,
-                "models": None
-                if service.models is None
-                else [{"model": name, "state": state} for name, state in service.models],
-            }
-            for service in one.services
-        ]
-    failure = one.failure
-    return {
-        "host": one.host,
-        "status": one.status,
-        "failure": None
-        if failure is None
-        else {"code": failure.code, "reason": failure.reason, "hint": failure.hint},
-        "services": services,
-        "missing": list(one.missing),
-        "forced": one.forced,
-        "notes": list(one.notes),
-    }

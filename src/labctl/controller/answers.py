@@ -6,12 +6,28 @@ sleeps after 30 min", never a code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Hold, Reading, Wish
 from labctl.domain.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of a host since this process began.
+
+    ``moves`` are its moves from mode to mode by their event (``domain.sleep.lifecycle.Event``). ``wakes`` has
+    one number for each of ``bounds`` (seconds), of wakes that took up to it and longer than the one before,
+    and one for all that took longer; ``wakes_s`` is how long they took together.
+    """
+
+    moves: Mapping[str, int] = field(default_factory=dict)
+    bounds: tuple[float, ...] = ()
+    wakes: tuple[int, ...] = (0,)
+    wakes_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,7 @@ class HostStatus:
     doing: str = ""
     usual_s: float | None = None
     telemetry: Telemetry | None = None
+    counts: Counts = Counts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +78,19 @@ class RackStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """One thing that keeps a host awake: its kind, in words, until when (wall; None: not known).
+
+    ``remedy`` is what a person may do about it; empty: only time helps.
+    """
+
+    kind: str
+    because: str
+    until: float | None
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a host is as it is, and what keeps it awake.
 
@@ -68,7 +98,9 @@ class Explanation:
     ``report_age_s`` how old that is (None: none was heard). ``signs`` are what was seen from outside, as
     "ping: dark". ``against`` names every single thing that keeps it awake. ``recent`` are the last lines
     of its log, oldest first, as (wall time, text). ``lines`` says all of it once more, as a person would, and
-    what happens next.
+    what happens next. ``blocks`` are what ``against`` says, with what changes it. ``refused`` is when it last
+    turned back on its way to sleep, and why. ``next_look_s``: in how many seconds it is looked at again;
+    None: it was not looked at yet.
     """
 
     status: HostStatus
@@ -80,6 +112,9 @@ class Explanation:
     against: tuple[str, ...] = ()
     recent: tuple[tuple[float, str], ...] = ()
     lines: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    refused: tuple[float, str] | None = None
+    next_look_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 from labctl.domain.sleep.lifecycle import Verdict
 from labctl.domain.sleep.terms import Moment
 from labctl.ports import Clock, Remote, Talker
-from labctl.ports.power import Looks, Switch
+from labctl.ports.power import Looks, Meter, Switch
 from labctl.ports.store import Store
 from labctl.render.agent_bundle import PATH as AGENT
 
@@ -38,6 +38,7 @@ class Doors:
     and raises ``PowerError`` when the process is to end. ``cycle`` cuts a host's power, sees it off and gives
     it again, whatever else happens, and returns what it saw; its verdict says that the host is drained or
     hangs. ``gone`` says whether the process of a controller is dead for certain, and not only silent.
+    ``meters`` see what a host draws at its plug.
     """
 
     store: Store
@@ -50,6 +51,7 @@ class Doors:
     rest: Callable[[float], None]
     cycle: Callable[[Switch, Verdict], str]
     gone: Callable[[str], bool] = field(default=_nobody_knows)
+    meters: Mapping[str, Meter] = field(default_factory=dict)
 
     def wall(self) -> float:
         """Return seconds since 1970."""

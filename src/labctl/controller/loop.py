@@ -231,7 +231,7 @@ class Loop:
         if action.event is Event.BROKEN:
             store.note_repair(action.host, row.repair, action.because, term=term, now=moment.wall)
             version = means.known(action.host).version
-        store.move(action.host, action.event, action.because, version=version, term=term, now=moment.wall)
+        means.move(action.host, action.event, action.because, version=version, now=moment.wall)
         if action.event in (Event.GAVE_UP, Event.LOST, Event.BROKEN):
             means.wakes.pop(action.host, None)
         self._bell.set()

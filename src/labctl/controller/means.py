@@ -10,7 +10,10 @@ from typing import Any, Protocol
 from labctl.controller.doors import AGENT, Doors, Timekeeper
 from labctl.controller.leader import Leader
 from labctl.controller.ledger import Ledger
+from labctl.controller.tally import Tally
+from labctl.domain.energy.tariff import EnergyPolicy
 from labctl.domain.failures import Failure, HostError
+from labctl.domain.sleep.lifecycle import Event
 from labctl.domain.sleep.proofs import Rung
 from labctl.domain.sleep.terms import HostPolicy, KnownHost, Policy, Seen, SeenHost
 from labctl.ports.store import StaleError
@@ -59,7 +62,8 @@ class Means:
     """What every act needs; ``wakes`` is when the wake of a host began (mono), for those under way.
 
     ``rungs`` is by which way to sleep a host is being tested, ``unloads`` when (mono) a host that did not
-    free its cards is asked again.
+    free its cards is asked again. ``tally``
+    counts what became of hosts.
     """
 
     doors: Doors
@@ -68,9 +72,11 @@ class Means:
     ledger: Ledger
     observer: Observer
     times: Timekeeper
+    energy: EnergyPolicy = EnergyPolicy()  # noqa: RUF009 - a frozen value
     wakes: dict[str, float] = field(default_factory=dict)
     rungs: dict[str, Rung] = field(default_factory=dict)
     unloads: dict[str, float] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
     def host(self, name: str) -> HostPolicy:
         """Return what the inventory wants of a host."""
@@ -87,6 +93,15 @@ class Means:
         if found is None:
             raise StaleError(f"{name} has no row")
         return found
+
+    def move(self, host: str, event: Event, because: str, *, version: int, now: float) -> None:
+        """Move a host by the table, if its row is still as decided on, and count it.
+
+        Raises:
+            NotLeadingError, StaleError, StoreError: it was not moved.
+        """
+        self.doors.store.move(host, event, because, version=version, term=self.leader.term(), now=now)
+        self.tally.moved(host, event)
 
     def happen(self, host: str, kind: str, text: str) -> None:
         """Write a line of the log that is kept."""

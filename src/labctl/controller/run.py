@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from labctl.controller.board import Board
 from labctl.controller.doors import Doors, Timekeeper
+from labctl.controller.energy import Energy
 from labctl.controller.hands import Threads
 from labctl.controller.leader import Leader, Pulse
 from labctl.controller.ledger import Ledger
@@ -21,6 +22,7 @@ from labctl.controller.loop import Loop
 from labctl.controller.means import Means
 from labctl.controller.observe import Watches
 from labctl.controller.service import Service
+from labctl.domain.energy.tariff import EnergyPolicy
 from labctl.domain.sleep.terms import Policy
 from labctl.ports.notify import Notify
 from labctl.ports.store import StoreError
@@ -40,7 +42,12 @@ class Parts:
     board: Board
 
 
-def assembled(doors: Doors, policy: Policy, name: str) -> Parts:
+def assembled(
+    doors: Doors,
+    policy: Policy,
+    name: str,
+    energy: EnergyPolicy = EnergyPolicy(),  # noqa: B008 - frozen
+) -> Parts:
     """Return a controller over its ports; ``name`` tells this process from all others, restarts included."""
     board, leader = Board(), Leader(doors, name, policy.tick_s)
     told: list[Loop] = []
@@ -60,6 +67,7 @@ def assembled(doors: Doors, policy: Policy, name: str) -> Parts:
         ledger=Ledger(doors, leader),
         observer=Watches(doors, policy.tick_s, nudge),
         times=Timekeeper(doors.clock, policy.tick_s),
+        energy=energy,
     )
     hands = Threads(done)
     loop = Loop(means, hands, board)
@@ -93,12 +101,15 @@ def run(
             notify.ready(status)
         notify.alive(status)
 
+    counting = Energy(parts.means.doors, parts.board, parts.means.policy.tick_s)
     pulse.start()
+    counting.start()
     try:
         parts.loop.run(over, ticked)
     finally:
         notify.stopping()
         close()
+        counting.stop()
         parts.service.stop()
         parts.hands.wait(PATIENCE_S)
         pulse.stop()

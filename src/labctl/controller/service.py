@@ -10,19 +10,22 @@ host, a store that cannot be written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from labctl.controller import statuses
-from labctl.controller.answers import Change, Explanation, RackStatus, TestStep, Ticket
+from labctl.controller.answers import Change, Explanation, HostStatus, RackStatus, TestStep, Ticket
 from labctl.controller.board import Board, Picture
+from labctl.controller.energy import account_of
 from labctl.controller.hands import Hands
 from labctl.controller.means import Means
 from labctl.controller.sleeptest import SleepTests
+from labctl.domain.energy.account import Account
+from labctl.domain.energy.terms import Grain, Spent
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.terms import Hold, Wish
-from labctl.ports.store import Happening
+from labctl.ports.store import ANY, Happening, Sought
 
 WAKE_LASTS_S = 900.0
 """How long a wish that a host be awake lives, unless its maker says otherwise."""
@@ -103,8 +106,18 @@ class Asked(Protocol):
         """Return why a host is in its mode and what keeps it awake."""
         ...
 
-    def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
-        """Return the newest lines of the kept log past the id ``after``, oldest first."""
+    def events(
+        self, *, host: str | None = None, after: int = 0, most: int = 100, only: Sought = ANY
+    ) -> Sequence[Happening]:
+        """Return the newest lines of the kept log past the id ``after`` that are sought, oldest first."""
+        ...
+
+    def energy(self, hosts: Sequence[str], *, for_s: float) -> Account:
+        """Return what hosts (none named: all) used in the last ``for_s``, and what their sleep saved."""
+        ...
+
+    def energy_spans(self, hosts: Sequence[str], grain: Grain, *, for_s: float) -> Sequence[Spent]:
+        """Return what hosts used, span by span, the oldest first."""
         ...
 
     def sleep_test(
@@ -287,24 +300,43 @@ class Service:
             store=picture.store,
             paused=picture.known.paused,
             ticked_s=max(0.0, doors.mono() - picture.moment.mono) if picture.number else None,
-            hosts=tuple(
-                statuses.status_of(self._means.policy, picture, host, doing) for host in self.hosts()
-            ),
+            hosts=tuple(self._status(picture, host, doing) for host in self.hosts()),
         )
+
+    def _status(self, picture: Picture, host: str, doing: Mapping[str, str]) -> HostStatus:
+        status = statuses.status_of(self._means.policy, picture, host, doing)
+        return replace(status, counts=self._means.tally.of(host))
 
     def explain(self, host: str) -> Explanation:
         """Return why a host is as it is; see ``Asked``."""
         (name,), picture = self._known_names([host]), self._board.picture()
         doing = {**self._hands.doing(), **self._tests.doing()}
-        status = statuses.status_of(self._means.policy, picture, name, doing)
-        recent = self._means.doors.store.happenings(host=name, most=_RECENT)
+        status = self._status(picture, name, doing)
+        store = self._means.doors.store
+        turns = store.happenings(host=name, most=_RECENT, only=statuses.TURNS)
+        told = statuses.Told(store.happenings(host=name, most=_RECENT), turns)
         now = self._means.times.moment()
-        return statuses.explanation_of(self._means.policy, picture, status, recent, now)
+        return statuses.explanation_of(self._means.policy, picture, status, told, now)
 
-    def events(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
+    def events(
+        self, *, host: str | None = None, after: int = 0, most: int = 100, only: Sought = ANY
+    ) -> Sequence[Happening]:
         """Return lines of the kept log; see ``Asked``."""
         name = None if host is None else self._known_names([host])[0]
-        return self._means.doors.store.happenings(host=name, after=after, most=most)
+        return self._means.doors.store.happenings(host=name, after=after, most=most, only=only)
+
+    def energy(self, hosts: Sequence[str], *, for_s: float) -> Account:
+        """Return what hosts used; see ``Asked``."""
+        means = self._means
+        names = self._known_names(hosts) if hosts else self.hosts()
+        return account_of(means.doors.store, means.energy, names, now=means.doors.wall(), for_s=for_s)
+
+    def energy_spans(self, hosts: Sequence[str], grain: Grain, *, for_s: float) -> Sequence[Spent]:
+        """Return what hosts used, span by span; see ``Asked``."""
+        names, now = self._known_names(hosts), self._means.doors.wall()
+        since = int(now - for_s)
+        since -= since % grain
+        return self._means.doors.store.spans(grain, since=since, until=int(now) + 1, hosts=names)
 
     def sleep_test(
         self, host: str, *, cycles: int = 3, by: str, patience_s: float = 5.0

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from labctl.controller.answers import Change, Explanation, HostStatus, Ticket
+from labctl.controller.answers import Block, Change, Explanation, HostStatus, Ticket
 from labctl.controller.board import Picture
-from labctl.domain.sleep import idle, proofs, reconcile, waking
+from labctl.domain.sleep import idle, proofs, reconcile, remedies, waking
 from labctl.domain.sleep.lifecycle import ADMITS, Mode, Verdict
 from labctl.domain.sleep.sight import sight_of
 from labctl.domain.sleep.terms import How, KnownHost, Moment, Policy, SeenHost, Wish
-from labctl.ports.store import Happening
+from labctl.ports.store import Happening, Sought
 
 _UNSEEN = SeenHost("", float("-inf"))
+TURNS = Sought(kinds=("mode",), text=f" -> {Mode.READY}: ")
+"""The lines of the log in which a host became READY, from wherever."""
+_ON_THE_WAY = (f"{Mode.DRAINING} -> ", f"{Mode.SUSPENDING} -> ")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the log says of a host: its last lines, and those in which it last became READY (``TURNS``)."""
+
+    recent: Sequence[Happening] = ()
+    turns: Sequence[Happening] = ()
+
+    @property
+    def refused(self) -> tuple[float, str] | None:
+        """Return when it last turned back on its way to sleep, and why."""
+        for line in reversed(self.turns):
+            if line.text.startswith(_ON_THE_WAY):
+                return line.at, line.text.partition(": ")[2]
+        return None
 
 
 def status_of(policy: Policy, picture: Picture, host: str, doing: Mapping[str, str]) -> HostStatus:
@@ -44,9 +64,9 @@ def status_of(policy: Policy, picture: Picture, host: str, doing: Mapping[str, s
 
 
 def explanation_of(
-    policy: Policy, picture: Picture, status: HostStatus, recent: Sequence[Happening], now: Moment
+    policy: Policy, picture: Picture, status: HostStatus, told: Told, now: Moment
 ) -> Explanation:
-    """Return why a host is in its mode and what keeps it awake."""
+    """Return why a host is in its mode, what keeps it awake, and what changes that."""
     host = status.host
     seen = picture.seen.hosts.get(host, _UNSEEN)
     if host not in picture.known.hosts or host not in picture.seen.hosts:
@@ -63,9 +83,17 @@ def explanation_of(
         report_age_s=None if report is None else max(0.0, now.mono - report.at),
         signs=tuple(f"{name}: {sign}" for name, sign in sorted(seen.signs.items())),
         against=tuple(one.because for one in against),
-        recent=tuple((line.at, line.text) for line in recent),
+        recent=tuple((line.at, line.text) for line in told.recent),
         lines=lines,
+        blocks=tuple(_block(one, host, now) for one in against),
+        refused=told.refused,
+        next_look_s=max(0.0, picture.moment.mono + policy.tick_s - now.mono),
     )
+
+
+def _block(one: idle.Against, host: str, now: Moment) -> Block:
+    until = None if one.for_s is None else now.wall + one.for_s
+    return Block(one.kind, one.because, until, remedies.remedy(one.kind, host))
 
 
 def change_of(picture: Picture, host: str, *, ok: bool | None = None) -> Change:

@@ -40,6 +40,9 @@ from labctl.ports.store import Store
 GLANCE_S = 0.5
 """How often it is looked whether a host stopped serving, so that connections to it are closed."""
 
+TALLY_S = 60.0
+"""How often tokens are written to the store, for ``labctl energy``."""
+
 CUT_ROUNDS = 50
 """How often within ``GLANCE_S`` it is looked whether connections that were cut are gone."""
 
@@ -77,7 +80,7 @@ class Gateway:
             ),
         )
         self._access = Keys(table, self._books.note)
-        meters = Counts(table, self._lines, around.instance.rpartition(" ")[2])
+        meters = self._meters = Counts(table, self._lines, around.instance.rpartition(" ")[2])
         own = _LatePages()
         keys = {upstream.name: _key_of(upstream, folder) for upstream in table.upstreams}
         self._desk = FrontDesk(
@@ -105,6 +108,7 @@ class Gateway:
         )
         self._seen = self._books.world
         self._glance_at: asyncio.TimerHandle | None = None
+        self._tally_at: asyncio.TimerHandle | None = None
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -119,6 +123,7 @@ class Gateway:
         """Begin: register in the store and look at the world once; a store that is away only delays that."""
         await self._books.start()
         self._glance()
+        self._tally()
 
     def reload(self) -> None:
         """Read the certificate and its key again.
@@ -137,6 +142,8 @@ class Gateway:
         """Cut what is left, give all leases back, write the log out and end the store's thread."""
         if self._glance_at is not None:
             self._glance_at.cancel()
+        if self._tally_at is not None:
+            self._tally_at.cancel()
         self._proxy.close()
         for _ in range(CUT_ROUNDS):
             if not self._proxy.clients:
@@ -145,6 +152,7 @@ class Gateway:
         self._pages.close()
         await self._desk.close()
         await self._nudger.close()
+        self._books.count_tokens(self._meters.tokens())
         await self._books.close()
         self._lines.close()
 
@@ -157,6 +165,11 @@ class Gateway:
                     self._proxy.drop(name)
         self._seen = self._books.world
         self._glance_at = self._loop.call_later(GLANCE_S, self._glance)
+
+    def _tally(self) -> None:
+        """Have the tokens of the last minute in the energy ledger."""
+        self._books.count_tokens(self._meters.tokens())
+        self._tally_at = self._loop.call_later(TALLY_S, self._tally)
 
     def _gauges(self) -> Mapping[str, Mapping[str, float]]:
         inside = self._access.inside().items()

@@ -83,12 +83,16 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How is judged: what is read of a document, what of a case, what of all, and what to keep of engines."""
+    """How is judged: what is read of a document, what of a case, what of all, and what to keep of engines.
+
+    ``withheld`` are the keys of what cannot be judged now in a case.
+    """
 
     evidence: Callable[[Mapping[str, Any]], Evidence]
     judge: Callable[[Case], Sequence[Result]]
     judge_rack: Callable[[Sequence[Case], float], Sequence[Result]]
     remember: Callable[[tuple[EnginePast, ...], Evidence], tuple[EnginePast, ...]]
+    withheld: Callable[[Case], frozenset[tuple[str, str, str]]] = lambda case: frozenset()
 
 
 Ask = Callable[[Sequence[str]], Mapping[str, "Mapping[str, Any] | Failure"]]
@@ -104,6 +108,7 @@ class Looked:
     answered: frozenset[str]
     results: tuple[Result, ...]
     memory: Memory
+    withheld: frozenset[tuple[str, str, str]] = frozenset()
 
 
 def look(
@@ -149,7 +154,8 @@ def look(
     ]
     kept = {host: documents.get(host) or memory.documents[host] for host in expected
             if host in documents or host in memory.documents}  # fmt: skip
-    return Looked(now, tuple(expected), frozenset(evidence), tuple(results), Memory(kept, engines))
+    withheld = frozenset(key for case in cases for key in rules.withheld(case))
+    return Looked(now, tuple(expected), frozenset(evidence), tuple(results), Memory(kept, engines), withheld)
 
 
 def _earlier(document: Mapping[str, Any] | None, rules: Rules) -> Evidence | None:

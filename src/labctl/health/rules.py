@@ -22,4 +22,4 @@ def of(loaded: LoadedRack, hosts: Iterable[str]) -> tuple[Rules, tuple[Expected,
     """
     wanted = tuple(expected(loaded, loaded.rack.host(name)) for name in hosts)
     judge_rack = partial(judging.judge_rack, expected_rack(loaded))
-    return Rules(evidence_of, judging.judge, judge_rack, remember), wanted
+    return Rules(evidence_of, judging.judge, judge_rack, remember, judging.withheld), wanted

@@ -99,7 +99,7 @@ def run(cron: Cron, look: Callable[[Memory], Looked]) -> Level:
     before = memory.state_of(cron.state)
     looked = look(memory.looks_of(cron.looks))
     results = (*looked.results, *own_results(cron, before.boxes, looked.at))
-    scope = Scope(frozenset(looked.hosts), looked.answered)
+    scope = Scope(frozenset(looked.hosts), looked.answered, looked.withheld)
     notes = _Notes(cron)
     decision = flaps.decide(before.standings, results, scope, cron.policy, looked.at)
     state = _after(cron, before, decision, looked.at)

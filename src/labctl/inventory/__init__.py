@@ -51,6 +51,7 @@ from labctl.inventory.services import (
     TabbyApi,
     Vllm,
 )
+from labctl.inventory.tariff import Tariff, TariffWindow
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, Wake, WakeCommand, WakeOnLan, Webhook
 from labctl.inventory.web import Web, WebKey
 
@@ -112,6 +113,8 @@ __all__ = [
     "SwapMatrix",
     "Swapped",
     "TabbyApi",
+    "Tariff",
+    "TariffWindow",
     "Vllm",
     "Wake",
     "WakeCommand",

@@ -25,6 +25,7 @@ from labctl.inventory.power import Circuit
 from labctl.inventory.remembered import remembered
 from labctl.inventory.services import RayCluster
 from labctl.inventory.spec import Spec
+from labctl.inventory.tariff import Tariff
 from labctl.inventory.web import Web
 
 ROLE_GROUPS = {"gpu": "gpu", "always-on": "always_on", "storage": "storage"}
@@ -92,6 +93,10 @@ class Rack(Spec):
 
     web: Web | None = Field(
         default=None, description="The rack in a browser, and its metrics, on the controller's host."
+    )
+
+    tariff: Tariff | None = Field(
+        default=None, description="What electricity costs; default: `labctl energy` shows no money."
     )
 
     def host(self, name: str) -> Host:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from labctl.domain.sleep.terms import Sign
@@ -63,6 +64,26 @@ class Switch(Protocol):
 
         Raises:
             PowerError: it could not be done, or this back-end cannot.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What a meter says: watts now, and joules since it began to count; None: it does not tell."""
+
+    watts: float | None
+    joules: float | None = None
+
+
+class Meter(Protocol):
+    """Sees what a host draws, asleep or not; asking it wakes nothing. Has a deadline of its own."""
+
+    def draw(self) -> Draw:
+        """Return what it says.
+
+        Raises:
+            PowerError: it does not answer.
         """
         ...
 

@@ -24,6 +24,7 @@ from typing import Protocol
 from labctl.domain.problem import LabctlError
 from labctl.domain.sleep.lifecycle import Event, Mode, Verdict
 from labctl.domain.sleep.terms import Attempt, Hold, Known, KnownHost, Order, Proof, Repair, Wish
+from labctl.ports.energy import EnergyBook
 
 
 class StoreError(LabctlError):
@@ -84,7 +85,23 @@ class Happening:
     text: str
 
 
-class Store(Protocol):
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which lines of the log are wanted: from one wall time to before another, of some kinds, with a text.
+
+    What is None or empty does not matter; the case of ``text`` neither.
+    """
+
+    since: float | None = None
+    until: float | None = None
+    kinds: tuple[str, ...] = ()
+    text: str = ""
+
+
+ANY = Sought()
+
+
+class Store(EnergyBook, Protocol):
     """See the module's text; wall times ``now`` are given by the caller, in seconds since 1970."""
 
     def enlist(self, hosts: Collection[str], *, now: float) -> None:
@@ -162,8 +179,10 @@ class Store(Protocol):
         """Write a line of the log that is kept."""
         ...
 
-    def happenings(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
-        """Return the newest lines past the id ``after``, oldest first."""
+    def happenings(
+        self, *, host: str | None = None, after: int = 0, most: int = 100, only: Sought = ANY
+    ) -> Sequence[Happening]:
+        """Return the newest lines past the id ``after`` that are sought, oldest first."""
         ...
 
     def prune(self, *, before: float) -> int:

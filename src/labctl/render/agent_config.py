@@ -2,8 +2,9 @@
 
 The host decides by itself whether it is in use, whether an order to sleep may be obeyed, and whether it works
 after a wake. So all that it needs for that lies there, readable by root and the agent's user: which signals
-count, which engines there are and where they answer, how it sleeps, and what must be true before it serves.
-No secret is in it: keys are named by their files, which the same two may read.
+count, which engines there are and where they answer, how it sleeps, what must be true before it serves,
+and which certificates to watch. No secret is in it: keys are named by
+their files, which the same two may read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from labctl.inventory import Host, LlamaServer, Ollama, Rack, Secret, Service
 from labctl.inventory.idle import Signals
 from labctl.inventory.services import Engine, Keyed
 from labctl.render import agent_gate
+from labctl.render.access import AGENT_USER
 from labctl.render.engines.ollama import PORT
+from labctl.render.expected import certificates
 from labctl.render.units import unit_name
 
 PATH = "/etc/labctl/agent.json"
@@ -26,6 +29,7 @@ KEYS = "/etc/labctl/agent-keys"
 HOLDS = "/etc/labctl/holds"
 RUN = "/run/labctl"
 TMPFILES = "/etc/tmpfiles.d/labctl.conf"
+RULES = "/etc/udev/rules.d/90-labctl-agent.rules"
 FORMAT = 1
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -48,6 +52,7 @@ def config(rack: Rack, host: Host) -> str:
         "ssh_ports": [rack.ssh_for(host).port],
         "signals": signals(host.idle.signals),
         "engines": [engine(service, at) for at, service in enumerate(host.services)],
+        "health": {"certificates": list(certificates(rack, host))},
         **{name: section(rack, host) for name, section in sections.items()},
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -96,6 +101,11 @@ def tmpfiles() -> str:
     """Return the text by which every boot makes the agent's folders below /run."""
     lines = (f"d {RUN} 0755 root root -", f"d {RUN}/holds 0755 root root -")
     return f"{render.HEADER}\n" + "".join(f"{line}\n" for line in lines)
+
+
+def udev_rules() -> str:
+    """Return the rules by which the agent's user may read the processor's energy, from the next boot on."""
+    return render.text("agent.rules.j2", user=AGENT_USER)
 
 
 def _url(service: Service) -> str:

@@ -45,14 +45,16 @@ def expected(loaded: LoadedRack, host: Host) -> Expected:
         LabctlError: llama-swap's configuration cannot be rendered, as for ``labctl plan``.
     """
     rack = loaded.rack
-    sleeps = host.idle.suspend and "always-on" not in host.roles and not isinstance(host.wake, NoWake)
+    idle, wakeable = host.idle, not isinstance(host.wake, NoWake)
+    # One that only unloads its models stays on, so it has no reason to be dark.
+    sleeps = idle.suspend and idle.how != "unload" and "always-on" not in host.roles and wakeable
     return Expected(
         host=host.name,
         gpus=tuple(_gpu(host, gpu) for gpu in host.gpus if profiles.of(gpu).vendor in _ASKED),
         engines=tuple(_engines(rack, host)),
         model_mount=_model_mount(rack, host),
         sleeps=sleeps,
-        wakeable=not isinstance(host.wake, NoWake),
+        wakeable=wakeable,
         armed=isinstance(host.wake, WakeOnLan),
         controlled=rack.controller is not None,
         agent=labctl.__version__,

@@ -50,7 +50,9 @@ class Desk:
         self._sight = Sight(sources)
         self._streams = streams
         self._guard = Guard(table, Sessions(table.keys, sources.monotonic))
-        self._metrics = Metrics(MetricSources(self._sight.status, sources.findings))
+        self._metrics = Metrics(
+            MetricSources(self._sight.status, sources.findings, sources.wall, table.meters)
+        )
         self._written = _Written()
 
     def routes(self) -> list[Route | Mount]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
 from contextlib import suppress
 from ipaddress import ip_address
@@ -75,7 +76,9 @@ def serve(table: Table, folder: Path, sources: Sources, notify: Notify, *, watch
         raise LabctlError(f"the web page's certificate cannot be used: {why}") from None
     sock = listening(table)
     server = Server(config, streams, notify, watchdog_s=watchdog_s)
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has ended well
+    # uvicorn raises the signal again when it has ended well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
         asyncio.run(server.serve([sock]))
 
 

@@ -7,15 +7,20 @@ which labctl itself cuts power.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from labctl.adapters.power.meter import Meter, meter_for
+from labctl.inventory.hosts import Host
 from labctl.inventory.wake import Ipmi, NoWake, Redfish, SmartPlug, WakeCommand, WakeOnLan, Webhook
 from labctl.ports import Said
+from labctl.ports.power import Meter as Wattmeter
 from labctl.ports.power import Switch
+
+if TYPE_CHECKING:
+    from labctl.adapters.power.outlet import Outlet
 
 Kind = NoWake | WakeOnLan | Ipmi | Redfish | SmartPlug | Webhook | WakeCommand
 
@@ -75,7 +80,17 @@ def switch_for(kind: Kind, around: Surroundings) -> Switch:
             assert_never(kind)
 
 
-def _plug(plug: SmartPlug, around: Surroundings) -> Switch:
+def meters_of(hosts: Iterable[Host], folder: Path) -> dict[str, Wattmeter]:
+    """Return what sees the watts of hosts that hang on a plug; ``folder`` is the rack file's."""
+    found: dict[str, Wattmeter] = {}
+    for host in hosts:
+        for one in (host.power, host.wake):
+            if isinstance(one, SmartPlug):
+                found.setdefault(host.name, _plug(one, Surroundings(folder, host.address)))
+    return found
+
+
+def _plug(plug: SmartPlug, around: Surroundings) -> Outlet:
     from labctl.adapters.power.outlet import Habits
     from labctl.adapters.power.shelly import Shelly
     from labctl.adapters.power.tasmota import Tasmota

@@ -23,7 +23,7 @@ from labctl.adapters.power import secret
 from labctl.adapters.power.meter import Meter
 from labctl.adapters.power.web import DEADLINE_S, Web
 from labctl.inventory.wake import SmartPlug
-from labctl.ports.power import Power, PowerError
+from labctl.ports.power import Draw, Power, PowerError
 
 OFF_S = 5.0
 """How long power is gone before it returns: supplies keep their last volts for seconds."""
@@ -41,10 +41,14 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Whether an outlet is on, and the watts that it gives (None: it has no meter, or did not measure)."""
+    """Whether an outlet is on, and the watts that it gives (None: it has no meter, or did not measure).
+
+    ``joules`` is what it gave since it began to count; None where it does not tell, or not finely enough.
+    """
 
     on: bool
     watts: float | None
+    joules: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Habits:
 
 
 class Outlet(ABC):
-    """The port ``Switch`` for an outlet; what language it speaks is said by those derived from it."""
+    """The ports ``Switch`` and ``Meter`` for an outlet; its language is that of who derives from it."""
 
     kind = "plug"
 
@@ -107,6 +111,12 @@ class Outlet(ABC):
         if not state.on:
             return "off"
         return "on" if state.watts is None else self._habits.meter.says(state.watts)
+
+    def draw(self) -> Draw:
+        """Return what its meter says."""
+        with self._web() as web:
+            state = self.read(web, self._login())
+        return Draw(state.watts, state.joules)
 
     def cut(self) -> None:
         """Switch off."""

@@ -8,6 +8,7 @@ Source: the makers' API documentation (shelly-api-docs.shelly.cloud). ``/shelly`
 switch   ``/relay/N?turn=on``                  ``/rpc/Switch.Set?id=N&on=true``
 state    ``/relay/N``: ``ison``                ``/rpc/Switch.GetStatus?id=N``: ``output``
 watts    ``/meter/N``: ``power``               the same answer: ``apower``, where it has a meter
+counter  (``total``, once a minute: not used)  the same: ``aenergy.total``, Wh with three decimals
 password basic, any user                       digest with SHA-256 (RFC 7616), user always ``admin``
 ======== ===================================== =====================================================
 """
@@ -24,6 +25,7 @@ from labctl.adapters.power.web import Answer, Web, checked
 from labctl.ports.power import PowerError
 
 _ALWAYS = "admin"
+_J_PER_WH = 3600.0
 
 
 class Shelly(Outlet):
@@ -35,7 +37,10 @@ class Shelly(Outlet):
         """Return whether the outlet is on, and what it gives."""
         if self._is_newer(web):
             told = self._asked(web, f"/rpc/Switch.GetStatus?id={self.outlet}", login)
-            return State(self._flag(told, "output"), number(told.get("apower")))
+            counter = told.get("aenergy")
+            total = number(counter.get("total")) if isinstance(counter, dict) else None
+            joules = None if total is None else total * _J_PER_WH
+            return State(self._flag(told, "output"), number(told.get("apower")), joules)
         on = self._flag(self._asked(web, f"/relay/{self.outlet}", login), "ison")
         meter = web.ask("GET", f"/meter/{self.outlet}", **self._auth(login))
         if meter.status == 404:

@@ -2,8 +2,9 @@
 
 Source: tasmota.github.io/docs/Commands. ``Power1 On`` answers ``{"POWER1": "ON"}``, or ``{"POWER": "ON"}``
 where there is one outlet only; ``Status 8`` answers ``{"StatusSNS": {"ENERGY": {"Power": watts}}}``, a list
-where each outlet has a meter. A wrong password is 401, and before version 8.2.3 it was 200 with a
-``WARNING``. The password travels in the address, unencrypted, as the firmware wants it; it is in no error.
+where each outlet has a meter (its ``Total`` counts whole Wh, too coarse to tell when they were used). A wrong
+password is 401, and before version 8.2.3 it was 200 with a ``WARNING``. The password travels in the address,
+unencrypted, as the firmware wants it; it is in no error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The store, as a database: SQLite in a file, or PostgreSQL by its address, by the same statements.
 
 This package is the only speaker of SQL. ``database`` runs transactions and explains failures; ``lives``,
-``leases``, ``asks``, ``journal`` and ``leading`` are what is done in them; ``sqlite`` and ``postgres`` hold
-all that differs; ``schema`` brings what is there to this version of labctl.
+``leases``, ``asks``, ``journal``, ``leading`` and ``energy`` are what is done in them; ``sqlite`` and
+``postgres`` hold all that differs; ``schema`` brings what is there to this version of labctl.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from labctl.ports.store import Store
 
 from .asks import Asks
 from .database import Database
+from .energy import Energy
 from .journal import Journal
 from .leading import Leading
 from .leases import Leases
@@ -26,7 +27,7 @@ _SQLITE = "sqlite:///"
 __all__ = ["SqlStore", "move_store", "open_store", "store_at"]
 
 
-class SqlStore(Lives, Leases, Asks, Journal, Leading):
+class SqlStore(Lives, Leases, Asks, Journal, Leading, Energy):
     """The port ``Store`` over a database; see there."""
 
     def close(self) -> None:

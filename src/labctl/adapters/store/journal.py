@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from labctl.ports.store import Happening, Intent
+from labctl.ports.store import ANY, Happening, Intent, Sought
 
 from . import tables
 from .database import Database, Transaction
@@ -59,12 +59,22 @@ class Journal:
         """Write a line of the log that is kept."""
         self._database.write(lambda work: happen(work, host, kind, text, now=now), sure=False)
 
-    def happenings(self, *, host: str | None = None, after: int = 0, most: int = 100) -> Sequence[Happening]:
-        """Return the newest lines past an id, oldest first."""
+    def happenings(
+        self, *, host: str | None = None, after: int = 0, most: int = 100, only: Sought = ANY
+    ) -> Sequence[Happening]:
+        """Return the newest lines past an id that are sought, oldest first."""
         table = tables.happening
         query = select(table).where(table.c.id > after).order_by(table.c.id.desc()).limit(most)
         if host is not None:
             query = query.where(table.c.host == host)
+        if only.since is not None:
+            query = query.where(table.c.at >= only.since)
+        if only.until is not None:
+            query = query.where(table.c.at < only.until)
+        if only.kinds:
+            query = query.where(table.c.kind.in_(only.kinds))
+        if only.text:
+            query = query.where(table.c.text.icontains(only.text, autoescape=True))
 
         def work(transaction: Transaction) -> list[Happening]:
             rows = transaction.run(query).all()

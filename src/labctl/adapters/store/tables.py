@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest revision in ``migrations/``: the schema that this version of labctl reads and writes."""
 
 VERSION_TABLE = "labctl_schema"
@@ -123,6 +123,42 @@ happening = Table(
     Column("text", Text, nullable=False),
     sqlite_autoincrement=True,
 )
+
+
+def _spans(name: str) -> Table:
+    """Return a table of energy by spans of one length; the key is in the order in which it is summed up."""
+    return Table(
+        name,
+        metadata,
+        Column("host", Text, primary_key=True),
+        Column("doing", Text, primary_key=True),
+        Column("at", BigInteger, primary_key=True, autoincrement=False),
+        Column("seconds", Double, nullable=False),
+        Column("metered_s", Double, nullable=False),
+        Column("joules", Double, nullable=False),
+        Column("guessed", Double, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+def _tokens(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("host", Text, primary_key=True),
+        Column("model", Text, primary_key=True),
+        Column("at", BigInteger, primary_key=True, autoincrement=False),
+        Column("prompt", BigInteger, nullable=False),
+        Column("answer", BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+energy_minute = _spans("energy_minute")
+energy_hour = _spans("energy_hour")
+energy_day = _spans("energy_day")
+token_hour = _tokens("token_hour")
+token_day = _tokens("token_day")
 
 leader = Table(
     "leader",

@@ -154,7 +154,10 @@ class Gpu(Signal):
 
     def _holder(self, pid: int) -> str:
         """Return who a process is, or "" where it may hold a card and still be quiet."""
-        name = processes.name_of(self._root, pid)
-        if name in self._idle_programs or processes.unit_of(self._root, pid) in self._units:
+        name, unit = processes.name_of(self._root, pid), processes.unit_of(self._root, pid)
+        if name in self._idle_programs or unit in self._units:
             return ""
-        return f"{name or 'a process'} ({pid})"
+        # Whoever wants it to sleep has to find it: its number, whose it is, and what started it.
+        user = processes.user_of(self._root, pid)
+        known = (str(pid), f"of {user}" if user else "", unit)
+        return plain(f"{name or 'a process'} ({', '.join(part for part in known if part)})")

@@ -98,6 +98,20 @@ def unit_of(root: Path, pid: int) -> str:
     return ""
 
 
+def user_of(root: Path, pid: int) -> str:
+    """Return the name of a process's owner, by this host's own list of users; "" where it lists none."""
+    try:
+        uid = os.stat(f"{root}/proc/{pid}").st_uid  # noqa: PTH116 (as above)
+        users = (root / "etc/passwd").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    for line in users.splitlines():
+        fields = line.split(":")
+        if len(fields) > 2 and fields[2] == str(uid):
+            return fields[0]
+    return ""
+
+
 def members(root: Path, group: str) -> list[int] | None:
     """Return the processes of a unit's group such as ``system.slice/cron.service``; None: it has no group.
 

@@ -53,10 +53,12 @@ def _passed(means: Means, known: KnownHost, report: Report, result: GateResult) 
         store.note_repair(host, Repair(), "", term=term, now=now)
     because = "; ".join(("it passed the gate", *result.notes[:1]))
     version = means.known(host).version
-    store.move(host, Event.PASSED, because, version=version, term=means.leader.term(), now=now)
+    means.move(host, Event.PASSED, because, version=version, now=now)
     began = means.wakes.pop(host, None)
     if began is not None:
-        store.note_came_up(host, means.doors.mono() - began, term=term, now=now)
+        took_s = means.doors.mono() - began
+        store.note_came_up(host, took_s, term=term, now=now)
+        means.tally.came_up(host, took_s)
 
 
 def result_of(said: dict[str, object]) -> GateResult:

@@ -84,14 +84,13 @@ def _conversation(means: Means, action: Suspend, talk: Conversation) -> str:
     nonce, refused = _ready(said)
     heard = doors.mono()
     if not nonce:
-        doors.store.move(
-            host, Event.REFUSED, refused, version=action.version, term=means.leader.term(), now=doors.wall()
-        )
+        means.move(host, Event.REFUSED, refused, version=action.version, now=doors.wall())
         return f"refused: {refused}"
     order = Order(nonce, action.how, doors.wall(), LASTS_S, action.rtc_at)
     verdict = doors.store.order(
         host, order, action.because, version=action.version, term=means.leader.term(), now=doors.wall()
     )
+    means.tally.moved(host, Event.ORDERED if verdict else Event.NEEDED)
     if not verdict:
         return f"not ordered: {verdict.because}"
     if doors.mono() - heard > WITHIN_S - MARGIN_S or not means.leader.leads():
@@ -126,14 +125,7 @@ def _reopen(means: Means, host: str, nonce: str, refused: str) -> None:
     known = means.known(host)
     if known.mode is not Mode.SUSPENDING or known.order is None or known.order.nonce != nonce:
         raise StaleError(f"{host} is {known.mode}, under another order or none")
-    means.doors.store.move(
-        host,
-        Event.REFUSED,
-        refused,
-        version=known.version,
-        term=means.leader.term(),
-        now=means.doors.wall(),
-    )
+    means.move(host, Event.REFUSED, refused, version=known.version, now=means.doors.wall())
 
 
 def _wanted(how: How, rtc_at: float | None, *, force: bool) -> dict[str, object]:

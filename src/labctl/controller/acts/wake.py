@@ -21,7 +21,7 @@ def wake(means: Means, action: SendWake, known: KnownHost) -> None:
     term, now = means.leader.term(), doors.wall()
     if known.mode is not Mode.WAKING:
         began = doors.mono()
-        doors.store.move(host, Event.WISHED, action.because, version=action.version, term=term, now=now)
+        means.move(host, Event.WISHED, action.because, version=action.version, now=now)
         means.wakes[host] = began
     if not means.leader.leads():
         raise NotLeadingError

@@ -17,6 +17,8 @@ from labctl.controller.api.peers import Peer
 from labctl.controller.api.server import Gone
 from labctl.controller.api.words import MOST_EVENTS, VERBS, Request, SaidError
 from labctl.controller.service import WAKE_LASTS_S, Asked
+from labctl.domain.energy.terms import Grain
+from labctl.ports.store import Sought
 
 News = Mapping[str, Any]
 _PATIENCE_S = 1.0
@@ -45,6 +47,7 @@ class Verbs:
             "events": self._events,
             "sleep-test": self._sleep_test,
             "nudge": self._nudge,
+            "energy": self._energy,
         }
         assert self._carry.keys() == VERBS.keys()
 
@@ -205,8 +208,9 @@ class Verbs:
         asked = request.fields
         host = None if asked["host"] is None else self._known([asked["host"]])[0]
         last, most, said = asked["after"], asked["most"], self._monotonic()
+        only = Sought(asked["since"], asked["until"], tuple(asked["kinds"]), asked["text"])
         while True:
-            found = self._service.events(host=host, after=last, most=most)
+            found = self._service.events(host=host, after=last, most=most, only=only)
             most = MOST_EVENTS  # bounds how it begins; of what comes nothing is left out
             for one in found:
                 last = max(last, one.id)
@@ -220,6 +224,13 @@ class Verbs:
             if not asked["follow"] or gone(_FOLLOW_S):
                 yield {"done": True, "after": last}
                 return
+
+    def _energy(self, request: Request, by: str, gone: Gone) -> Iterator[News]:
+        hosts, asked = self._known(request.fields["hosts"]), request.fields
+        if asked["each"] is not None:
+            grain = Grain[asked["each"].upper()]
+            yield from map(shown.spent, self._service.energy_spans(hosts, grain, for_s=asked["for_s"]))
+        yield {"done": True, **shown.account(self._service.energy(hosts, for_s=asked["for_s"]))}
 
     def _known(self, names: Sequence[str]) -> list[str]:
         """Return the names, each once.

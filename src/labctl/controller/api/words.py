@@ -21,6 +21,7 @@ MOST_HOSTS = 1000
 MOST_CYCLES = 100
 MOST_EVENTS = 1000
 LONGEST_TEXT = 500
+SPANS = ("minute", "hour", "day")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}", re.ASCII)
 
 FATAL = frozenset({"not-json", "too-long", "too-slow", "not-allowed", "busy", "stopping"})
@@ -80,6 +81,14 @@ def _is_seconds(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_S
 
 
+def _is_moment(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LAST_MOMENT
+
+
+def _is_kinds(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= _MOST_KINDS and all(map(_is_words, value))
+
+
 def _whole(least: int, most: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
@@ -97,7 +106,10 @@ _TEXT = f"one line of text, at most {LONGEST_TEXT} characters"
 _WHY = Field(_TEXT, _is_text, default="")
 _REASON = Field(f"{_TEXT}, and not empty", _is_words, required=True)
 _SECONDS = f"a number of seconds, more than 0 and at most {LONGEST_S}"
+_WHEN = "seconds since 1970"
 _BIG = 2**62
+_LAST_MOMENT = 1e11
+_MOST_KINDS = 64
 
 VERBS: Mapping[str, Mapping[str, Field]] = {
     "wake": {
@@ -129,6 +141,10 @@ VERBS: Mapping[str, Mapping[str, Field]] = {
         "after": Field("the number of an event", _whole(0, _BIG), default=0),
         "most": Field(f"a whole number from 1 to {MOST_EVENTS}", _whole(1, MOST_EVENTS), default=50),
         "follow": _NO,
+        "since": Field(_WHEN, _or_nothing(_is_moment)),
+        "until": Field(_WHEN, _or_nothing(_is_moment)),
+        "kinds": Field("a list of at most 64 kinds", _is_kinds, default=[]),
+        "text": _WHY,
     },
     "sleep-test": {
         "hosts": Field("a list of one host name", lambda value: _is_names(value) and len(value) == 1,
@@ -137,6 +153,11 @@ VERBS: Mapping[str, Mapping[str, Field]] = {
         "stop": _NO,
     },
     "nudge": {"hosts": _ANY},
+    "energy": {
+        "hosts": _ANY,
+        "for_s": Field(_SECONDS, _is_seconds, default=30 * 24 * 3600),
+        "each": Field('"minute", "hour" or "day"', _or_nothing(lambda value: value in SPANS)),
+    },
 }  # fmt: skip
 """The verbs with their fields; docs/control-api.md explains each, and a test compares the two."""
 

@@ -11,6 +11,8 @@ Every thing that is judged (``Result.key``) has a ``Standing``, which each look 
 - UNKNOWN after something bad does not take it back: what cannot be read has not been mended.
 - A thing that is not judged any more counts as over where its host answered. Where the host did not, or
   sleeps, nothing is known: its standings wait as they are, without a reminder. So sleep never tells anything.
+  Likewise where its check could read nothing of that host (UNKNOWN without a subject), or withheld judgement
+  (``judging.withheld``: a card that hangs, a link that idles).
 - A thing of a host that is no longer in the rack is forgotten.
 
 Times are wall times in seconds. A clock that went back makes nothing older than now, so it can only delay.
@@ -18,7 +20,7 @@ Times are wall times in seconds. A clock that went back makes nothing older than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -52,10 +54,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which hosts the rack has, and which of them answered this time."""
+    """Which hosts the rack has, which of them answered this time, and what of them could not be judged."""
 
     hosts: frozenset[str]
     answered: frozenset[str]
+    withheld: frozenset[Key] = frozenset()
+
+    def waits(self, key: Key, unread: Collection[tuple[str, str]]) -> bool:
+        """Return whether nothing can be known of a thing; ``unread`` are checks that could read nothing."""
+        code, host, _ = key
+        silent = bool(host) and host not in self.answered
+        return silent or key in self.withheld or (code, host) in unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,9 @@ def decide(
 ) -> Decision:
     """Return what becomes of all standings by what one run found, and the news, in the order of keys."""
     found = {one.key: one for one in results}
+    unread = {
+        (code, host) for (code, host, of), one in found.items() if one.level is Level.UNKNOWN and not of
+    }
     kept: dict[Key, Standing] = {}
     news: list[News] = []
     for key in sorted({*standings, *found}):
@@ -118,7 +130,7 @@ def decide(
             _, host, _ = key
             if host and host not in scope.hosts:
                 continue
-            if host and host not in scope.answered:
+            if scope.waits(key, unread):
                 kept[key] = standings[key]
                 continue
             result = Result(*_gone(key), reason="it is no longer there")

@@ -61,9 +61,15 @@ def withheld(case: Case) -> frozenset[tuple[str, str, str]]:
     return frozenset(one.key for one in _all(case) if _is_withheld(one))
 
 
-def _all(case: Case) -> Iterator[Result]:
+def _all(case: Case) -> Iterable[Result]:
+    """Return one result for each thing; of two about the same (a host that names a disk twice) the worse."""
+    found: dict[tuple[str, str, str], Result] = {}
     for check in CHECKS:
-        yield from _kept(check.code, case.host, partial(check.judge, case))
+        for one in _kept(check.code, case.host, partial(check.judge, case)):
+            there = found.setdefault(one.key, one)
+            if one.level.gravity > there.level.gravity or _is_withheld(there):
+                found[one.key] = one
+    return found.values()
 
 
 def _is_withheld(result: Result) -> bool:

@@ -16,7 +16,6 @@ Beside names of sections, ``errors`` has:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TypeVar
 
 from .evidence import Certificate, Clock, Driver, Evidence, Gpu, Memory, Mount, Smart, Upkeep, Xid
@@ -114,11 +113,12 @@ def _said(error: Told) -> str:
 
 
 def _gpus(looking: _Looking) -> tuple[Gpu, ...] | None:
-    found = [looking.read(vendor, partial(gpus_of, vendor)) for vendor in ("nvidia", "amd")]
-    if all(cards is None for cards in found):
+    nvidia = looking.read("nvidia", lambda section: gpus_of("nvidia", section))
+    amd = looking.read("amd", lambda section: gpus_of("amd", section))
+    if nvidia is None and amd is None:
         looking.errors["gpus"] = looking.errors["nvidia"]
         return None
-    return tuple(gpu for cards in found for gpu in cards or ())
+    return (*(nvidia or ()), *(amd or ()))
 
 
 def _driver(row: Told) -> Driver:

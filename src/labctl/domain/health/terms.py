@@ -37,7 +37,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured number, as plugins show it: ``label``, ``value`` in ``unit``, and its limits.
+    """A measured number, as plugins show it, in ``unit``, and from where on it is too high.
 
     ``unit`` is W, C, MiB, s, % or empty (a plain number).
     """

@@ -37,7 +37,7 @@ def _gpu(vendor: str, card: Told) -> Gpu:
         hotspot_c=deep.number("hotspot_c"),
         memory_c=deep.number("memory_c"),
         slowdown_c=deep.number("slowdown_c"),
-        throttle=deep.words("throttle"),
+        throttle=deep.words("throttle") if isinstance(deep.get("throttle"), list) else None,
         link=_link(card.inner("pcie"), deep),
         ecc_uncorrected=ecc.whole("uncorrected_volatile"),
         ecc_corrected=ecc.whole("corrected_volatile"),

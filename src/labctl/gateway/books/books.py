@@ -20,6 +20,7 @@ from labctl.domain.sleep.lifecycle import Mode
 from labctl.domain.sleep.terms import Known
 from labctl.gateway.books.seats import Errand, Seats
 from labctl.gateway.books.sight import Sight
+from labctl.gateway.books.tally import Tally, Totals
 from labctl.gateway.books.thread import Buried, Clerk, StoreThread, attempted
 from labctl.gateway.books.vigils import HostWaiter, Vigils
 from labctl.gateway.terms import HostNow, Refused, World
@@ -81,6 +82,7 @@ class StoreBooks:
         errand = Errand(self._clerk, around.wall, around.mono, self._failed, self._buried, self._learnt)
         self._seats = Seats(hosts.values(), around.instance, errand)
         self._vigils = Vigils(errand, lambda: self._world, around.nudge)
+        self._tally = Tally(self._clerk, around.wall)
         self._looking = False
         self._known_to_store = False
         self._beaten = self._ticked = float("-inf")
@@ -137,6 +139,10 @@ class StoreBooks:
             return
         now = self._around.wall()
         self._clerk.do(lambda store: store.happen(host, kind, text, now=now), _whatever)
+
+    def count_tokens(self, totals: Totals) -> None:
+        """Write the tokens that are new since the last time, by the hour; see ``tally``."""
+        self._tally.note(totals)
 
     # -- ticks
 

@@ -144,6 +144,15 @@ class Counts:
         """Count a wake that somebody waited for."""
         self._wakes.setdefault((host, key, came), Histogram()).add(seconds)
 
+    def tokens(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Return tokens of prompts and of answers since we began, by host of the rack and model."""
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for (model, host, _), used in self._used.items():
+            if host and (used.prompt or used.answer):
+                prompt, answer = found.get((host, model), (0, 0))
+                found[host, model] = prompt + used.prompt, answer + used.answer
+        return found
+
     def text(self, gauges: Mapping[str, Mapping[str, float]]) -> bytes:
         """Return everything in Prometheus' text format.
 

@@ -14,6 +14,8 @@ from prometheus_client.core import (
     Metric,
 )
 
+from labctl.domain.health.wording import one_line
+
 _LONGEST = 200
 
 
@@ -31,6 +33,7 @@ _HOST = ("host",)
 _GPU = ("host", "gpu")
 _ENGINE = ("host", "service", "kind")
 _CHECK = ("code", "host", "subject")
+_METER = ("kind", "meter")
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -81,6 +84,10 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "labctl_model_loaded", "gauge", "1: the engine has the model loaded.", ("host", "service", "model")
     ),
+    Family("labctl_meter_watts", "gauge", "What a supply or circuit bears, at the least.", _METER),
+    Family("labctl_meter_declared_watts", "gauge", "Of that, what nobody measures.", _METER),
+    Family("labctl_meter_limit_watts", "gauge", "What it may bear for hours.", _METER),
+    Family("labctl_meter_silent_hosts", "gauge", "Hosts on it that are on and do not measure.", _METER),
     Family("labctl_health_level", "gauge", "How a check went: 0 OK, 1 WARN, 2 CRIT, 3 UNKNOWN.", _CHECK),
     Family(
         "labctl_health_level_since_seconds",
@@ -89,6 +96,10 @@ FAMILIES: tuple[Family, ...] = (
         _CHECK,
     ),
     Family("labctl_health_results", "gauge", "How many results have a level.", ("level",)),
+    *(
+        Family(f"labctl_health_figure{unit}", "gauge", "What a check measured.", (*_CHECK, "figure"))
+        for unit in ("", "_celsius", "_mebibytes", "_percent", "_seconds", "_watts")
+    ),
     Family("labctl_health_run_seconds", "gauge", "When the last whole run ended, in seconds since 1970."),
 )
 
@@ -127,7 +138,7 @@ class Sheet:
         """
         if value is None:
             return
-        said = tuple(labels[label][:_LONGEST] for label in NAMES[name].labels)
+        said = tuple(one_line(labels[label], _LONGEST) for label in NAMES[name].labels)
         if len(said) != len(labels):
             raise KeyError(f"{name} has the labels {NAMES[name].labels}")
         self._rows.setdefault(name, {})[said] = value

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from labctl.domain.sleep.lifecycle import Mode
+from labctl.domain.sleep.lifecycle import Event, Mode
 from labctl.web.metrics import measured
 from labctl.web.metrics.families import Sheet, Spread
 from labctl.web.metrics.reading import items, number, text
@@ -52,16 +52,18 @@ def _put_host(sheet: Sheet, host: str, one: Mapping[str, Any]) -> None:
 def _put_counts(sheet: Sheet, host: str, counts: object) -> None:
     if not isinstance(counts, Mapping):
         return
-    for event, count in _numbers(counts.get("moves")):
-        sheet.put("labctl_host_moves_total", count, host=host, event=event)
+    # Each from zero on: a counter that begins with 1 has not risen, as Prometheus sees it.
+    moves = {**dict.fromkeys(Event, 0.0), **dict(_numbers(counts.get("moves")))}
+    for event in Event:
+        sheet.put("labctl_host_moves_total", moves[event], host=host, event=event.value)
     sheet.put("labctl_host_wake_seconds", _spread(counts.get("wakes")), host=host)
 
 
-def _numbers(said: object) -> Iterator[tuple[str, float]]:
-    for name, value in said.items() if isinstance(said, Mapping) else ():
-        count = number(value)
-        if isinstance(name, str) and count is not None:
-            yield name, count
+def _numbers(said: object) -> Iterator[tuple[Event, float]]:
+    for event in Event:
+        count = number(said.get(event.value)) if isinstance(said, Mapping) else None
+        if count is not None:
+            yield event, count
 
 
 def _spread(said: object) -> Spread | None:

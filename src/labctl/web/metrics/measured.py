@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from labctl.domain.sleep.telemetry_words import telemetry_of
+from labctl.domain.telemetry import EngineNow, GpuNow
 from labctl.web.metrics.families import Sheet
-from labctl.web.metrics.reading import items, number, text
+from labctl.web.metrics.reading import number
 
 _MIB = 1024.0 * 1024.0
 _MOST_MODELS = 64
 
-# Each with its field, and by what the field is multiplied.
-_OF_GPU = {
-    "labctl_gpu_power_watts": ("power_w", 1.0),
-    "labctl_gpu_power_cap_watts": ("cap_w", 1.0),
-    "labctl_gpu_energy_joules_total": ("energy_mj", 1e-3),
-    "labctl_gpu_busy_ratio": ("busy_percent", 1e-2),
-    "labctl_gpu_temperature_celsius": ("temperature_c", 1.0),
-    "labctl_gpu_memory_bytes": ("vram_mib", _MIB),
-    "labctl_gpu_memory_used_bytes": ("vram_used_mib", _MIB),
-}
-_OF_ENGINE = {
-    "labctl_engine_requests_running": "running",
-    "labctl_engine_requests_waiting": "waiting",
-    "labctl_engine_tokens_total": "tokens",
-}
-
 
 def put(sheet: Sheet, host: str, said: object) -> None:
     """Put a host's cards, processor and engines on the page; nothing where it does not measure."""
-    if not isinstance(said, Mapping):
+    found = telemetry_of(said)
+    if found is None:
         return
-    sheet.put("labctl_host_telemetry_seconds", number(said.get("wall")), host=host)
-    rapl = said.get("rapl_uj")
-    for zone, value in rapl.items() if isinstance(rapl, Mapping) else ():
-        used = number(value)
-        if isinstance(zone, str) and used is not None:
-            sheet.put("labctl_host_cpu_energy_joules_total", used / 1e6, host=host, zone=zone)
-    for gpu in items(said.get("gpus")):
+    sheet.put("labctl_host_telemetry_seconds", found.wall, host=host)
+    for zone, used_uj in found.rapl_uj.items():
+        sheet.put("labctl_host_cpu_energy_joules_total", _times(used_uj, 1e-6), host=host, zone=zone)
+    for gpu in found.gpus:
         _put_gpu(sheet, host, gpu)
-    for engine in items(said.get("engines")):
+    for engine in found.engines:
         _put_engine(sheet, host, engine)
 
 
-def _put_gpu(sheet: Sheet, host: str, one: Mapping[str, Any]) -> None:
-    pci = text(one.get("pci"))
-    gpu = text(one.get("uuid")) or pci
+def _put_gpu(sheet: Sheet, host: str, one: GpuNow) -> None:
+    gpu = one.uuid or one.pci
     if not gpu:
         return
-    sheet.put("labctl_gpu_info", 1.0, host=host, gpu=gpu, name=text(one.get("name")), pci=pci)
-    asleep = one.get("asleep") is True
-    sheet.put("labctl_gpu_asleep", float(asleep), host=host, gpu=gpu)
-    for name, (field, times) in _OF_GPU.items():
-        value = number(one.get(field))
-        sheet.put(name, None if value is None else value * times, host=host, gpu=gpu)
+    sheet.put("labctl_gpu_info", 1.0, host=host, gpu=gpu, name=one.name, pci=one.pci)
+    for name, value in (
+        ("labctl_gpu_asleep", float(one.asleep)),
+        ("labctl_gpu_power_watts", _times(one.power_w)),
+        ("labctl_gpu_power_cap_watts", _times(one.cap_w)),
+        ("labctl_gpu_energy_joules_total", _times(one.energy_mj, 1e-3)),
+        ("labctl_gpu_busy_ratio", _times(one.busy_percent, 1e-2)),
+        ("labctl_gpu_temperature_celsius", _times(one.temperature_c)),
+        ("labctl_gpu_memory_bytes", _times(one.vram_mib, _MIB)),
+        ("labctl_gpu_memory_used_bytes", _times(one.vram_used_mib, _MIB)),
+    ):
+        sheet.put(name, value, host=host, gpu=gpu)
 
 
-def _put_engine(sheet: Sheet, host: str, one: Mapping[str, Any]) -> None:
-    service, kind = text(one.get("service")), text(one.get("kind"))
-    if not service:
+def _put_engine(sheet: Sheet, host: str, one: EngineNow) -> None:
+    if not one.service:
         return
-    said = {"host": host, "service": service, "kind": kind}
-    sheet.put("labctl_engine_up", float(one.get("active") is True), **said)
-    for name, field in _OF_ENGINE.items():
-        sheet.put(name, number(one.get(field)), **said)
-    models = one.get("models")
-    for model in models[:_MOST_MODELS] if isinstance(models, list) else ():
-        if isinstance(model, str) and model:
-            sheet.put("labctl_model_loaded", 1.0, host=host, service=service, model=model)
+    for name, value in (
+        ("labctl_engine_up", float(one.active)),
+        ("labctl_engine_requests_running", _times(one.running)),
+        ("labctl_engine_requests_waiting", _times(one.waiting)),
+        ("labctl_engine_tokens_total", _times(one.tokens)),
+    ):
+        sheet.put(name, value, host=host, service=one.service, kind=one.kind)
+    for model in one.models[:_MOST_MODELS]:
+        sheet.put("labctl_model_loaded", 1.0, host=host, service=one.service, model=model)
+
+
+def _times(said: float | None, factor: float = 1.0) -> float | None:
+    """Return what was said in another unit; None where it is not known, or cannot be."""
+    value = number(said)
+    return None if value is None else number(value * factor)

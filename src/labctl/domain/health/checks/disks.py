@@ -62,7 +62,7 @@ def _room(say: Voice, limits: Thresholds, mount: Mount, *, of_models: bool) -> R
     by_share = under(percent, limits.disk_free_warn_percent, limits.disk_free_crit_percent)
     by_size = under(mount.free_mib, limits.disk_free_warn_mib, limits.disk_free_crit_mib)
     level = Level(min(by_share, by_size))
-    figures = [Figure("free", mount.free_mib, "MiB"), Figure("free", percent, "%")]
+    figures = [Figure("free", mount.free_mib, "MiB"), Figure("free_percent", percent, "%")]
     reason = f"{percent:.0f} % or {mount.free_mib / 1024:.1f} GiB are left{what}"
     if mount.inodes_free_percent is not None:
         few = under(

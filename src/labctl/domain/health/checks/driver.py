@@ -8,7 +8,7 @@ from typing import ClassVar
 from ...capping import same_address
 from ..evidence import Driver, Xid
 from ..saying import Voice, few, gravest, lasting
-from ..seats import seats
+from ..seats import declared, seats, unread
 from ..terms import Case, Level, Result
 from ..xids import meaning
 
@@ -84,6 +84,8 @@ class XidSeen:
             mine = [xid for xid in left if same_address(_device(xid.pci), gpu.pci)]
             left = [xid for xid in left if xid not in mine]
             yield _reported(say, case, seat.name, (mine, gpu.recovery == "none"))
+        if "nvidia" in (silent := unread(case)):
+            yield from (say.withheld(seat.name) for seat in declared(case, silent))
         for pci in dict.fromkeys(xid.pci for xid in left):
             yield _reported(say, case, pci or "a card", ([one for one in left if one.pci == pci], False))
 

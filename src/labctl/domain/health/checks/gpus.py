@@ -44,6 +44,7 @@ class GpuPresent:
             names = (_known_as(seat) for seat in declared(case, (vendor,)))
             yield from (say.unread(silent, vendor, name) for name in dict.fromkeys(names))
         if case.evidence.gpus is None:
+            yield say.withheld("undeclared")
             return
         alike: dict[str, list[Seat]] = {}
         strangers: list[Seat] = []

@@ -38,7 +38,7 @@ class PcieWidth(CardCheck):
         if link is None or not link.width:
             yield say.unknown(seat.name, "its PCIe link does not tell its width", "look with: lspci -vv")
             return
-        figure = Figure("lanes", link.width, warn=wanted)
+        figure = Figure("lanes", link.width)
         if link.width < wanted:
             reason = f"its PCIe link has {link.width} of {wanted} lanes"
             yield say.warn(seat.name, reason, _CURE.format(field="pcie_width", now=link.width), figure)
@@ -62,7 +62,7 @@ class PcieGen(CardCheck):
         if not link.gen or (gpu.busy_percent or 0) < case.expected.thresholds.loaded_percent:
             yield say.withheld(seat.name)
             return
-        figure = Figure("generation", link.gen, warn=wanted)
+        figure = Figure("generation", link.gen)
         if link.gen < wanted:
             reason = f"its PCIe link runs at generation {link.gen} of {wanted} under load"
             yield say.warn(seat.name, reason, _CURE.format(field="pcie_gen", now=link.gen), figure)

@@ -1,4 +1,4 @@
-"""What all hosts share: supplies and circuits, the controller, and keys that get old."""
+"""What all hosts share: the controller, supplies and circuits, and keys that get old."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _meter(say: Voice, limits: Thresholds, reading: Reading) -> Result:
 
 
 class Controller:
-    """The controller can be asked, so that sleeping hosts are not taken for dead ones."""
+    """The controller can be asked, so that hosts that sleep are not taken for dead ones."""
 
     code: ClassVar = "controller"
     about: ClassVar = "the controller can be asked"
@@ -75,11 +75,9 @@ class Controller:
         if not rack.controlled or not cases:
             return
         if any(case.sleep is not None for case in cases.values()):
-            yield say.ok("", "the controller answers")
+            yield say.ok("", "the controller says who sleeps")
         else:
-            yield say.crit(
-                "", "the controller says nothing of any host", "look at it: labctl controller status"
-            )
+            yield say.crit("", "nobody can say who sleeps", "look at it: labctl controller status")
 
 
 class Keys:
@@ -95,5 +93,5 @@ class Keys:
             left = day - now
             level = under(left, limits.certificate_warn_s, 0)
             late = f"was to be replaced {lasting(-left)} ago" if left <= 0 else f"has another {lasting(left)}"
-            figure = Figure("days", left / DAY_S, "", limits.certificate_warn_s / DAY_S, 0)
+            figure = Figure("days", left / DAY_S)
             yield say.at(level, name, late, "replace it, and write the next day into `replace_by`", figure)

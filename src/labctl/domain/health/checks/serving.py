@@ -10,7 +10,7 @@ from ..evidence import Engine
 from ..expected import ExpectedEngine
 from ..progress import Standing, look_at, standing, with_look
 from ..saying import Voice, few, lasting, short
-from ..seats import Seat, seats
+from ..seats import Seat, seats, unread
 from ..terms import Case, EnginePast, Figure, Result
 
 _COUNTING = ("llama-server", "vllm", "sglang")
@@ -124,8 +124,8 @@ class EnginePlacement:
     """Every engine that has a model loaded holds memory on the cards that it was given, and on no others.
 
     Engines fall back to the processor without a word when a driver fails them. Needs the cards' lists of
-    processes; where one card does not tell, nobody knows. One without a loaded model holds nothing, and
-    yields nothing; nor does one that runs on the processor by the rack file.
+    processes; where one card does not tell, or a driver's cards cannot be read, nobody knows. One without a
+    loaded model holds nothing, and yields nothing; nor does one that runs on the processor by the rack file.
     """
 
     code: ClassVar = "engine-placement"
@@ -135,12 +135,16 @@ class EnginePlacement:
         """Yield a result for each engine that has a model loaded."""
         if case.evidence is None:
             return
-        for engine in case.evidence.engines or ():
+        say = Voice(self.code, case.host)
+        if case.evidence.engines is None or unread(case):
+            yield from (say.withheld(one.service) for one in case.expected.engines)
+            return
+        for engine in case.evidence.engines:
             wanted = _wanted(case, engine)
             # Which card one of llama-swap's engines is on, nobody tells: processes are known by their unit.
             if wanted is None or "/" in engine.service or not _is_loaded(engine):
                 continue
-            yield from _placed(Voice(self.code, case.host), engine, wanted, seats(case))
+            yield from _placed(say, engine, wanted, seats(case))
 
 
 def _is_loaded(engine: Engine) -> bool:
@@ -215,10 +219,16 @@ class SwapConfig:
         """Yield a result for each llama-swap that runs."""
         if case.evidence is None:
             return
-        for engine in case.evidence.engines or ():
+        say = Voice(self.code, case.host)
+        if case.evidence.engines is None:
+            yield from (
+                say.withheld(one.service) for one in case.expected.engines if one.kind == "llama-swap"
+            )
+            return
+        for engine in case.evidence.engines:
             wanted = _wanted(case, engine)
             if engine.kind == "llama-swap" and engine.active == "active" and wanted is not None:
-                yield _swap(Voice(self.code, case.host), engine, wanted)
+                yield _swap(say, engine, wanted)
 
 
 def _swap(say: Voice, engine: Engine, wanted: ExpectedEngine) -> Result:

@@ -185,12 +185,13 @@ class Certificates:
     about: ClassVar = "certificates on hosts do not end soon"
 
     def judge(self, case: Case) -> Iterator[Result]:
-        """Yield a result for each file that is expected or was found."""
+        """Yield a result for each file that is expected, or that the agent was told to look at."""
         say, evidence = Voice(self.code, case.host), case.evidence
         if evidence is None:
             return
         found = evidence.certificates or ()
-        for path in dict.fromkeys((*case.expected.certificates, *(one.path for one in found))):
+        failed = (name.partition(":")[2] for name in evidence.errors if name.startswith("certificates:"))
+        for path in dict.fromkeys((*case.expected.certificates, *(one.path for one in found), *failed)):
             ends = [one.not_after for one in found if one.path == path]
             if ends:
                 yield _until(say, case, path, min(ends))
@@ -202,8 +203,6 @@ class Certificates:
 def _until(say: Voice, case: Case, path: str, end: float) -> Result:
     limits, left = case.expected.thresholds, end - case.now
     level = under(left, limits.certificate_warn_s, limits.certificate_crit_s)
-    days = Figure(
-        "days", left / DAY_S, "", limits.certificate_warn_s / DAY_S, limits.certificate_crit_s / DAY_S
-    )
+    days = Figure("days", left / DAY_S)
     reason = f"it ended {lasting(-left)} ago" if left <= 0 else f"it holds for another {lasting(left)}"
     return say.at(level, path, reason, "renew it, then: labctl apply", days)
