@@ -79,7 +79,12 @@ def who() -> str:
 
 def is_root() -> bool:
     """Return whether this process may do what only root may."""
-    return os.geteuid() == 0
+    return uid() == 0
+
+
+def uid() -> int:
+    """Return the number of the user that this process acts as."""
+    return os.geteuid()
 
 
 def colour_refused() -> bool:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +27,9 @@ from labctl.domain.health.terms import Case, EnginePast, Level, Result
 from labctl.domain.sleep.lifecycle import Mode
 from labctl.health import rules
 from labctl.health.looking import Rules
-from labctl.inventory import LoadedRack
+from labctl.inventory import LoadedRack, load_rack
 from labctl.ports import Said
+from labctl.render import health as render
 
 from post_office import Got, web  # isort: skip
 from scripted_service import NOON, Scripted, serving  # isort: skip
@@ -361,8 +363,25 @@ def test_a_controller_that_hangs_keeps_nobody_waiting_beyond_the_deadline(
         began = time.monotonic()
         code, out, _ = desk("--deadline", "1", "--all")
         assert time.monotonic() - began < 20
+    for one in threading.enumerate():
+        if one.name == "ask the controller":
+            one.join(20)  # who was hung up on ends
     assert code == 3 and "it did not answer within 1 s" in out
     assert {call.host for call in desk.hosts.asked} == {"gpu-box", "nas"}
+
+
+def test_on_the_controllers_host_nobody_but_its_own_user_writes_what_it_has_to_read(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, file = desk.folder / "home", desk.folder / "rack.json"
+    home.mkdir()
+    file.write_text(render.rack_json(load_rack(desk.folder / "rack.py").rack))
+    monkeypatch.setattr("labctl.inventory.health.HOME", str(home))
+    monkeypatch.setattr(wiring, "uid", lambda: home.stat().st_uid + 1)
+    for words in ((), ("--cron",)):
+        code, out, err = desk(*words, "--inventory", str(file))
+        assert (code, out) == (3, "") and "is not this user's" in err and "runuser -u labctl-health" in err
+    assert list(home.iterdir()) == []
 
 
 def test_what_is_remembered_of_a_host_is_there_at_the_next_look(

@@ -133,7 +133,10 @@ class Box:
         def ask(hosts: Sequence[str]) -> Mapping[str, Any]:
             return health_run._ask(loaded, hosts, 20.0, deployed=False)
 
-        found = looking.look(wanted, self.told, ask, judging, self.memory, lambda: time.time() + self.late_s)
+        def wall() -> float:
+            return time.time() + self.late_s
+
+        found = looking.look(wanted, lambda: self.told, ask, judging, self.memory, wall)
         self.memory = _older(found.memory, 60.0)
         return {(f"{one.host}:{one.code}", one.subject): one for one in found.results}
 

@@ -215,10 +215,11 @@ def desk(inventory: str | None, words: Sequence[str]) -> Desk:
     Raises:
         LabctlError: it cannot be found or read, a name fits no host, or labctl's own state cannot be kept.
     """
+    from labctl.controller.api import PROGRAM
     from labctl.domain import limits
     from labctl.inventory import load_rack
     from labctl.inventory.data import load_data
-    from labctl.inventory.health import HOME
+    from labctl.inventory.health import HOME, USER
 
     path = wiring.find_inventory(inventory)
     deployed = path.suffix == ".json"
@@ -227,6 +228,12 @@ def desk(inventory: str | None, words: Sequence[str]) -> Desk:
     if not deployed:
         completion.remember(path, (*loaded.host_data, *loaded.groups))
     home = Path(HOME) if deployed else wiring.state_home() / "health" / loaded.rack.name
+    if deployed and home.is_dir() and home.stat().st_uid != wiring.uid():
+        # What root left there, its own user could not read any more, and would tell nobody anything.
+        program = " ".join(PROGRAM)
+        raise LabctlError(
+            f"{home} is not this user's", hint=f"runuser -u {USER} -- {program} health --inventory {path}"
+        )
     return Desk(loaded, chosen, deployed, home if deployed else wiring.private_dir(home))
 
 
