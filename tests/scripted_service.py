@@ -189,8 +189,10 @@ def serving(
     """Keep a door for a scripted controller, and see that it leaves nothing behind."""
     told = [] if log is None else log
     door = Door(path, who or allowed(()), greeting(rack, "0.1"), told.append)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with Server(door, Verbs(service, monotonic).answer, bounds) as server:
         yield server
-    assert threading.active_count() <= before, "a thread was left behind"
+    for one in set(threading.enumerate()) - before:
+        one.join(10)  # whoever answered somebody else a moment ago may still be at its end
+        assert not one.is_alive(), f"a thread was left behind: {one.name}"
     assert not path.exists()
