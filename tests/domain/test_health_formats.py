@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -101,7 +102,8 @@ def test_prometheus_own_parser_reads_whatever_hosts_say(findings: list[Finding])
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert len(families) == text.count("# TYPE")
     levels = families["labctl_health_level"].samples
-    assert len(levels) == len(findings)
+    assert len(levels) == len({tuple(sorted(sample.labels.items())) for sample in levels}), "each once"
+    assert bool(levels) == bool(findings)
     assert {sample.value for sample in levels} <= {0.0, 1.0, 2.0, 3.0}
     (ran,) = families["labctl_health_run_seconds"].samples
     assert ran.value == 1_800_000_000.0
@@ -157,6 +159,18 @@ def test_of_a_host_the_gravest_come_first_and_what_is_well_not_at_all() -> None:
     found = Findings(1.0, tuple(Finding(one, 0.0) for one in (WELL, DARK, HOT, FULL)))
     assert [one.result.code for one in found.of("rig")] == ["temperature", "smart"]
     assert found.level is Level.CRIT
+
+
+def test_two_subjects_that_look_alike_make_one_line_of_the_graver_since_a_name_twice_spoils_the_file() -> (
+    None
+):
+    alike = [replace(FULL, subject=f"/srv/a{gap}b", level=level) for gap, level in
+             (("  ", Level.CRIT), (" ", Level.WARN), ("\t", Level.OK))]  # fmt: skip
+    lines = exposition([Finding(one, 5.0) for one in alike], 7.0).splitlines()
+    names = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+    assert len(names) == len(set(names))
+    (level,) = [line for line in lines if line.startswith("labctl_health_level{")]
+    assert level.endswith(" 2")
 
 
 @pytest.mark.parametrize(

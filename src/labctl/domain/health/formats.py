@@ -80,7 +80,11 @@ def _number(value: float) -> str:
 
 def exposition(findings: Sequence[Finding], at: float) -> str:
     """Return the findings of a run that ended at ``at`` (wall) in Prometheus' text format."""
-    results = sorted((one.result for one in findings), key=lambda one: one.key)
+    # Two subjects may look alike once they are one line; a name twice would spoil the whole file.
+    alike = {
+        _of(one.result): one.result for one in sorted(findings, key=lambda one: one.result.level.gravity)
+    }
+    results = sorted(alike.values(), key=lambda one: one.key)
     levels = Counter(one.level for one in results)
     since = {one.result.key: one.since for one in findings}
     lines = [
