@@ -296,7 +296,7 @@ def test_a_thousand_runs_wake_nobody_load_nothing_and_generate_nothing(box: Box)
     told = Told(declared=True, status={"hosts": [*asleep, {"host": "box", "mode": "ready"}]})
     wanted = [Expected("a"), Expected("b"), Expected("box")]
     rules = Rules(evidence_of, judging.judge, lambda cases, now: (), remember)
-    _run(1000, lambda memory: look(wanted, told, ask, rules, memory, lambda: box.wall).memory)
+    _run(1000, lambda memory: look(wanted, lambda: told, ask, rules, memory, lambda: box.wall).memory)
     assert connected == ["box"] * 1000
     assert box.did_no_harm()
     assert {path for one in box.engines.values() for path in one.asked} >= {"/health", "/metrics", "/api/ps"}
