@@ -68,6 +68,11 @@ def test_the_one_that_counts_updates_for_a_look_at_health_does_not_count(tree: T
     tree.process(56, "dpkg", "dpkg", "--print-foreign-architectures", parent=55)
     assert not look(Packages(tree.host, Processes(tree.root)))[0]
     tree.process(60, "apt-get", "apt-get", "upgrade", parent=50)
+    running = Processes(tree.root)
+    assert running.all()
+    tree.remove("proc/60")
+    assert not look(Packages(tree.host, running))[0], "it ended since it was listed"
+    tree.process(60, "apt-get", "apt-get", "upgrade", parent=50)
     assert look(Packages(tree.host, Processes(tree.root))) == (True, "apt-get runs")
 
 

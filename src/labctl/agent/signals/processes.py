@@ -91,7 +91,10 @@ def is_asking(root: Path, pid: int) -> bool:
     """Return whether labctl's agent began a process, itself or by others, to answer a question.
 
     The agent runs as ``/usr/bin/python3 -IS AGENT_PATH VERB``; a shell or sudo that starts it does not count.
+    One that has ended since it was listed is nobody's work any more, so it is taken for such a process.
     """
+    if not (root / f"proc/{pid}").exists():
+        return True
     for _ in range(_GENERATIONS):
         pid = parent_of(root, pid)
         if pid <= 1:
