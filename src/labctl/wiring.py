@@ -79,12 +79,7 @@ def who() -> str:
 
 def is_root() -> bool:
     """Return whether this process may do what only root may."""
-    return uid() == 0
-
-
-def uid() -> int:
-    """Return the number of the user that this process acts as."""
-    return os.geteuid()
+    return os.geteuid() == 0
 
 
 def colour_refused() -> bool:

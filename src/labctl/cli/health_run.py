@@ -228,11 +228,11 @@ def desk(inventory: str | None, words: Sequence[str]) -> Desk:
     if not deployed:
         completion.remember(path, (*loaded.host_data, *loaded.groups))
     home = Path(HOME) if deployed else wiring.state_home() / "health" / loaded.rack.name
-    if deployed and home.is_dir() and home.stat().st_uid != wiring.uid():
+    if deployed and wiring.is_root() and home.is_dir() and home.stat().st_uid != 0:
         # What root left there, its own user could not read any more, and would tell nobody anything.
         program = " ".join(PROGRAM)
         raise LabctlError(
-            f"{home} is not this user's", hint=f"runuser -u {USER} -- {program} health --inventory {path}"
+            f"{home} is not root's", hint=f"runuser -u {USER} -- {program} health --inventory {path}"
         )
     return Desk(loaded, chosen, deployed, home if deployed else wiring.private_dir(home))
 
