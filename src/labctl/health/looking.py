@@ -12,7 +12,7 @@ What is remembered is a help and no evidence: where it is lost, the next looks b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -140,12 +140,7 @@ def look(
     for host, later in _asleep_by_now(told, tell, silent).items():
         sleep[host] = later
         del silent[host]
-    engines = {
-        host: rules.remember(memory.engines.get(host, ()), evidence[host])
-        if host in evidence
-        else memory.engines.get(host, ())
-        for host in expected
-    }
+    engines = _remembered(expected, evidence, rules, memory)
     cases = [
         Case(
             one,
@@ -169,7 +164,18 @@ def look(
     return Looked(now, tuple(expected), frozenset(evidence), tuple(results), Memory(kept, engines), withheld)
 
 
-def _asleep_by_now(told: Told, tell: Callable[[], Told], silent: Iterable[str]) -> dict[str, Sleep]:
+def _remembered(
+    hosts: Iterable[str], evidence: Mapping[str, Evidence], rules: Rules, memory: Memory
+) -> dict[str, tuple[EnginePast, ...]]:
+    """Return the last looks at each host's engines, with this one where the host answered."""
+    past = {host: memory.engines.get(host, ()) for host in hosts}
+    return {
+        host: rules.remember(looks, evidence[host]) if host in evidence else looks
+        for host, looks in past.items()
+    }
+
+
+def _asleep_by_now(told: Told, tell: Callable[[], Told], silent: Collection[str]) -> dict[str, Sleep]:
     """Return those of hosts that did not answer which went to sleep while they were asked."""
     if not told.status or not silent:
         return {}
