@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from labctl.domain.web_table import Key, Table
 from labctl.web.sessions import Sessions
 
 LONGEST_FORM = 8192
+FORM_S = 10.0
+"""How long a form may take to arrive."""
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -100,17 +103,17 @@ class Guard:
         """Return the fields of a form of ours, each once.
 
         Raises:
-            Refused: it comes from another site, is no form, or is too long.
+            Refused: it comes from another site, is no form, is too long, or takes too long.
         """
         if not self._is_ours(request):
             raise Refused(403, "this was not sent by a page of ours", "open the page itself and try again")
         if request.headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
             raise Refused(415, "this is no form")
-        data = b""
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > LONGEST_FORM:
-                raise Refused(413, f"a form has at most {LONGEST_FORM} bytes")
+        try:
+            async with asyncio.timeout(FORM_S):
+                data = await _whole(request)
+        except TimeoutError:
+            raise Refused(408, "the form did not arrive in time", "try again") from None
         try:
             found = parse_qs(data.decode("ascii"), strict_parsing=bool(data), max_num_fields=20,
                              keep_blank_values=True, errors="strict")  # fmt: skip
@@ -137,6 +140,15 @@ class Guard:
         if origin is None:
             return request.headers.get("sec-fetch-site") == "same-origin"
         return origin == f"{'https' if self._tls else request.url.scheme}://{request.headers.get('host', '')}"
+
+
+async def _whole(request: Request) -> bytes:
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > LONGEST_FORM:
+            raise Refused(413, f"a form has at most {LONGEST_FORM} bytes")
+    return data
 
 
 def client(request: Request) -> str:
