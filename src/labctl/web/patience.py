@@ -44,8 +44,8 @@ class Patient(H11Protocol):
     def _is_one_too_many(self) -> bool:
         if self.client is None or _is_near(self.client[0]):
             return False
-        own = sum(one.client is not None and one.client[0] == self.client[0] for one in self.connections)
-        return own > MOST_OF_ONE
+        clients = (one.client for one in self.connections if isinstance(one, H11Protocol))
+        return sum(one is not None and one[0] == self.client[0] for one in clients) > MOST_OF_ONE
 
     def _wait(self) -> None:
         """Have patience while nothing is being answered, from the first such moment on."""
