@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from labctl.cli.main import main
 from labctl.cli.web_run import findings_in, rendered
+from labctl.controller.answers import RackStatus
 from labctl.domain.health.results import document_of
 from labctl.web import serving
 from labctl.web.reading import read_table
@@ -47,6 +49,13 @@ def running(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             process.kill()
 
 
+class Now(Rack):
+    """Says what it says at the time of this machine's clock: the metrics believe no other."""
+
+    def status(self) -> RackStatus:
+        return dataclasses.replace(super().status(), at=time.time())
+
+
 def test_it_runs_shows_and_ends_when_told(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(document_of(FINDINGS)))
     with running(tmp_path) as (address, process), httpx.Client(base_url=address, trust_env=False) as client:
@@ -61,7 +70,7 @@ def test_it_runs_shows_and_ends_when_told(tmp_path: Path) -> None:
         until(answers)
         assert "The controller says nothing" in client.get("/").text
         assert "91 % of /models is used" in client.get("/").text
-        with keeping(tmp_path / "socket", Rack(), who=web_only()):
+        with keeping(tmp_path / "socket", Now(), who=web_only()):
             until(lambda: "host-gpu-box" in client.get("/").text)
             assert 'labctl_host_state{host="gpu-box",state="asleep"} 1.0' in client.get("/metrics").text
         with client.stream("GET", "/stream") as stream:
