@@ -84,6 +84,12 @@ def test_on_loopback_anybody_looks(said: Said, name: str) -> None:
     assert "labctl_host_state" in client.get("/metrics").text
 
 
+def test_on_another_address_of_loopback_that_address_is_ours(said: Said) -> None:
+    # Prometheus is told to ask there, without a key.
+    assert page(said, "127.0.0.2:8090", listen="127.0.0.2").get("/metrics").status_code == 200
+    assert page(said, "127.0.0.3", listen="127.0.0.2").get("/metrics").status_code == 401
+
+
 @pytest.mark.parametrize("path", LOOKS)
 @pytest.mark.parametrize(
     ("name", "listen"),
@@ -188,6 +194,14 @@ def test_a_form_of_another_site_is_no_order(
     assert answer.status_code == status
     assert why in answer.text
     assert said.orders == []
+
+
+def test_behind_a_proxy_that_speaks_tls_its_origin_is_ours(said: Said) -> None:
+    client = page(said, "rack.home")
+    shown = {"Origin": "https://rack.home"}
+    assert client.post("/session", data={"key": ADMIN}, headers=shown).status_code == 303
+    for stranger in ("https://rack.home:444", "https://attacker.example", "ftp://rack.home"):
+        assert client.post("/session", data={"key": ADMIN}, headers={"Origin": stranger}).status_code == 403
 
 
 @pytest.mark.parametrize("token", ["", "x", None])

@@ -1,6 +1,7 @@
 """Who may look and who may act, and what is sent with every answer so that browsers help to keep it so.
 
-- On loopback, called by a name that only means this machine (or one of ``Table.names``), anybody looks.
+- On loopback, called by a name that only means this machine, by its address, or by one of ``Table.names``,
+  anybody looks.
   Elsewhere, and under any other name, a session or a key in ``Authorization: Bearer`` is needed: another
   site's script can have a browser call us under the site's own name, and would read what we answer.
 - An order is a POST of a form of ours: from our origin (``Origin``, else ``Sec-Fetch-Site``), with a session
@@ -71,7 +72,7 @@ class Guard:
 
     def __init__(self, table: Table, sessions: Sessions) -> None:
         self._loopback = ip_address(table.listen).is_loopback
-        self._names = frozenset((*_LOCAL_NAMES, *(name.lower() for name in table.names)))
+        self._names = frozenset((*_LOCAL_NAMES, table.listen, *(name.lower() for name in table.names)))
         self._tls = bool(table.certificate)
         self.sessions = sessions
 
@@ -139,7 +140,11 @@ class Guard:
         origin = request.headers.get("origin")
         if origin is None:
             return request.headers.get("sec-fetch-site") == "same-origin"
-        return origin == f"{'https' if self._tls else request.url.scheme}://{request.headers.get('host', '')}"
+        host = request.headers.get("host", "")
+        schemes = ["https"] if self._tls else ["http"]
+        if not self._tls and _name(request) not in _LOCAL_NAMES:
+            schemes.append("https")  # a proxy that speaks TLS for us, and passes the name on
+        return origin in [f"{scheme}://{host}" for scheme in schemes]
 
 
 async def _whole(request: Request) -> bytes:
