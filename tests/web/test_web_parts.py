@@ -254,6 +254,36 @@ def test_many_who_look_cost_one_question_a_second_and_energy_one_a_minute() -> N
     assert asked.count("status") == 62
 
 
+def test_what_happened_is_read_once_and_anew_from_another_store() -> None:
+    kept = [{"event": 40 + number, "at": NOW, "text": f"line {number}"} for number in range(3)]
+    asked: list[int] = []
+
+    def ask(verb: str, by: str, fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        if verb != "events":
+            return [{"done": True}]
+        asked.append(fields["after"])
+        found = [one for one in kept if one["event"] > fields["after"]][-fields["most"] :]
+        return [*found, {"done": True, "after": max([fields["after"], *(one["event"] for one in found)])}]
+
+    looking = Sight(sources(ask))
+
+    def lines() -> list[str]:
+        looking.forget()
+        return [one["text"] for one in looking.look().events]
+
+    assert lines() == ["line 0", "line 1", "line 2"]
+    kept.append({"event": 43, "at": NOW, "text": "line 3"})
+    assert lines() == ["line 0", "line 1", "line 2", "line 3"]
+    assert lines() == ["line 0", "line 1", "line 2", "line 3"]
+    assert asked == [0, 41, 42]
+    kept[:] = [{"event": 1, "at": NOW, "text": "a new store"}]
+    assert lines() == ["a new store"]
+    kept[:] = [{"event": 1, "at": NOW, "text": "one more"}, {"event": 2, "at": NOW, "text": "and on"}]
+    assert lines() == ["one more", "and on"]
+    kept.clear()
+    assert lines() == []
+
+
 def test_an_older_controller_that_counts_no_energy_is_still_shown() -> None:
     def ask(verb: str, by: str, fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         if verb != "status":
