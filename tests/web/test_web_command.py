@@ -12,14 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import AF_UNIX, socket
 
 import httpx
 import pytest
 
+from labctl.cli import web_run
 from labctl.cli.main import main
 from labctl.cli.web_run import findings_in, rendered
 from labctl.controller.answers import RackStatus
 from labctl.domain.health.results import document_of
+from labctl.domain.problem import LabctlError
 from labctl.web import serving
 from labctl.web.reading import read_table
 from web_kit import FINDINGS, Rack, keeping, table, until, web_only
@@ -107,3 +110,16 @@ def test_results_that_cannot_be_read_are_no_results(tmp_path: Path, text: str) -
     assert findings_in(path) is None
     path.write_text(text)
     assert findings_in(path) is None
+
+
+def test_a_scrape_hears_of_a_silent_controller_before_prometheus_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 2 * web_run.LOOK_S < 10.0  # Prometheus' scrape_timeout where none is said
+    monkeypatch.setattr(web_run, "LOOK_S", 0.05)
+    with socket(AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "socket"))
+        silent.listen()
+        for verb in ("status", "events", "energy"):
+            with pytest.raises(LabctlError, match="the controller does not answer"):
+                web_run.asks(tmp_path / "socket")(verb, "", {})

@@ -254,6 +254,19 @@ def test_many_who_look_cost_one_question_a_second_and_energy_one_a_minute() -> N
     assert asked.count("status") == 62
 
 
+def test_a_store_that_does_not_answer_is_waited_for_once_in_a_look() -> None:
+    asked: list[str] = []
+
+    def ask(verb: str, by: str, fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        asked.append(verb)
+        if verb != "status":
+            raise LabctlError("the controller does not answer")
+        return [{"done": True}]
+
+    assert Sight(sources(ask)).look().trouble == ""
+    assert asked == ["status", "events"]
+
+
 def test_what_happened_is_read_once_and_anew_from_another_store() -> None:
     kept = [{"event": 40 + number, "at": NOW, "text": f"line {number}"} for number in range(3)]
     asked: list[int] = []
