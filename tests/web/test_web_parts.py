@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from labctl.domain import web_table
 from labctl.domain.problem import LabctlError
 from labctl.domain.web_table import Meter, Share
-from labctl.inventory import Circuit, Controller, Gpu, Host, Psu, Rack, Secret, Web, WebKey
+from labctl.inventory import Circuit, Controller, Gateway, Gpu, Health, Host, Psu, Rack, Secret, Web, WebKey
 from labctl.render import controller, firewall
 from labctl.render import web as rendering
 from labctl.web import orders, serving, sight, timeline, view, writing
@@ -371,8 +371,16 @@ def test_its_unit_may_do_little_and_the_controllers_can_tell_who_it_is(tmp_path:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PrivateUsers=yes" not in controller.unit(RACK, "0" * 64)
-    assert "with the web page" in controller.unit(RACK, "0" * 64)
     assert "web" not in json.loads(controller.rack_json(RACK))
+
+
+@pytest.mark.parametrize("comes", ["gateway", "health", "web"])
+def test_whoever_comes_to_the_controllers_socket_means_one_restart_of_it(comes: str) -> None:
+    # It looks only at its start who they are, and refuses all others; with operators nothing else changes.
+    guests = {"gateway": Gateway(host="hub"), "health": Health(), "web": Web()}
+    known = {"controller": Controller(host="hub", operators=("ann",)), **guests}
+    after, before = (RACK.model_copy(update={**known, **change}) for change in ({}, {comes: None}))
+    assert controller.unit(before, "0" * 64) != controller.unit(after, "0" * 64)
 
 
 def test_another_table_or_certificate_is_another_unit() -> None:
