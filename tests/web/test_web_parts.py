@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,14 @@ def test_health_that_nobody_looked_after_is_not_good_health() -> None:
 )  # fmt: skip
 def test_an_answer_is_a_sentence(verb: str, answer: object, said: str) -> None:
     assert orders.told("rig", verb, {"hosts": {"rig": answer}}) == said
+
+
+def test_results_are_called_old_by_how_often_checks_are_run() -> None:
+    seen = Seen(FINDINGS.at + 2 * HOUR, findings=FINDINGS)
+    assert "which is long" in view.page(table(), seen).checked
+    seldom = RACK.model_copy(update={"health": Health(every=timedelta(hours=1))})
+    stale_s = json.loads(rendering.ready(seldom, Path(), {}).table)["stale_s"]
+    assert "which is long" not in view.page(table(stale_s=stale_s), seen).checked
 
 
 # --- looking costs little

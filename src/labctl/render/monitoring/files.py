@@ -44,7 +44,7 @@ def files(rack: Rack, folder: Path, scraper: Scraper) -> Written:
         )
     written = {
         scraping.CONFIG: scraping.config(used),
-        scraping.RULES: rules(),
+        scraping.RULES: rules(rack.health),
         DASHBOARD: dashboard(),
     }
     for job in used:
