@@ -219,9 +219,10 @@ RECORDING = (
         "labctl:host_loaded_idle",
         [
             *(series("labctl_model_loaded", {**RIG, "host": host, "service": "chat", "model": "qwen"}, "1x5")
-              for host in ("rig", "box")),
+              for host in ("rig", "box", "mute")),
             series("labctl_engine_requests_running", {**RIG, "service": "chat"}, "0x5"),
             series("labctl_engine_requests_running", {**RIG, "host": "box", "service": "chat"}, "2x5"),
+            series("labctl_engine_requests_running", {**RIG, "host": "mute", "service": "other"}, "0x5"),
         ],
         [({"rack": "desk", "host": "rig"}, 1)],
     ),

@@ -61,8 +61,11 @@ RECORDED = (
     Recorded("labctl:rack_gpu_power_watts", "sum by (rack) (labctl_gpu_power_watts)"),
     Recorded(
         "labctl:host_loaded_idle",
+        # Some engines (Ollama, TabbyAPI) do not tell what they work on: not known is not idle.
         "max by (rack, host) (labctl_model_loaded)"
-        " unless on (rack, host) (sum by (rack, host) (labctl_engine_requests_running) > 0)",
+        " unless on (rack, host) (labctl_engine_requests_running > 0)"
+        " unless on (rack, host) (labctl_model_loaded"
+        " unless on (rack, host, service) labctl_engine_requests_running)",
     ),
     Recorded(
         "labctl:answer_tokens:rate_5m",
