@@ -28,6 +28,7 @@ class Said:
         self.orders: list[tuple[str, str, Mapping[str, Any]]] = []
         self.fails: LabctlError | None = None
         self.because = "round 1 was sent"
+        self.lines: object = ["awake: <b>ann</b> is logged in"]
 
     def __call__(self, verb: str, by: str, fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         if self.fails is not None:
@@ -39,7 +40,7 @@ class Said:
         if verb == "events":
             return [{"done": True, "after": 0}]
         if verb == "explain":
-            return [{"done": True, "hosts": [{"lines": ["awake: <b>ann</b> is logged in"]}]}]
+            return [{"done": True, "hosts": [{"lines": self.lines}]}]
         if verb != "energy":
             self.orders.append((verb, by, fields))
         return [{"done": True, "hosts": {"rig": {"ok": None, "mode": "waking", "because": self.because}}}]
@@ -141,6 +142,11 @@ def test_words_of_hosts_stay_words(said: Said, client: TestClient) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&#34;" in text
     assert "\u202e" not in text
     assert "&lt;b&gt;ann&lt;/b&gt;" in client.get("/hosts/rig").text
+
+
+def test_an_explanation_of_another_kind_is_none(said: Said, client: TestClient) -> None:
+    for said.lines in (5, None, {"a": 1}, [5]):
+        assert "The controller says nothing of it" in client.get("/hosts/rig").text
 
 
 def test_a_controller_that_is_away_is_said_and_nothing_else_is_shown(said: Said, client: TestClient) -> None:
