@@ -132,6 +132,14 @@ def test_watts_beyond_reason_are_not_believed_either(watts: float) -> None:
     assert sums(counted(look(0, told(watts=watts)), look(10, told(watts=watts)))) == (0.0, 0.0, 0.0)
 
 
+def test_what_only_a_part_of_a_host_tells_is_an_estimate_and_in_no_measured_mean() -> None:
+    whole = [look(at, told(mj=at * 20_000, rapl=at * 30_000_000)) for at in (0, 10)]
+    found = counted(*whole, look(20, told(rapl=20 * 30_000_000)), look(30, told(mj=600_000, rapl=900_000_000)))
+    assert [one.metered_s for one in found] == [10.0, 10.0, 10.0]
+    found = counted(*whole, look(20, told(mj=400_000, rapl=10)))
+    assert sums(found) == (10.0, 500.0, 200.0)
+
+
 def test_rapl_wraps_at_its_maximum() -> None:
     before, after = RANGE_UJ - 200_000_000, 300_000_000
     found = counted(look(0, told(mj=0, rapl=before)), look(10, told(mj=0, rapl=after)))

@@ -171,6 +171,8 @@ def count(before: Count | None, look: Look, longest_s: float) -> tuple[Count, tu
             after = replace(after, idle_w=_idle_w(parts.values(), look.plug, before.idle_w))
     elif not fresh:
         after, now = _guess(after, now, late=bool(late))
+    else:  # something that draws did not tell: it is less than was used, and no measured mean
+        now = replace(now, joules=0.0, guessed=now.joules)
     return after, (*made_good, now)
 
 
