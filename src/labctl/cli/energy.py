@@ -44,7 +44,7 @@ _HOUR_S = 3600.0
     default="30d",
     show_default=True,
     callback=spans.of_option,
-    help="How far back: 12h, 7d, at most 366d.",
+    help="How far back: 12h, 7d, at most 366d. It begins with a whole hour.",
 )
 @click.option(
     "--host",
