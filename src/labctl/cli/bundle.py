@@ -197,12 +197,16 @@ def _hosts(packed: Bundle, aim: Aim, told: Modes, secrets: Known) -> None:
 def _documents(
     packed: Bundle, aim: Aim, hosts: list[str], argv: tuple[str, ...], name: str, what: str
 ) -> None:
+    from labctl.bundle.archive import LONGEST_PART
     from labctl.domain.failures import Failure
     from labctl.fleet.reports import document_of
 
     def add(host: str, answer: Answer) -> None:
-        document = document_of(answer)
         place = f"hosts/{host}/{name}"
+        if answer.said is not None and len(answer.said.stdout) > LONGEST_PART:
+            packed.leave_out(place, f"it is more than {LONGEST_PART >> 20} MiB")
+            return
+        document = document_of(answer)
         if isinstance(document, Failure):
             packed.leave_out(place, document.reason)
         else:
