@@ -140,6 +140,18 @@ def test_what_only_a_part_of_a_host_tells_is_an_estimate_and_in_no_measured_mean
     assert sums(found) == (10.0, 500.0, 200.0)
 
 
+def test_what_a_plug_told_is_not_counted_again_by_the_cards_when_the_plug_fails_twice() -> None:
+    """A card's counter that was read when the plug failed first knows all that the plug told since."""
+
+    def seen(at: int, *, plugged: bool) -> Look:
+        plug = Plug(1000.0 + at, 300.0, at * 300.0) if plugged else None
+        return look(at, told(mj=at * 200_000), Doing.BUSY, plug=plug)
+
+    fails = {50, 60, 1000, 1010}
+    found = counted(*(seen(at, plugged=at not in fails) for at in range(0, 1100, 10)))
+    assert sum(one.joules + one.guessed for one in found) <= 1090 * 300.0
+
+
 def test_rapl_wraps_at_its_maximum() -> None:
     before, after = RANGE_UJ - 200_000_000, 300_000_000
     found = counted(look(0, told(mj=0, rapl=before)), look(10, told(mj=0, rapl=after)))

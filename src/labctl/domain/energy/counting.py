@@ -148,10 +148,9 @@ def count(before: Count | None, look: Look, longest_s: float) -> tuple[Count, tu
     if before is None:
         return Count(look, gauges), ()
     seconds = max(0.0, look.mono - before.look.mono)
-    kept = {**before.gauges, **{name: _stood(before.gauges.get(name), one) for name, one in gauges.items()}}
-    if look.plug is None:
-        kept.pop("plug", None)  # it is guessed from here on, so its counter must not tell of it too
-    after = replace(before, look=look, gauges=kept)
+    after = replace(before, look=look, gauges=_kept(before.gauges, gauges))
+    if look.plug is not None:
+        after = replace(after, owed={})  # no card will be asked to tell of what was guessed without the plug
     parts = {
         name: _told(before.gauges[name], gauge, longest_s, _range(look, name))
         for name, gauge in gauges.items()
@@ -184,6 +183,14 @@ def _idle_w(parts: Iterable[_Part], plug: Plug | None, before: float | None) -> 
     if any(part.joules is None or not part.moved_s for part in told):
         return before
     return sum((part.joules or 0.0) / part.moved_s for part in told)
+
+
+def _kept(before: Mapping[str, Gauge], now: Mapping[str, Gauge]) -> Mapping[str, Gauge]:
+    """Return the gauges that may tell later: never both the plug's and the cards' of the same time."""
+    kept = {name: _stood(before.get(name), one) for name, one in now.items()}
+    if "plug" in now:
+        return kept
+    return {**{name: one for name, one in before.items() if name != "plug"}, **kept}
 
 
 def _stood(before: Gauge | None, now: Gauge) -> Gauge:
