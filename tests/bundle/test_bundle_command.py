@@ -223,7 +223,9 @@ def test_a_host_that_answers_beyond_reason_is_left_out_and_the_rest_is_packed(
     monkeypatch.setattr(echo, "run", hostile)
     assert main(["bundle", "-o", "out.tar.gz"]) == 4
     files = opened(tmp_path / "out.tar.gz")
-    assert json.loads(files["manifest.json"])["left_out"] == [{"name": "hosts/nas/report.json", "reason": why}]
+    assert json.loads(files["manifest.json"])["left_out"] == [
+        {"name": "hosts/nas/report.json", "reason": why}
+    ]
     assert "hosts/rig/report.json" in files
 
 

@@ -134,7 +134,9 @@ def test_watts_beyond_reason_are_not_believed_either(watts: float) -> None:
 
 def test_what_only_a_part_of_a_host_tells_is_an_estimate_and_in_no_measured_mean() -> None:
     whole = [look(at, told(mj=at * 20_000, rapl=at * 30_000_000)) for at in (0, 10)]
-    found = counted(*whole, look(20, told(rapl=20 * 30_000_000)), look(30, told(mj=600_000, rapl=900_000_000)))
+    found = counted(
+        *whole, look(20, told(rapl=20 * 30_000_000)), look(30, told(mj=600_000, rapl=900_000_000))
+    )
     assert [one.metered_s for one in found] == [10.0, 10.0, 10.0]
     found = counted(*whole, look(20, told(mj=400_000, rapl=10)))
     assert sums(found) == (10.0, 500.0, 200.0)
