@@ -206,7 +206,10 @@ def _replaced(name: str, counts: Counter[str], found: re.Match[str]) -> str:
 _QUOTE = r"\\{0,3}[\"']"
 """A quotation mark, also as it is written inside of another text that is quoted."""
 
-_VALUE = r"b?(?P<value>\\{1,3}\"[^\"\n]{1,4096}\"|\\{1,3}'[^'\n]{1,4096}'|\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\"',;&]{1,4096})"
+_VALUE = (
+    r"b?(?P<value>\\{1,3}\"[^\"\n]{1,4096}\"|\\{1,3}'[^'\n]{1,4096}'"
+    r"|\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\"',;&]{1,4096})"
+)
 _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "private key",
