@@ -23,9 +23,11 @@ FAKE = Path(__file__).parents[1] / "provision" / "fake_worker.py"
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIIiI3TA0PgHfAVdEoPOZPTLZFzMDVGXGUPmFaAAu2uf8"
 PATIENCE_S = 30
 
-# The real command line, with the one difference that its workers are played.
+# The real command line, with the one difference that its workers are played. trio, which only a test needs,
+# is kept from it: httpcore loads it wherever it is installed, and it takes 4 MB.
 _ENTRY = """
 import sys
+sys.modules["trio"] = None
 from labctl import wiring
 argv = tuple(sys.argv[1].split("\\n"))
 wiring.worker_argv = lambda: argv

@@ -56,7 +56,7 @@ def test_where_only_hosts_may_stand_groups_are_not_suggested(desk: Desk) -> None
 def test_deploys_are_completed_for_only(desk: Desk) -> None:
     assert _complete(desk, "labctl plan --only ba") == ["backend", "base"]
     assert _complete(desk, "labctl plan --only base,re") == ["base,restart"]
-    assert _complete(desk, "labctl plan --only base,w") == ["base,wol"]
+    assert _complete(desk, "labctl plan --only base,wo") == ["base,wol"]
 
 
 def test_hosts_of_a_lab_are_completed(desk: Desk) -> None:

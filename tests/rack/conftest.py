@@ -102,7 +102,7 @@ def operator_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def network(able: None) -> Iterator[IPv4Network]:
-    """A /23 that no other test process uses: half is for ``rack``, a quarter for ``gpu_rack``."""
+    """A /23 that no other test process uses: half for ``rack``, quarters for ``gpu_rack`` and health."""
     with _claimed(IPv4Network("10.213.0.0/16"), 23) as network:
         yield network
 

@@ -73,6 +73,7 @@ def test_a_bare_host_is_planned_wholly_then_changed_once_and_pyinfra_agrees(bare
         "Controller",
         "Gateway",
         "Health",
+        "Web page",
         "Engines",
         "llama-swap",
         "Services",

@@ -27,7 +27,7 @@ It is ``report``'s document, in which every section means what it means there, a
   one that cannot be read is ``{"name", "error"}``.
 - ``wol_armed``: whether a magic packet would wake this host; null: it cannot be told.
 - ``caps_wanted_w``: by UUID (else PCI address) the watts that the inventory, an order or a step wants.
-- ``engines[]`` also have what their own metrics tell; see ``engines``.
+- ``engines[]`` also have what their own metrics tell; see ``enginemetrics``.
 
 ``domain/health/reading.py`` reads it. Nothing here changes, wakes, loads or spins up anything: a card in
 runtime suspend is not asked, a disk that stands still is left alone, an automount point is not touched, and
