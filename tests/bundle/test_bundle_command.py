@@ -265,6 +265,18 @@ def test_nothing_is_ever_overwritten(echo: Echo, tmp_path: Path, capsys: pytest.
     assert (tmp_path / "out.tar.gz").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("link", "link is there already"), ("none/x", "there is no folder none")]
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anybody_is_asked(
+    echo: Echo, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert main(["bundle", "-o", name]) == 2
+    assert words in capsys.readouterr().err
+    assert echo.asked == []
+
+
 def test_what_cannot_be_cleaned_is_left_out_whole() -> None:
     packed = archive.Bundle(redactor({"Zq3xA9wKqb7Zq3x": "a key"}))
     packed.add_text("x.txt", "x", "Zq3xA9w\nKqb7Zq3x")
