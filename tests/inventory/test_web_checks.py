@@ -27,6 +27,7 @@ def rack(web: str, hub: str = "", more: str = HUB) -> str:
     [
         ('listen="0.0.0.0"', HUB, "listen", "listens on 0.0.0.0 without a key: anyone who reaches the host could look", "keys=[WebKey"),
         ("port=22", HUB, "port", "port 22 is taken already by sshd", "another port"),
+        ("port=443", HUB, "port", "port 443 is for root alone, and the web page runs as labctl-web", "from 1024 on"),
         ("port=8001", HUB, "port", "port 8001 is taken already by service chat", "another port"),
         (f"keys=[{KEY}, {KEY.replace('a' * 64, 'b' * 64)}]", HUB, "keys[1].name", "is taken already by another key", ""),
         (f"keys=[{KEY}, {KEY.replace('ann', 'bob')}]", HUB, "keys[1]", "is taken already by key ann", ""),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from labctl.adapters import shared_folder
 from labctl.cli.main import main
@@ -113,15 +118,55 @@ def test_no_key_and_no_hash_is_in_any_file() -> None:
     assert canary not in json.dumps(dict(made.files))
 
 
-def test_a_page_with_tls_is_known_by_its_certificate(tmp_path: Path) -> None:
-    (tmp_path / "hub.pem").write_text("-----BEGIN CERTIFICATE-----\n")
-    rack = racked(gateway=Gateway(host="hub", certificate=Path("hub.pem"), private_key=Path("hub.key")))
-    made = files(rack, tmp_path, Scraper(HUB))
+def certificate(*names: x509.GeneralName) -> str:
+    """Return a certificate that signs itself and bears names."""
+    key, day = ec.generate_private_key(ec.SECP256R1()), datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    called = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "hub")])
+    made = x509.CertificateBuilder(called, called, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(day).not_valid_after(day + datetime.timedelta(days=36500))
+    if names:
+        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize(
+    ("names", "known_as"),
+    [
+        ([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("hub.home")], None),
+        ([x509.DNSName("hub.home"), x509.DNSName("hub")], "hub.home"),
+        ([x509.DNSName("*.home")], "labctl.home"),
+        ([x509.IPAddress(ip_address("10.0.0.1"))], "10.0.0.1"),
+    ],
+)
+def test_a_page_with_tls_is_known_by_its_certificate_and_a_name_in_it(
+    names: list[x509.GeneralName], known_as: str | None, tmp_path: Path
+) -> None:
+    pem = certificate(*names)
+    (tmp_path / "hub.pem").write_text(pem)
+    made = files(secured(), tmp_path, Scraper(HUB))
     job = jobs(made)["labctl-gateway"]
-    assert (job["scheme"], job["tls_config"]) == ("https", {"ca_file": "targets/labctl-gateway.pem"})
-    assert made.files["targets/labctl-gateway.pem"] == "-----BEGIN CERTIFICATE-----\n"
-    with pytest.raises(LabctlError, match=r"hub\.pem: the certificate cannot be read"):
-        files(rack, tmp_path / "elsewhere", Scraper(HUB))
+    expected = {"ca_file": "targets/labctl-gateway.pem"} | ({"server_name": known_as} if known_as else {})
+    assert (job["scheme"], job["tls_config"]) == ("https", expected)
+    assert made.files["targets/labctl-gateway.pem"] == pem
+
+
+def secured() -> Rack:
+    return racked(gateway=Gateway(host="hub", certificate=Path("hub.pem"), private_key=Path("hub.key")))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "the certificate cannot be read"),
+        ("-----BEGIN CERTIFICATE-----\n", "holds no certificate as PEM"),
+        (certificate(), "bears no name that Prometheus checks"),
+    ],
+)
+def test_a_certificate_by_which_nobody_is_known_is_said(text: str | None, why: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "hub.pem").write_text(text)
+    with pytest.raises(LabctlError, match=rf"hub\.pem: .*{why}"):
+        files(secured(), tmp_path, Scraper(HUB))
 
 
 def test_hosts_are_scraped_themselves_where_wanted_and_it_is_said_which_may_sleep() -> None:

@@ -6,12 +6,14 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from labctl.domain.sleep.lifecycle import Event, Mode
+from labctl.inventory import Health
 from labctl.render.monitoring import rules
 from monitoring_kit import program
 
@@ -217,9 +219,10 @@ RECORDING = (
         "labctl:host_loaded_idle",
         [
             *(series("labctl_model_loaded", {**RIG, "host": host, "service": "chat", "model": "qwen"}, "1x5")
-              for host in ("rig", "box")),
+              for host in ("rig", "box", "mute")),
             series("labctl_engine_requests_running", {**RIG, "service": "chat"}, "0x5"),
             series("labctl_engine_requests_running", {**RIG, "host": "box", "service": "chat"}, "2x5"),
+            series("labctl_engine_requests_running", {**RIG, "host": "mute", "service": "other"}, "0x5"),
         ],
         [({"rack": "desk", "host": "rig"}, 1)],
     ),
@@ -321,3 +324,12 @@ def test_a_rule_names_modes_and_events_that_there_are() -> None:
     assert events <= set(Event)
     assert len(states) > 5
     assert events
+
+
+def test_a_rack_whose_health_is_looked_after_seldom_raises_no_alarm_between_two_looks() -> None:
+    def late(health: Health | None) -> str:
+        (_, alerts) = yaml.safe_load(rules.rules(health))["groups"]
+        (found,) = [one for one in alerts["rules"] if one["alert"] == "LabctlHealthStale"]
+        return str(found["expr"]).rpartition(" > ")[2]
+
+    assert [late(None), late(Health()), late(Health(every=timedelta(hours=1)))] == ["3600", "3600", "10800"]

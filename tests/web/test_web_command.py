@@ -8,16 +8,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import AF_UNIX, socket
 
 import httpx
 import pytest
 
+from labctl.cli import web_run
 from labctl.cli.main import main
 from labctl.cli.web_run import findings_in, rendered
+from labctl.controller.answers import RackStatus
 from labctl.domain.health.results import document_of
+from labctl.domain.problem import LabctlError
 from labctl.web import serving
 from labctl.web.reading import read_table
 from web_kit import FINDINGS, Rack, keeping, table, until, web_only
@@ -47,6 +52,13 @@ def running(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             process.kill()
 
 
+class Now(Rack):
+    """Says what it says at the time of this machine's clock: the metrics believe no other."""
+
+    def status(self) -> RackStatus:
+        return dataclasses.replace(super().status(), at=time.time())
+
+
 def test_it_runs_shows_and_ends_when_told(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(document_of(FINDINGS)))
     with running(tmp_path) as (address, process), httpx.Client(base_url=address, trust_env=False) as client:
@@ -61,7 +73,7 @@ def test_it_runs_shows_and_ends_when_told(tmp_path: Path) -> None:
         until(answers)
         assert "The controller says nothing" in client.get("/").text
         assert "91 % of /models is used" in client.get("/").text
-        with keeping(tmp_path / "socket", Rack(), who=web_only()):
+        with keeping(tmp_path / "socket", Now(), who=web_only()):
             until(lambda: "host-gpu-box" in client.get("/").text)
             assert 'labctl_host_state{host="gpu-box",state="asleep"} 1.0' in client.get("/metrics").text
         with client.stream("GET", "/stream") as stream:
@@ -98,3 +110,16 @@ def test_results_that_cannot_be_read_are_no_results(tmp_path: Path, text: str) -
     assert findings_in(path) is None
     path.write_text(text)
     assert findings_in(path) is None
+
+
+def test_a_scrape_hears_of_a_silent_controller_before_prometheus_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 2 * web_run.LOOK_S < 10.0  # Prometheus' scrape_timeout where none is said
+    monkeypatch.setattr(web_run, "LOOK_S", 0.05)
+    with socket(AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "socket"))
+        silent.listen()
+        for verb in ("status", "events", "energy"):
+            with pytest.raises(LabctlError, match="the controller does not answer"):
+                web_run.asks(tmp_path / "socket")(verb, "", {})

@@ -28,6 +28,7 @@ class Said:
         self.orders: list[tuple[str, str, Mapping[str, Any]]] = []
         self.fails: LabctlError | None = None
         self.because = "round 1 was sent"
+        self.lines: object = ["awake: <b>ann</b> is logged in"]
 
     def __call__(self, verb: str, by: str, fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         if self.fails is not None:
@@ -39,7 +40,7 @@ class Said:
         if verb == "events":
             return [{"done": True, "after": 0}]
         if verb == "explain":
-            return [{"done": True, "hosts": [{"lines": ["awake: <b>ann</b> is logged in"]}]}]
+            return [{"done": True, "hosts": [{"lines": self.lines}]}]
         if verb != "energy":
             self.orders.append((verb, by, fields))
         return [{"done": True, "hosts": {"rig": {"ok": None, "mode": "waking", "because": self.because}}}]
@@ -82,6 +83,12 @@ def test_on_loopback_anybody_looks(said: Said, name: str) -> None:
     client = page(said, name, names=("rack.home",))
     assert client.get("/").status_code == 200
     assert "labctl_host_state" in client.get("/metrics").text
+
+
+def test_on_another_address_of_loopback_that_address_is_ours(said: Said) -> None:
+    # Prometheus is told to ask there, without a key.
+    assert page(said, "127.0.0.2:8090", listen="127.0.0.2").get("/metrics").status_code == 200
+    assert page(said, "127.0.0.3", listen="127.0.0.2").get("/metrics").status_code == 401
 
 
 @pytest.mark.parametrize("path", LOOKS)
@@ -137,6 +144,11 @@ def test_words_of_hosts_stay_words(said: Said, client: TestClient) -> None:
     assert "&lt;b&gt;ann&lt;/b&gt;" in client.get("/hosts/rig").text
 
 
+def test_an_explanation_of_another_kind_is_none(said: Said, client: TestClient) -> None:
+    for said.lines in (5, None, {"a": 1}, [5]):
+        assert "The controller says nothing of it" in client.get("/hosts/rig").text
+
+
 def test_a_controller_that_is_away_is_said_and_nothing_else_is_shown(said: Said, client: TestClient) -> None:
     said.fails = LabctlError("the controller does not answer: no socket", code=ExitCode.UNREACHABLE)
     answer = client.get("/")
@@ -188,6 +200,14 @@ def test_a_form_of_another_site_is_no_order(
     assert answer.status_code == status
     assert why in answer.text
     assert said.orders == []
+
+
+def test_behind_a_proxy_that_speaks_tls_its_origin_is_ours(said: Said) -> None:
+    client = page(said, "rack.home")
+    shown = {"Origin": "https://rack.home"}
+    assert client.post("/session", data={"key": ADMIN}, headers=shown).status_code == 303
+    for stranger in ("https://rack.home:444", "https://attacker.example", "ftp://rack.home"):
+        assert client.post("/session", data={"key": ADMIN}, headers={"Origin": stranger}).status_code == 403
 
 
 @pytest.mark.parametrize("token", ["", "x", None])

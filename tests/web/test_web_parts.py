@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from labctl.domain import web_table
 from labctl.domain.problem import LabctlError
 from labctl.domain.web_table import Meter, Share
-from labctl.inventory import Circuit, Controller, Gpu, Host, Psu, Rack, Secret, Web, WebKey
+from labctl.inventory import Circuit, Controller, Gateway, Gpu, Health, Host, Psu, Rack, Secret, Web, WebKey
 from labctl.render import controller, firewall
 from labctl.render import web as rendering
 from labctl.web import orders, serving, sight, timeline, view, writing
@@ -229,6 +230,14 @@ def test_an_answer_is_a_sentence(verb: str, answer: object, said: str) -> None:
     assert orders.told("rig", verb, {"hosts": {"rig": answer}}) == said
 
 
+def test_results_are_called_old_by_how_often_checks_are_run() -> None:
+    seen = Seen(FINDINGS.at + 2 * HOUR, findings=FINDINGS)
+    assert "which is long" in view.page(table(), seen).checked
+    seldom = RACK.model_copy(update={"health": Health(every=timedelta(hours=1))})
+    stale_s = json.loads(rendering.ready(seldom, Path(), {}).table)["stale_s"]
+    assert "which is long" not in view.page(table(stale_s=stale_s), seen).checked
+
+
 # --- looking costs little
 
 
@@ -252,6 +261,49 @@ def test_many_who_look_cost_one_question_a_second_and_energy_one_a_minute() -> N
     looking.forget()
     looking.look()
     assert asked.count("status") == 62
+
+
+def test_a_store_that_does_not_answer_is_waited_for_once_in_a_look() -> None:
+    asked: list[str] = []
+
+    def ask(verb: str, by: str, fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        asked.append(verb)
+        if verb != "status":
+            raise LabctlError("the controller does not answer")
+        return [{"done": True}]
+
+    assert Sight(sources(ask)).look().trouble == ""
+    assert asked == ["status", "events"]
+
+
+def test_what_happened_is_read_once_and_anew_from_another_store() -> None:
+    kept = [{"event": 40 + number, "at": NOW, "text": f"line {number}"} for number in range(3)]
+    asked: list[int] = []
+
+    def ask(verb: str, by: str, fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        if verb != "events":
+            return [{"done": True}]
+        asked.append(fields["after"])
+        found = [one for one in kept if one["event"] > fields["after"]][-fields["most"] :]
+        return [*found, {"done": True, "after": max([fields["after"], *(one["event"] for one in found)])}]
+
+    looking = Sight(sources(ask))
+
+    def lines() -> list[str]:
+        looking.forget()
+        return [one["text"] for one in looking.look().events]
+
+    assert lines() == ["line 0", "line 1", "line 2"]
+    kept.append({"event": 43, "at": NOW, "text": "line 3"})
+    assert lines() == ["line 0", "line 1", "line 2", "line 3"]
+    assert lines() == ["line 0", "line 1", "line 2", "line 3"]
+    assert asked == [0, 41, 42]
+    kept[:] = [{"event": 1, "at": NOW, "text": "a new store"}]
+    assert lines() == ["a new store"]
+    kept[:] = [{"event": 1, "at": NOW, "text": "one more"}, {"event": 2, "at": NOW, "text": "and on"}]
+    assert lines() == ["one more", "and on"]
+    kept.clear()
+    assert lines() == []
 
 
 def test_an_older_controller_that_counts_no_energy_is_still_shown() -> None:
@@ -328,8 +380,16 @@ def test_its_unit_may_do_little_and_the_controllers_can_tell_who_it_is(tmp_path:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PrivateUsers=yes" not in controller.unit(RACK, "0" * 64)
-    assert "with the web page" in controller.unit(RACK, "0" * 64)
     assert "web" not in json.loads(controller.rack_json(RACK))
+
+
+@pytest.mark.parametrize("comes", ["gateway", "health", "web"])
+def test_whoever_comes_to_the_controllers_socket_means_one_restart_of_it(comes: str) -> None:
+    # It looks only at its start who they are, and refuses all others; with operators nothing else changes.
+    guests = {"gateway": Gateway(host="hub"), "health": Health(), "web": Web()}
+    known = {"controller": Controller(host="hub", operators=("ann",)), **guests}
+    after, before = (RACK.model_copy(update={**known, **change}) for change in ({}, {comes: None}))
+    assert controller.unit(before, "0" * 64) != controller.unit(after, "0" * 64)
 
 
 def test_another_table_or_certificate_is_another_unit() -> None:

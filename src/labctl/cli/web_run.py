@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from labctl.web.sight import Ask, Sources
 
 SILENCE_S = 10.0
-"""How long the controller may say nothing, before browsers are told so."""
+"""How long the controller may say nothing to an order, before browsers are told so."""
+
+LOOK_S = 4.0
+"""The same for a look. A scrape waits for two such silences at most, and Prometheus waits for 10 s: it is to
+hear that the controller is away, and not to take the page for it."""
+
+_LOOKS = frozenset({"status", "events", "energy"})
 
 _MOST_BYTES = 16 * 1024 * 1024
 
@@ -53,8 +59,9 @@ def asks(socket: Path) -> Ask:
     from labctl.controller.api.client import Controller, silent
 
     def ask(verb: str, by: str, fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        silence_s = LOOK_S if verb in _LOOKS else SILENCE_S
         try:
-            conversation = wiring.conversation_here(socket, silence_s=SILENCE_S)
+            conversation = wiring.conversation_here(socket, silence_s=silence_s)
         except OSError as error:
             raise silent(
                 f"{socket}: {error.strerror or error}", "systemctl status labctl-controller"

@@ -53,6 +53,7 @@ class Meter:
 class Table:
     """Everything; ``names`` are those by which it shows itself on loopback without a key.
 
+    Results of checks that are older than ``stale_s`` are called so.
     ``certificate`` and ``private_key`` are names of files beside the table; empty: no TLS.
     """
 
@@ -67,6 +68,7 @@ class Table:
     certificate: str = ""
     private_key: str = ""
     meters: tuple[Meter, ...] = ()
+    stale_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

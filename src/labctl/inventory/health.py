@@ -87,6 +87,9 @@ class MailNotice(Spec):
 Notice = Annotated[NtfyNotice | WebhookNotice | MailNotice, Field(discriminator="kind")]
 
 
+_STALE_LOOKS, _STALE_S = 3, 3600.0
+
+
 class Health(Spec):
     """What ``labctl health`` does by itself on the controller's host."""
 
@@ -116,6 +119,11 @@ class Health(Spec):
         description="File for node_exporter's textfile collector, ending in .prom; its folder must let "
         "the user labctl-health write. Default: none.",
     )
+
+    @property
+    def stale_s(self) -> float:
+        """Return how old results are, in seconds, when something must be wrong: three looks, or an hour."""
+        return max(_STALE_S, _STALE_LOOKS * self.every.total_seconds())
 
     @model_validator(mode="after")
     def _told_apart(self) -> "Health":

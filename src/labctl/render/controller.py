@@ -241,17 +241,16 @@ def unit(rack: Rack, digest: str) -> str:
     since it looks only at its start who they are.
     """
     assert rack.controller is not None
-    guests = [name for name, there in (("web", rack.web), ("health", rack.health)) if there is not None]
+    guests = [name for name in ("gateway", "health", "web") if getattr(rack, name) is not None]
     return render.text(
         "controller.service.j2",
-        # At its start it looks once who the web page's user is.
-        mark=f"build {digest[:12]}{'' if rack.web is None else ', with the web page'}",
+        mark=", ".join((f"build {digest[:12]}", *guests)),
         python=python_of(),
         rack=RACK,
         user=USER,
         home=PurePosixPath(HOME).name,
         store_folder=STORE_FOLDER,
-        alone=not rack.controller.operators and rack.gateway is None and not guests,
+        alone=not rack.controller.operators and not guests,
         watchdog_s=max(60, round(rack.controller.tick.total_seconds()) * 6),
     )
 

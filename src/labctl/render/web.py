@@ -87,6 +87,7 @@ def ready(
         web.names,
         *((CERTIFICATE, PRIVATE_KEY) if files else ("", "")),
         meters_of(rack),
+        (rack.health or health.Health()).stale_s,
     )
     return Ready(f"{json.dumps(asdict(table), indent=1, sort_keys=True)}\n", files)
 

@@ -113,7 +113,10 @@ class Desk:
         host = self._host(request)
         said = await run_in_threadpool(self._ask, "explain", "", {"hosts": [host]})
         told: Mapping[str, Any] = next(items(said[-1].get("hosts")), {}) if said else {}
-        lines = [view.plain(line) for line in told.get("lines") or () if isinstance(line, str)]
+        listed = told.get("lines")
+        lines = (
+            [view.plain(line) for line in listed if isinstance(line, str)] if isinstance(listed, list) else []
+        )
         return self._part(request, viewer, "why.html", host=host, lines=lines)
 
     async def _numbers(self, request: Request, viewer: Viewer) -> Response:

@@ -1,6 +1,7 @@
 """Who may look and who may act, and what is sent with every answer so that browsers help to keep it so.
 
-- On loopback, called by a name that only means this machine (or one of ``Table.names``), anybody looks.
+- On loopback, called by a name that only means this machine, by its address, or by one of ``Table.names``,
+  anybody looks.
   Elsewhere, and under any other name, a session or a key in ``Authorization: Bearer`` is needed: another
   site's script can have a browser call us under the site's own name, and would read what we answer.
 - An order is a POST of a form of ours: from our origin (``Origin``, else ``Sec-Fetch-Site``), with a session
@@ -9,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from labctl.domain.web_table import Key, Table
 from labctl.web.sessions import Sessions
 
 LONGEST_FORM = 8192
+FORM_S = 10.0
+"""How long a form may take to arrive."""
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -68,7 +72,7 @@ class Guard:
 
     def __init__(self, table: Table, sessions: Sessions) -> None:
         self._loopback = ip_address(table.listen).is_loopback
-        self._names = frozenset((*_LOCAL_NAMES, *(name.lower() for name in table.names)))
+        self._names = frozenset((*_LOCAL_NAMES, table.listen, *(name.lower() for name in table.names)))
         self._tls = bool(table.certificate)
         self.sessions = sessions
 
@@ -100,17 +104,17 @@ class Guard:
         """Return the fields of a form of ours, each once.
 
         Raises:
-            Refused: it comes from another site, is no form, or is too long.
+            Refused: it comes from another site, is no form, is too long, or takes too long.
         """
         if not self._is_ours(request):
             raise Refused(403, "this was not sent by a page of ours", "open the page itself and try again")
         if request.headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
             raise Refused(415, "this is no form")
-        data = b""
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > LONGEST_FORM:
-                raise Refused(413, f"a form has at most {LONGEST_FORM} bytes")
+        try:
+            async with asyncio.timeout(FORM_S):
+                data = await _whole(request)
+        except TimeoutError:
+            raise Refused(408, "the form did not arrive in time", "try again") from None
         try:
             found = parse_qs(data.decode("ascii"), strict_parsing=bool(data), max_num_fields=20,
                              keep_blank_values=True, errors="strict")  # fmt: skip
@@ -136,7 +140,20 @@ class Guard:
         origin = request.headers.get("origin")
         if origin is None:
             return request.headers.get("sec-fetch-site") == "same-origin"
-        return origin == f"{'https' if self._tls else request.url.scheme}://{request.headers.get('host', '')}"
+        host = request.headers.get("host", "")
+        schemes = ["https"] if self._tls else ["http"]
+        if not self._tls and _name(request) not in _LOCAL_NAMES:
+            schemes.append("https")  # a proxy that speaks TLS for us, and passes the name on
+        return origin in [f"{scheme}://{host}" for scheme in schemes]
+
+
+async def _whole(request: Request) -> bytes:
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > LONGEST_FORM:
+            raise Refused(413, f"a form has at most {LONGEST_FORM} bytes")
+    return data
 
 
 def client(request: Request) -> str:

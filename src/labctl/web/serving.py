@@ -17,6 +17,7 @@ from labctl.domain.problem import LabctlError
 from labctl.domain.web_table import Table
 from labctl.ports.notify import Notify
 from labctl.web import app
+from labctl.web.patience import Patient
 from labctl.web.sight import Sources
 from labctl.web.stream import Streams
 
@@ -105,6 +106,8 @@ def configured(table: Table, folder: Path, serves: ASGIApp) -> uvicorn.Config:
         serves,
         host=table.listen,
         port=table.port,
+        # h11 bounds the length of a head; what "auto" may choose instead does not.
+        http=Patient,
         lifespan="off",
         interface="asgi3",
         log_config=None,

@@ -71,7 +71,6 @@ class Sight:
         self._counted: float | None = None
         self._energy: Mapping[str, Any] | None = None
         self._events: deque[Mapping[str, Any]] = deque(maxlen=MOST_EVENTS)
-        self._after = 0
 
     def look(self) -> Seen:
         """Return what is known; asks the controller if that is older than ``FRESH_S``.
@@ -109,10 +108,11 @@ class Sight:
         at, findings = self._sources.wall(), self._sources.findings()
         try:
             status = self._last("status")
-            self._follow()
+            told = self._follow()
         except LabctlError as error:
             return Seen(at, error.problems[0].reason, findings=findings)
-        if self._counted is None or now - self._counted >= ENERGY_S:
+        # Who does not tell the one will not tell the other, and is not waited for twice.
+        if told and (self._counted is None or now - self._counted >= ENERGY_S):
             self._counted = now
             try:
                 self._energy = self._last("energy", for_s=ENERGY_FOR_S)
@@ -124,13 +124,27 @@ class Sight:
         said = self._sources.ask(verb, "", fields)
         return said[-1] if said else {}
 
-    def _follow(self) -> None:
+    def _follow(self) -> bool:
+        """Add what happened since; return whether that was told.
+
+        The newest line that is known is asked for again, and proves the log. Where it is not the first, the
+        log is another one (of a new store, whose lines have other numbers), or more happened than is told at
+        a time: what is known is read anew.
+        """
+        known = self._events[-1] if self._events else {}
+        after = int(number(known.get("event")) or 0)
         try:
-            said = self._sources.ask("events", "", {"after": self._after, "most": MOST_EVENTS})
+            lines = self._lines(max(0, after - 1))
+            if known and lines[:1] == [known]:
+                self._events.extend(lines[1:])
+                return True
+            if after > 1:
+                lines = self._lines(0)
         except LabctlError:  # the store is away; what the controller knows is still worth seeing
-            return
-        last = number(said[-1].get("after")) if said else None
-        if last is not None and last < self._after:
-            self._events.clear()  # another store, whose events have other numbers
-        self._events.extend(said[:-1])
-        self._after = int(last or 0)
+            return False
+        self._events.clear()
+        self._events.extend(lines)
+        return True
+
+    def _lines(self, after: int) -> list[Mapping[str, Any]]:
+        return list(self._sources.ask("events", "", {"after": after, "most": MOST_EVENTS})[:-1])

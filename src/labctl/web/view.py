@@ -21,7 +21,6 @@ from labctl.web.sight import Seen
 
 _COARSE_S = 60
 _MIB_PER_GIB = 1024.0
-_STALE_S = 3600.0
 _WORDS = {
     "unknown": "unknown",
     "ready": "awake",
@@ -138,7 +137,7 @@ def page(table: Table, seen: Seen) -> Page:
         hosts=hosts,
         meters=() if seen.trouble else tuple(drawn(meter, by_name) for meter in table.meters),
         findings=tuple(_findings(seen)),
-        checked=_checked(seen),
+        checked=_checked(seen, table.stale_s),
         lines=tuple(timeline.line(one, seen.events, seen.at) for one in seen.hosts),
         begin=now - timeline.SPAN_S,
         recent=tuple(_recent(seen)),
@@ -265,11 +264,11 @@ def _findings(seen: Seen) -> Iterator[Finding]:
         )
 
 
-def _checked(seen: Seen) -> str:
+def _checked(seen: Seen, stale_s: float) -> str:
     if seen.findings is None:
         return "Nothing is known: no health check has left its results here."
     age = seen.at - seen.findings.at
-    late = ", which is long: is labctl-health.timer running?" if age > _STALE_S else ""
+    late = ", which is long: is labctl-health.timer running?" if age > stale_s else ""
     return f"{len(seen.findings.findings)} results, {ago(age)}{late}"
 
 

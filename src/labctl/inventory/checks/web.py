@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from labctl.inventory.checks.finding import Finding, Where, twice
 from labctl.inventory.hosts import Host
 from labctl.inventory.rack import Rack
-from labctl.inventory.web import Web
+from labctl.inventory.web import USER, Web
 
 _AT: Where = ("web",)
+_FIRST_FREE = 1024
+"""The first port on which a process without rights may listen; the page's unit gives it none."""
 
 
 def web(rack: Rack) -> Iterator[Finding]:
@@ -23,6 +25,12 @@ def web(rack: Rack) -> Iterator[Finding]:
             (*_AT, "listen"),
             f"listens on {wanted.listen} without a key: anyone who reaches the host could look",
             'add keys=[WebKey(name="...", secret=Secret(file="keys/web"))], or listen on "127.0.0.1"',
+        )
+    if wanted.port < _FIRST_FREE:
+        yield Finding(
+            (*_AT, "port"),
+            f"port {wanted.port} is for root alone, and the web page runs as {USER} without any rights",
+            f"take one from {_FIRST_FREE} on, and put a proxy on {wanted.port} if you want that",
         )
     yield from twice(
         ((*_AT, "keys", place, "name"), one.name, "another key") for place, one in enumerate(wanted.keys)

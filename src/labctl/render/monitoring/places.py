@@ -36,6 +36,7 @@ class Target:
 class Job:
     """One kind of targets. ``keyed``: it asks for a key; ``tls``: it speaks TLS.
 
+    ``known_as`` is a name that its certificate bears; empty: its address is one.
     ``unreached`` says why there is nothing to scrape although there should be; empty: there is.
     """
 
@@ -44,6 +45,7 @@ class Job:
     keyed: bool = False
     tls: bool = False
     unreached: str = ""
+    known_as: str = ""
 
 
 def jobs(rack: Rack, scraper: Scraper) -> Iterator[Job]:

@@ -7,11 +7,12 @@ one on the controller and on the page itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import yaml
 
+from labctl.inventory.health import Health
 from labctl.render import HEADER
 
 
@@ -36,6 +37,7 @@ class Alert:
 
 
 _HOST, _GPU = "{{ $labels.host }}", "{{ $labels.host }}/{{ $labels.gpu }}"
+_SINCE_HEALTH = "time() - labctl_health_run_seconds"
 _MEANT_UP = 'labctl_host_state{state=~"ready|draining|unknown|failed"} == 1'
 
 RECORDED = (
@@ -59,8 +61,11 @@ RECORDED = (
     Recorded("labctl:rack_gpu_power_watts", "sum by (rack) (labctl_gpu_power_watts)"),
     Recorded(
         "labctl:host_loaded_idle",
+        # Some engines (Ollama, TabbyAPI) do not tell what they work on: not known is not idle.
         "max by (rack, host) (labctl_model_loaded)"
-        " unless on (rack, host) (sum by (rack, host) (labctl_engine_requests_running) > 0)",
+        " unless on (rack, host) (labctl_engine_requests_running > 0)"
+        " unless on (rack, host) (labctl_model_loaded"
+        " unless on (rack, host, service) labctl_engine_requests_running)",
     ),
     Recorded(
         "labctl:answer_tokens:rate_5m",
@@ -230,20 +235,22 @@ ALERTS = (
     ),
     Alert(
         "LabctlHealthStale",
-        "time() - labctl_health_run_seconds > 3600",
+        f"{_SINCE_HEALTH} > {Health().stale_s:.0f}",
         "10m",
         "warning",
-        "no health run has ended for an hour",
+        "no health run has ended for too long",
         "on the controller's host: systemctl status labctl-health.timer",
     ),
 )
 
 
-def rules() -> str:
-    """Return the file of rules."""
+def rules(health: Health | None = None) -> str:
+    """Return the file of rules, for how often health is looked after."""
+    late = f"{_SINCE_HEALTH} > {(health or Health()).stale_s:.0f}"
+    alerts = [replace(one, expr=late) if one.expr.startswith(_SINCE_HEALTH) else one for one in ALERTS]
     groups = [
         {"name": "labctl-recorded", "rules": [{"record": one.name, "expr": one.expr} for one in RECORDED]},
-        {"name": "labctl-alerts", "rules": [_alert(one) for one in ALERTS]},
+        {"name": "labctl-alerts", "rules": [_alert(one) for one in alerts]},
     ]
     return f"{HEADER}\n{yaml.safe_dump({'groups': groups}, sort_keys=False, width=1000)}"
 

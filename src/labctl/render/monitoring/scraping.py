@@ -51,7 +51,8 @@ def _scraped(job: Job) -> dict[str, Any]:
     said: dict[str, Any] = {"job_name": job.name, "file_sd_configs": [{"files": [targets_file(job)]}]}
     if job.tls:
         said["scheme"] = "https"
-        said["tls_config"] = {"ca_file": certificate_file(job)}
+        name = {"server_name": job.known_as} if job.known_as else {}
+        said["tls_config"] = {"ca_file": certificate_file(job), **name}
     if job.keyed:
         said["authorization"] = {"type": "Bearer", "credentials_file": key_file(job)}
     return said
