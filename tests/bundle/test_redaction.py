@@ -40,7 +40,7 @@ def forms(value: str) -> dict[str, str]:
         "python": repr(value)[1:-1],
         "bytes": repr(raw)[2:-1],
         "page": str(markupsafe.escape(value)),
-        "shell": shlex.quote(value).strip("'"),
+        "shell": shlex.quote(f"{value} ")[1:-2],
         "url in url": quote(quote(value, safe=""), safe=""),
     }
 
