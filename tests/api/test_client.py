@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -245,3 +246,20 @@ def test_a_local_side_that_breaks_off_is_said(path: Path) -> None:
     with pytest.raises(ControllerError, match="the controller does not answer"):
         controller.tell("status")
     conversation.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("unknown-verb", '"do" must name a verb'),
+        ("bad-field", "events has a field that it does not know"),
+    ],
+)
+def test_a_controller_that_is_older_is_to_be_brought_up_to_date(code: str, reason: str) -> None:
+    refusal = {"error": {"code": code, "reason": reason, "hint": "the verbs: wake, status"}}
+    client = Controller(Played(HELLO, json.dumps(refusal).encode()), "ann")
+    with pytest.raises(ControllerError) as caught:
+        client.tell("energy")
+    assert caught.value.problems[0].hint == (
+        "the controller is older than this labctl: labctl apply brings it up to date"
+    )

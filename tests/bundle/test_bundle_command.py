@@ -204,6 +204,31 @@ def test_a_host_that_cannot_be_reached_is_left_out_with_its_reason(echo: Echo, t
     assert {"name": "hosts/nas/report.json", "reason": "nas did not answer"} in manifest["left_out"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b'{"a":' * 900 + b"1" + b"}" * 900, "it is nested too deeply"),
+        (json.dumps({"a": "x" * archive.LONGEST_PART}).encode(), "it is more than 4 MiB"),
+    ],
+)
+def test_a_host_that_answers_beyond_reason_is_left_out_and_the_rest_is_packed(
+    echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, why: str
+) -> None:
+    run = echo.run
+
+    def hostile(host: str, data: Any, argv: Any, **more: Any) -> Said:
+        said = run(host, data, argv, **more)
+        return Said(0, answer, "") if host == "nas" and argv[-1] == "report" else said
+
+    monkeypatch.setattr(echo, "run", hostile)
+    assert main(["bundle", "-o", "out.tar.gz"]) == 4
+    files = opened(tmp_path / "out.tar.gz")
+    assert json.loads(files["manifest.json"])["left_out"] == [
+        {"name": "hosts/nas/report.json", "reason": why}
+    ]
+    assert "hosts/rig/report.json" in files
+
+
 def test_ctrl_c_leaves_nothing(
     echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +265,18 @@ def test_nothing_is_ever_overwritten(echo: Echo, tmp_path: Path, capsys: pytest.
     assert (tmp_path / "out.tar.gz").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("link", "link is there already"), ("none/x", "there is no folder none")]
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anybody_is_asked(
+    echo: Echo, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert main(["bundle", "-o", name]) == 2
+    assert words in capsys.readouterr().err
+    assert echo.asked == []
+
+
 def test_what_cannot_be_cleaned_is_left_out_whole() -> None:
     packed = archive.Bundle(redactor({"Zq3xA9wKqb7Zq3x": "a key"}))
     packed.add_text("x.txt", "x", "Zq3xA9w\nKqb7Zq3x")
@@ -265,3 +302,11 @@ def test_a_bundle_is_a_plain_archive_in_a_folder_of_its_own(tmp_path: Path) -> N
     assert size == len(content)
     with tarfile.open(fileobj=io.BytesIO(content)) as whole:
         assert whole.getnames() == ["out/manifest.json", "out/x.json"]
+
+
+def test_whatever_the_file_is_called_it_unpacks_into_a_folder_here(tmp_path: Path) -> None:
+    packed = archive.Bundle(redactor({}))
+    for name, folder in ((".out.tar.gz", "out"), ("...", "bundle")):
+        packed.write(tmp_path / name, {}, 0.0)
+        with tarfile.open(tmp_path / name) as whole:
+            assert whole.getnames() == [f"{folder}/manifest.json"]

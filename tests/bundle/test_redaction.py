@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from urllib.parse import quote, quote_plus
 
+import markupsafe
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +36,12 @@ def forms(value: str) -> dict[str, str]:
         "basic": base64.b64encode(b"user:" + raw).decode(),
         "amid": base64.b64encode(b"x" + raw + b"tail of it").decode(),
         "hex": raw.hex(),
+        "json in json": json.dumps(json.dumps(value)[1:-1])[1:-1],
+        "python": repr(value)[1:-1],
+        "bytes": repr(raw)[2:-1],
+        "page": str(markupsafe.escape(value)),
+        "shell": shlex.quote(f"{value} ")[1:-2],
+        "url in url": quote(quote(value, safe=""), safe=""),
     }
 
 
@@ -57,6 +65,14 @@ def test_a_known_secret_goes_in_every_form(value: str, before: str, after: str) 
         ("llama-server --api-key qwertyuiop --port 80", "qwertyuiop"),
         ("llama-server --api-key=qwertyuiop", "qwertyuiop"),
         ("HF_TOKEN=qwertyuiop", "qwertyuiop"),
+        ("PGPASSWORD=qwertyuiop", "qwertyuiop"),
+        ("MYSQL_PWD=qwertyuiop", "qwertyuiop"),
+        ('{"accessToken":"qwertyuiop"}', "qwertyuiop"),
+        (r'body="{\"api_key\": \"qwertyuiop\"}"', "qwertyuiop"),
+        ("headers {b'x-api-key': b'qwertyuiop'}", "qwertyuiop"),
+        ("password => qwertyuiop", "qwertyuiop"),
+        ("Cookie: theme=dark; session=qwertyuiop", "qwertyuiop"),
+        ("curl -u ann:qwertyuiop http://box", "qwertyuiop"),
         ("password: '12345678'", "12345678"),
         ("postgresql://labctl:hunter2@db/x", "hunter2"),
         ("GET /x?token=qwertyuiop&a=1", "qwertyuiop"),
@@ -82,6 +98,7 @@ def test_what_looks_like_a_secret_goes_though_nobody_knows_it(text: str, gone: s
         "a hold by ann@laptop: a fine-tune", "http://10.0.0.1:8080/v1/models", "token: null",
         "labctl-chat.service loaded active running", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiI",
         "GPU-11111111-2222-3333-4444-555555555555", "user@example.org", "no secrets here",
+        "user 1000:1000 --user=1000:1000", '{"completionTokens": 7, "total_tokens": 9}',
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -93,6 +110,7 @@ def test_a_document_loses_values_of_fields_named_like_secrets_and_words_of_comma
         {
             "api_key": {"file": "keys/serving"},
             "password": "hunter2",
+            "api_keys": ["hunter2", 77],
             "pin": 1234,
             "argv": ["/bin/x", "--port=80", "-v", "hunter2", "--verbose"],
             "environment": {"PLAIN": "hunter2"},

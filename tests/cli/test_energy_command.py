@@ -91,15 +91,29 @@ def test_each_thing_that_a_host_did_is_a_row_and_estimates_are_marked(
     assert rows[0] == "HOST DOING TIME KWH MEAN W EUR"
     assert "gpu-box busy 10 h 5.00 500 2.00" in rows
     assert "awake, loaded, idle 4 days 9.50 95 3.80" in rows
-    assert "asleep 21 days ~1.50 ~3 0.60" in rows
+    assert "asleep 21 days ~1.50 ~3 ~0.60" in rows
     assert "nas awake, nothing loaded, idle 25 days 12.00 20 4.80" in rows
     assert any(row.startswith("rack busy") for row in rows)
-    at = rows.index("gpu-box: saved by sleeping ~45.85 kWh, 18.34 EUR")
+    at = rows.index("gpu-box: saved by sleeping ~45.85 kWh, ~18.34 EUR")
     assert rows[at + 1] == "awake and idle it draws 95 W, asleep 3 W, which is an estimate"
-    assert "gpu-box: 5.38 kWh, 2.15 EUR for a million tokens (3,000,000 were answered)" in rows
+    assert "gpu-box: ~5.38 kWh, ~2.15 EUR for a million tokens (3,000,000 were answered)" in rows
     assert rows[-1] == "~ holds an estimate: not all of it was measured."
     assert service.called("energy") == [{"hosts": (), "for_s": 30 * 86400.0}]
     assert all(len(line) <= 80 for line in done.out.splitlines())
+
+
+def test_a_host_of_which_nothing_tells_what_it_draws_is_not_said_to_draw_nothing(
+    call: Callable[..., Done], service: Scripted
+) -> None:
+    service.account = answer(
+        spent(Doing.EMPTY, 600, 0, host="nas"), spent(Doing.BUSY, 1, 100), spent(Doing.UNSEEN, 1, 0)
+    )
+    rows = [" ".join(line.split()) for line in call("energy").out.splitlines()]
+    assert "nas awake, nothing loaded, idle 25 days ? ? ?" in rows
+    assert "gpu-box busy 60 min 0.100 100 0.04" in rows
+    assert "not seen 60 min ? ? ?" in rows
+    assert "together 2 h ~0.100 ~50 ~0.04" in rows
+    assert rows[-1].startswith("? nothing tells what it drew")
 
 
 def test_hosts_and_times_reach_the_controller(call: Callable[..., Done], service: Scripted) -> None:

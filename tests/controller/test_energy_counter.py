@@ -292,3 +292,21 @@ def test_the_answer_is_priced_by_the_windows_of_the_racks_own_clock(store: SqlSt
     old = account_of(store, policy, ["box"], now=NOON + 7200, for_s=3 * 366 * 86400)
     assert old.mean_price is True
     assert old.hosts[0].money == pytest.approx(2 * (23 * 0.1 + 1.0) / 24)
+
+
+def test_tokens_of_an_hour_are_never_set_against_the_energy_of_its_last_minutes(store: SqlStore) -> None:
+    hour = int(NOON) - int(NOON) % 3600
+    store.add_spent([Spent(hour + at, "box", Doing.BUSY, 60, 60, 60_000, 0) for at in range(0, 3600, 60)])
+    store.add_tokens([Tokens(hour, "box", "qwen", 1, 1_000_000)])
+    (used,) = account_of(store, EnergyPolicy(), ["box"], now=hour + 3599.0, for_s=300.0).hosts
+    assert (used.kwh, used.kwh_per_mtok) == (pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_half_past_is_priced_right_where_the_clock_is_half_an_hour_ahead(store: SqlStore) -> None:
+    hour = int(NOON) - int(NOON) % 3600
+    past = (hour + 5 * 3600 + 1800) % 86400 // 60
+    dear = Price((Window(frozenset(range(7)), past, past + 30),), 2.0)
+    policy = EnergyPolicy("Asia/Kolkata", Tariff(1.0, "INR", (dear,)))
+    store.add_spent([Spent(hour + at, "box", Doing.BUSY, 60, 60, 60_000, 0) for at in range(0, 3600, 60)])
+    (used,) = account_of(store, policy, ["box"], now=hour + 3599.0, for_s=600.0).hosts
+    assert used.money == pytest.approx(1.5)

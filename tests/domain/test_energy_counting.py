@@ -114,6 +114,46 @@ def test_a_counter_that_jumps_beyond_reason_is_not_believed() -> None:
     assert sums(found) == (10.0, 1000.0, 0.0)
 
 
+def test_a_card_that_is_asked_once_a_minute_loses_nothing_of_a_job_that_began_meanwhile() -> None:
+    """It is shown as it was until then, so a minute's joules come in ten seconds."""
+    shown = [look(at, told(mj=1000, watts=20.0)) for at in range(0, 60, 10)]
+    found = counted(*shown, look(60, told(mj=1000 + 60 * 575_000, watts=575.0)))
+    assert sums(found) == pytest.approx((60.0, 60 * 575.0, 0.0))
+
+
+def test_what_a_host_draws_while_idle_is_known_although_its_card_is_asked_once_a_minute() -> None:
+    shown = [look(at, told(mj=at // 60 * 60 * 25_000)) for at in range(0, 160, 10)]
+    found = counted(*shown, look(160, None, Doing.UNSEEN), look(170, None, Doing.UNSEEN))
+    assert found[-1].guessed == pytest.approx(10 * 25.0)
+
+
+@pytest.mark.parametrize("watts", [3001.0, 1e15])
+def test_watts_beyond_reason_are_not_believed_either(watts: float) -> None:
+    assert sums(counted(look(0, told(watts=watts)), look(10, told(watts=watts)))) == (0.0, 0.0, 0.0)
+
+
+def test_what_only_a_part_of_a_host_tells_is_an_estimate_and_in_no_measured_mean() -> None:
+    whole = [look(at, told(mj=at * 20_000, rapl=at * 30_000_000)) for at in (0, 10)]
+    found = counted(
+        *whole, look(20, told(rapl=20 * 30_000_000)), look(30, told(mj=600_000, rapl=900_000_000))
+    )
+    assert [one.metered_s for one in found] == [10.0, 10.0, 10.0]
+    found = counted(*whole, look(20, told(mj=400_000, rapl=10)))
+    assert sums(found) == (10.0, 500.0, 200.0)
+
+
+def test_what_a_plug_told_is_not_counted_again_by_the_cards_when_the_plug_fails_twice() -> None:
+    """A card's counter that was read when the plug failed first knows all that the plug told since."""
+
+    def seen(at: int, *, plugged: bool) -> Look:
+        plug = Plug(1000.0 + at, 300.0, at * 300.0) if plugged else None
+        return look(at, told(mj=at * 200_000), Doing.BUSY, plug=plug)
+
+    fails = {50, 60, 1000, 1010}
+    found = counted(*(seen(at, plugged=at not in fails) for at in range(0, 1100, 10)))
+    assert sum(one.joules + one.guessed for one in found) <= 1090 * 300.0
+
+
 def test_rapl_wraps_at_its_maximum() -> None:
     before, after = RANGE_UJ - 200_000_000, 300_000_000
     found = counted(look(0, told(mj=0, rapl=before)), look(10, told(mj=0, rapl=after)))

@@ -39,15 +39,20 @@ class Bundle:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add_document(self, name: str, what: str, document: Any) -> None:
-        """Pack what JSON can hold."""
-        clean, counts = self.redactor.document(document)
-        self._add(name, what, json.dumps(clean, indent=1, ensure_ascii=False, default=str), counts)
+        """Pack what JSON can hold; what a stranger nested beyond reason is left out."""
+        try:
+            clean, counts = self.redactor.document(document)
+            text = json.dumps(clean, indent=1, ensure_ascii=False, default=str)
+        except RecursionError:
+            self.left_out[name] = "it is nested too deeply"
+            return
+        self._add(name, what, text, counts)
 
     def add_text(self, name: str, what: str, text: str) -> None:
         """Pack lines; of a text that is too long the end, which is the newest."""
+        if len(text) > LONGEST_PART:  # before it is looked through, which takes seconds for each MiB
+            text = text[-LONGEST_PART:].partition("\n")[2]
         clean, counts = self.redactor.text(text)
-        if len(clean) > LONGEST_PART:
-            clean = clean[-LONGEST_PART:].partition("\n")[2]
         self._add(name, what, clean, counts)
 
     def leave_out(self, name: str, why: str) -> None:
@@ -103,7 +108,7 @@ class Bundle:
             raise LabctlError(f"{path} is there already", hint="name another file: -o FILE")
         text = json.dumps(self.manifest(head), indent=1, ensure_ascii=False, default=str)
         files = {MANIFEST: text.encode("utf-8", "backslashreplace"), **self.files}
-        packed = _packed(path.name.partition(".")[0], files, int(at))
+        packed = _packed(path.name.strip(".").partition(".")[0] or "bundle", files, int(at))
         half = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -7,6 +7,7 @@ are not known here: what is not known cannot be taken out.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,8 +81,10 @@ def bundle(hosts: tuple[str, ...], *, output: str | None, inventory: str | None,
     moment = wiring.clock().now()
     name = f"labctl-bundle-{aim.loaded.rack.name}-{moment:%Y%m%d-%H%M%S}.tar.gz"
     path = Path(output) if output else Path(name)
-    if path.exists():
+    if os.path.lexists(path):
         raise LabctlError(f"{path} is there already", hint="name another file: -o FILE")
+    if not path.parent.is_dir():
+        raise LabctlError(f"there is no folder {path.parent}", hint="name another place: -o FILE")
     secrets = known.known(aim.loaded, wiring.environment())
     packed = archive.Bundle(redactor(secrets.values))
     for reference, why in secrets.unknown:
@@ -197,12 +200,16 @@ def _hosts(packed: Bundle, aim: Aim, told: Modes, secrets: Known) -> None:
 def _documents(
     packed: Bundle, aim: Aim, hosts: list[str], argv: tuple[str, ...], name: str, what: str
 ) -> None:
+    from labctl.bundle.archive import LONGEST_PART
     from labctl.domain.failures import Failure
     from labctl.fleet.reports import document_of
 
     def add(host: str, answer: Answer) -> None:
-        document = document_of(answer)
         place = f"hosts/{host}/{name}"
+        if answer.said is not None and len(answer.said.stdout) > LONGEST_PART:
+            packed.leave_out(place, f"it is more than {LONGEST_PART >> 20} MiB")
+            return
+        document = document_of(answer)
         if isinstance(document, Failure):
             packed.leave_out(place, document.reason)
         else:

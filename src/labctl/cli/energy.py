@@ -44,7 +44,7 @@ _HOUR_S = 3600.0
     default="30d",
     show_default=True,
     callback=spans.of_option,
-    help="How far back: 12h, 7d, at most 366d.",
+    help="How far back: 12h, 7d, at most 366d. It begins with a whole hour.",
 )
 @click.option(
     "--host",
@@ -104,6 +104,8 @@ def _show(last: Mapping[str, Any]) -> None:
             printer.out(line)
     if any(_MARK in cell for row in rows for cell in row):
         printer.out(f"{_MARK} holds an estimate: not all of it was measured.")
+    if any("?" in row for row in rows):
+        printer.out("? nothing tells what it drew: it has no meter, and no counter that can be read.")
     if last.get("mean_price") is True:
         printer.out("Money is by the mean price of a week: it is too long ago to know the hours.")
 
@@ -115,22 +117,43 @@ def _rows(host: Mapping[str, Any], *, money: bool) -> list[tuple[str, ...]]:
     lines = asking.objects(host.get("lines"))
     for line in lines:
         doing = asking.text(line.get("doing"))
-        row: tuple[str, ...] = (name if not rows else "", _WORDS.get(doing, doing), *_numbers(line))
-        rows.append((*row, _money(line.get("money"))) if money else row)
+        row = (name if not rows else "", _WORDS.get(doing, doing), *_numbers(line))
+        rows.append((*row, _priced(line)) if money else row)
     if len(lines) > 1:
-        total = {**host, "seconds": sum(asking.number(line.get("seconds")) or 0.0 for line in lines)}
-        row = ("", "together", *_numbers(total))
-        rows.append((*row, _money(host.get("money"))) if money else row)
+        together = {**host, "seconds": sum(asking.number(line.get("seconds")) or 0.0 for line in lines)}
+        partly = any(map(_untold, lines))
+        row = ("", "together", *_numbers(together, partly=partly))
+        rows.append((*row, _priced(host, partly=partly)) if money else row)
     return rows
 
 
-def _numbers(line: Mapping[str, Any]) -> tuple[str, str, str]:
+def _untold(line: Mapping[str, Any]) -> bool:
+    """Return whether nothing told what was used, and nothing was put in: there is no host that draws 0 W."""
+    return bool(asking.number(line.get("seconds"))) and not asking.number(line.get("kwh"))
+
+
+def _mark(line: Mapping[str, Any]) -> str:
+    """Return the sign of an estimate where a part of the number is one."""
+    kwh, guess = (asking.number(line.get(name)) or 0.0 for name in ("kwh", "estimated_kwh"))
+    return _MARK if abs(guess) > 0.005 * abs(kwh) else ""
+
+
+def _numbers(line: Mapping[str, Any], *, partly: bool = False) -> tuple[str, str, str]:
+    """Return the time, kWh and mean watts of a line; ``partly``: a part of it is not known."""
     seconds = asking.number(line.get("seconds")) or 0.0
+    if _untold(line):
+        return spans.shown(seconds), "?", "?"
     kwh = asking.number(line.get("kwh")) or 0.0
-    guess = asking.number(line.get("estimated_kwh")) or 0.0
-    mark = _MARK if abs(guess) > 0.005 * abs(kwh) else ""
+    mark = _MARK if partly else _mark(line)
     mean = f"{mark}{kwh * 1e3 * _HOUR_S / seconds:.0f}" if seconds else ""
     return spans.shown(seconds), f"{mark}{_kwh(kwh)}", mean
+
+
+def _priced(line: Mapping[str, Any], *, partly: bool = False) -> str:
+    if _untold(line):
+        return "?"
+    money = _money(line.get("money"))
+    return f"{_MARK if partly else _mark(line)}{money}" if money else ""
 
 
 def _kwh(kwh: float) -> str:
@@ -152,15 +175,16 @@ def _sentences(host: Mapping[str, Any], currency: str) -> Iterator[str]:
         elif kwh or not because:
             mark = _MARK if saved.get("estimated") is True else ""
             money = _money(saved.get("money")) if currency else ""
-            price = f", {money} {currency}" if money else ""
+            price = f", {mark}{money} {currency}" if money else ""
             yield f"{name}: saved by sleeping {mark}{_kwh(kwh)} kWh{price}"
         if because and kwh != 0:
             yield f"  {because}"
     tokens, per = asking.number(host.get("answer_tokens")), asking.number(host.get("kwh_per_mtok"))
     if tokens and per is not None:
         money = _money(host.get("money_per_mtok")) if currency else ""
-        price = f", {money} {currency}" if money else ""
-        yield f"{name}: {_kwh(per)} kWh{price} for a million tokens ({tokens:,.0f} were answered)"
+        mark = _MARK if any(map(_untold, asking.objects(host.get("lines")))) else _mark(host)
+        price = f", {mark}{money} {currency}" if money else ""
+        yield f"{name}: {mark}{_kwh(per)} kWh{price} for a million tokens ({tokens:,.0f} were answered)"
 
 
 def _show_spans(listed: Sequence[Mapping[str, Any]]) -> None:

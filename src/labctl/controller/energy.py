@@ -188,12 +188,13 @@ def account_of(
 ) -> Account:
     """Return what hosts used in the last ``for_s`` seconds, and what their sleep saved.
 
-    It begins with the first whole span of the finest grain that is kept for so long.
+    It begins with a whole hour, or day where hours are forgotten: tokens are counted by the hour, and what a
+    million of them took is right only where both are of the same time.
 
     Raises:
         StoreError: the store cannot be used.
     """
-    grain = grain_for(now - for_s, now)
+    grain = max(grain_for(now - for_s, now), Grain.HOUR)
     since = int(now - for_s)
     since -= since % grain
     until = int(now) + 1

@@ -32,7 +32,10 @@ _SECRET_WORDS = (
     r"(?:api[_-]?keys?|access[_-]?key|private[_-]?key|master[_-]?key|auth[_-]?key|secrets?|tokens?"
 )
 _SECRET_WORDS += r"|passw(?:or)?ds?|passwd|passphrase|credentials?|cookie|authorization|bearer|pin)"
-_NAME = re.compile(rf"(?i)(?:^|[_.\-\s]){_SECRET_WORDS}$|^key$")
+_JOINED_WORDS = r"(?:passw(?:or)?ds?|passwd|secrets?|token|api[_-]?keys?|sshpass|[_-]pwd)"
+"""Words that mean a secret also at the end of another one: ``PGPASSWORD``, ``accessToken``."""
+
+_NAME = re.compile(rf"(?i)(?:^|[_.\-\s]){_SECRET_WORDS}$|{_JOINED_WORDS}$|^key$")
 _HARMLESS_NAME = re.compile(r"(?i)(?:max|min|num|total|prompt|completion|n)[_-]tokens?$|^tokens$")
 _NO_SECRET = re.compile(r"(?i)\[redacted\b.*|[\d.]+|true|false|null|none|\**|<.*>|\"\"|''", re.S)
 _LISTS_OF_WORDS = frozenset({"argv", "extra_args", "off_argv", "cmdline", "command"})
@@ -82,6 +85,8 @@ class Redactor:
 
     def _field(self, key: str, value: Any, inside: str, counts: Counter[str]) -> Any:
         secret = inside in _ENVIRONMENTS or named_like_a_secret(key)
+        if secret and isinstance(value, list | tuple):
+            return [self._field(key, each, inside, counts) for each in value]
         if secret and isinstance(value, str | int) and not isinstance(value, bool) and value != "":
             counts[f"value of {key}"] += 1
             return "[redacted value]"
@@ -139,7 +144,10 @@ def _forms(value: str) -> Iterator[str]:
     yield from (re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), each) for each in quoted)
     plain = json.dumps(value)[1:-1]
     yield from (plain, plain.replace("/", "\\/"), json.dumps(value, ensure_ascii=False)[1:-1])
-    yield html.escape(value)
+    twice = json.dumps(plain)[1:-1]  # JSON as a string of JSON
+    yield from (twice, repr(value)[1:-1], repr(raw)[2:-1], quote(quote(value, safe=""), safe=""))
+    yield from (html.escape(value), html.escape(value).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"))
+    yield from (value.replace("'", other) for other in ("'\\''", "'\"'\"'"))  # as shells quote it
     yield "".join(
         sign if sign.isalnum() or sign in "_." else "".join(f"\\x{byte:02x}" for byte in sign.encode())
         for sign in value
@@ -195,7 +203,13 @@ def _replaced(name: str, counts: Counter[str], found: re.Match[str]) -> str:
     return f"{groups.get('keep') or ''}[redacted {name}]{groups.get('after') or ''}"
 
 
-_VALUE = r"(?P<value>\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\"',;&]{1,4096})"
+_QUOTE = r"\\{0,3}[\"']"
+"""A quotation mark, also as it is written inside of another text that is quoted."""
+
+_VALUE = (
+    r"b?(?P<value>\\{1,3}\"[^\"\n]{1,4096}\"|\\{1,3}'[^'\n]{1,4096}'"
+    r"|\"[^\"\n]{1,4096}\"|'[^'\n]{1,4096}'|[^\s\"',;&]{1,4096})"
+)
 _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "private key",
@@ -210,6 +224,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"(?:(?:bearer|basic|token)\s{1,4})?)(?P<value>[^\s\"',;]{1,4096})"
         ),
     ),
+    ("cookie", re.compile(r"(?i)(?P<keep>\bcookie[\"']?\s{0,4}[:=]\s{0,4})(?P<value>[^\r\n]{1,4096})")),
     ("bearer", re.compile(r"(?i)(?P<keep>\b(?:bearer|basic)\s{1,4})(?P<value>[A-Za-z0-9._~+/=-]{8,4096})")),
     (
         "argument",
@@ -219,10 +234,18 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     (
+        "argument",
+        re.compile(
+            r"(?P<keep>(?<![\w-])(?:-u|--user|--proxy-user)(?:=|\s{1,4})[\"']?[^\s:\"']{1,200}:)"
+            r"(?P<value>[^\s\"']{1,4096})"
+        ),
+    ),
+    (
         "assignment",
         re.compile(
-            rf"(?i)(?P<keep>(?<![a-z0-9])(?P<name>(?:[a-z0-9]{{1,40}}[_.-]){{0,6}}{_SECRET_WORDS})"
-            rf"[\"']?\s{{0,4}}[:=]\s{{0,4}}){_VALUE}"
+            rf"(?i)(?P<keep>(?<![a-z0-9])(?P<name>(?:[a-z0-9]{{1,40}}[_.-]){{0,6}}"
+            rf"(?:[a-z0-9]{{0,40}}{_JOINED_WORDS}|{_SECRET_WORDS}))"
+            rf"(?:{_QUOTE})?\s{{0,4}}(?:=>|[:=])\s{{0,4}}){_VALUE}"
         ),
     ),
     (

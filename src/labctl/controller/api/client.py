@@ -18,6 +18,8 @@ from labctl.ports import Conversation
 _AWAY = frozenset({"silent", "no-controller"})
 _REFUSED = frozenset({"refused", "not-allowed", "bad-field", "unknown-host", "unknown-verb", "version"})
 
+_UNKNOWN_FIELD = "has a field that it does not know"
+
 
 class ControllerError(LabctlError):
     """The controller did not do what was asked; ``said`` is its own code, or "silent"."""
@@ -121,5 +123,7 @@ class Controller:
         refusal = said.get("error")
         if isinstance(refusal, Mapping):
             code, reason, hint = (str(refusal.get(name, "")) for name in ("code", "reason", "hint"))
+            if code == "unknown-verb" or reason.endswith(_UNKNOWN_FIELD):  # we ask for what there is
+                hint = "the controller is older than this labctl: labctl apply brings it up to date"
             raise ControllerError(code, reason or "the controller refuses", hint)
         return said

@@ -11,7 +11,7 @@ Counters begin anew, and each in its own way:
 * RAPL's wraps at a maximum, and begins anew with a boot or a sleep, of which nothing can be said.
 * A plug's begins with the plug's own start.
 
-Whatever a counter says, a part that would have drawn more than ``MOST_W`` was not drawn.
+Whatever a counter or watts say, a part that would have drawn more than ``MOST_W`` was not drawn.
 
 After a gap a counter tells what was used in it. That is put on the gap as ``UNSEEN``, or as ``CHANGING``
 where the host slept or booted meanwhile, and what was guessed for it is taken back. What nobody tells is
@@ -20,7 +20,7 @@ guessed: a host asleep draws ``ASLEEP_W``, any other what it last drew while idl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..sleep.lifecycle import Mode
@@ -29,6 +29,9 @@ from .terms import IDLE, Doing
 
 MOST_W = 3000.0
 """More than any card, processor package or host at one plug draws; a counter that says so is wrong."""
+
+STOOD_MOST_S = 75.0
+"""For how long the agent shows a card as it said last; see ``agent.telemetry``."""
 
 RAPL_MOST_W = 600.0
 """What a package may draw for long; beyond its range by this, RAPL may have wrapped more than once."""
@@ -79,12 +82,17 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """What a counter or a wattmeter said last: when (mono), in which epoch, joules and watts."""
+    """What a counter or a wattmeter said last: when (mono), in which epoch, joules and watts.
+
+    ``stood_s``: for how long its counter has said the same. A card that may doze is asked once a minute, and
+    in between it is shown as it was, so its next number tells of all that time.
+    """
 
     at: float
     epoch: tuple[str, int]
     joules: float | None = None
     watts: float | None = None
+    stood_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +107,15 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a gauge told since it was read last: joules (None: nothing), over how many seconds."""
+    """What a gauge told since it was read last: joules (None: nothing), over how many seconds.
+
+    ``moved_s``: over how many its counter moved, which is more where it had stood; 0: it stands.
+    """
 
     joules: float | None
     over_s: float
     epoch_changed: bool = False
+    moved_s: float = 0.0
 
 
 def doing_of(mode: Mode, telemetry: Telemetry | None, leases: int) -> Doing:
@@ -136,10 +148,9 @@ def count(before: Count | None, look: Look, longest_s: float) -> tuple[Count, tu
     if before is None:
         return Count(look, gauges), ()
     seconds = max(0.0, look.mono - before.look.mono)
-    kept = {**before.gauges, **gauges}
-    if look.plug is None:
-        kept.pop("plug", None)  # it is guessed from here on, so its counter must not tell of it too
-    after = replace(before, look=look, gauges=kept)
+    after = replace(before, look=look, gauges=_kept(before.gauges, gauges))
+    if look.plug is not None:
+        after = replace(after, owed={})  # no card will be asked to tell of what was guessed without the plug
     parts = {
         name: _told(before.gauges[name], gauge, longest_s, _range(look, name))
         for name, gauge in gauges.items()
@@ -156,11 +167,37 @@ def count(before: Count | None, look: Look, longest_s: float) -> tuple[Count, tu
     if whole and seconds <= longest_s:
         now = replace(now, metered_s=seconds)
         if doing in IDLE and seconds:
-            idle_w = now.joules / seconds if look.plug is None else look.plug.watts
-            after = replace(after, idle_w=idle_w)
+            after = replace(after, idle_w=_idle_w(parts.values(), look.plug, before.idle_w))
     elif not fresh:
         after, now = _guess(after, now, late=bool(late))
+    else:  # something that draws did not tell: it is less than was used, and no measured mean
+        now = replace(now, joules=0.0, guessed=now.joules)
     return after, (*made_good, now)
+
+
+def _idle_w(parts: Iterable[_Part], plug: Plug | None, before: float | None) -> float | None:
+    """Return what a host draws while idle; what it was known to draw as long as a counter of it stands."""
+    if plug is not None:
+        return plug.watts
+    told = list(parts)
+    if any(part.joules is None or not part.moved_s for part in told):
+        return before
+    return sum((part.joules or 0.0) / part.moved_s for part in told)
+
+
+def _kept(before: Mapping[str, Gauge], now: Mapping[str, Gauge]) -> Mapping[str, Gauge]:
+    """Return the gauges that may tell later: never both the plug's and the cards' of the same time."""
+    kept = {name: _stood(before.get(name), one) for name, one in now.items()}
+    if "plug" in now:
+        return kept
+    return {**{name: one for name, one in before.items() if name != "plug"}, **kept}
+
+
+def _stood(before: Gauge | None, now: Gauge) -> Gauge:
+    """Return a gauge with how long its counter has said the same."""
+    if before is None or now.joules is None or (now.joules, now.epoch) != (before.joules, before.epoch):
+        return now
+    return replace(now, stood_s=min(before.stood_s + now.at - before.at, STOOD_MOST_S))
 
 
 def _guess(after: Count, now: Slice, *, late: bool) -> tuple[Count, Slice]:
@@ -216,17 +253,20 @@ def _told(before: Gauge, now: Gauge, longest_s: float, wraps: float | None) -> _
     changed = now.epoch != before.epoch
     if over_s <= 0:  # the same reading once more
         return _Part(0.0, 0.0)
-    joules = None
+    joules, moved_s = None, before.stood_s + over_s
     if now.joules is not None and before.joules is not None:
         if wraps == 0.0:
             joules = now.joules - before.joules if now.joules >= before.joules else now.joules
         elif not changed:
             joules = _unwrapped(now.joules - before.joules, over_s, wraps)
-        if joules is not None and joules > MOST_W * over_s:
+        if joules is not None and joules > MOST_W * moved_s:
             joules = None
+        if joules == 0.0:
+            moved_s = 0.0
     if joules is None and now.watts is not None and before.watts is not None and over_s <= longest_s:
-        joules = (now.watts + before.watts) / 2 * over_s
-    return _Part(joules, over_s, changed)
+        mean, moved_s = (now.watts + before.watts) / 2, over_s
+        joules = mean * over_s if mean <= MOST_W else None
+    return _Part(joules, over_s, changed, moved_s)
 
 
 def _unwrapped(difference: float, over_s: float, wraps: float | None) -> float | None:
