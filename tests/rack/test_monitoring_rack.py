@@ -34,6 +34,7 @@ def test_a_host_that_sleeps_is_watched_without_being_woken_and_without_an_alert(
     site: Site, watching: Prometheus
 ) -> None:
     box, hub = site.box.name, site.hub.name
+    site.awake()
     site.say("suspend", box, "--why", "it is watched")
     assert wait_until(lambda: site.is_in("asleep"), within=60), site.explain(site.box)
     heard = len(site.rack.packets(box))

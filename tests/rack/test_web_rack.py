@@ -28,6 +28,7 @@ def test_a_form_on_the_page_wakes_a_host_that_slept_on_while_it_was_looked_at(
     site: Site, browser: httpx.Client
 ) -> None:
     box = site.box.name
+    site.awake()
     site.say("suspend", box, "--why", "it is looked at")
     assert wait_until(lambda: site.is_in("asleep"), within=60), site.explain(site.box)
     heard = len(site.rack.packets(box))
