@@ -35,6 +35,7 @@ from labctl.domain.failures import Failure, HostError
 
 KILL_AFTER_S = 5
 _CHUNK = 65536
+_LAST_WORDS_S = 1.0
 # A command that prints more has gone wrong, and the worker has other hosts to serve.
 MOST_OUTPUT = 64 * 1024 * 1024
 # A command outlives the connection that started it: half an apt run is worse than one that nobody watches.
@@ -122,6 +123,8 @@ class Session:
         try:
             pending.answer.get(timeout=self._patience_s)
         except (gevent.Timeout, OSError) as error:
+            if not isinstance(error, gevent.Timeout):  # what could not be sent may have been answered before
+                gevent.joinall(self._greenlets[1:3], timeout=_LAST_WORDS_S)
             self.close()
             said = self._tail.decode("utf-8", "replace").strip()
             silence = (
