@@ -190,14 +190,16 @@ def test_what_a_log_in_shell_prints_first_belongs_to_no_command(transport: Local
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "within_s", "words"),
     [
-        ("echo no shells here; exit 1", "no shells here"),
-        ("exit 1", "ended"),
-        ("sleep 30", "no answer within 1"),
+        ("echo no shells here; exit 1", 30.0, "no shells here"),
+        ("exit 1", 30.0, "ended"),
+        ("sleep 30", 1.0, "no answer within 1"),
     ],
 )
-def test_where_no_shell_starts_the_reason_is_told(transport: LocalTransport, argv: str, words: str) -> None:
+def test_where_no_shell_starts_the_reason_is_told(
+    transport: LocalTransport, argv: str, within_s: float, words: str
+) -> None:
     with pytest.raises(HostError, match=words) as raised:
-        Session(transport, argv, 1.0)  # type: ignore[arg-type]
+        Session(transport, argv, within_s)  # type: ignore[arg-type]
     assert raised.value.failure.code == "no-shell"
