@@ -37,7 +37,9 @@ def set_up(site: Site) -> LabHost:
 def test_a_virtual_machine_truly_sleeps_and_is_woken_and_armed_by_the_same_commands(
     site: Site, set_up: LabHost
 ) -> None:
-    assert site.explain(set_up)["proof"] == ""
+    # Where the controller was restarted since, it has not heard the machine yet.
+    unheard = f"{set_up.name} does not tell what it runs, so its proof may be stale"
+    assert site.explain(set_up)["proof"] in ("", unheard)
 
 
 def _all_at_once(site: Site, client: openai.OpenAI, kept: http.client.HTTPConnection) -> str:
