@@ -15,8 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from labctl.adapters.clock import wall_s
 from labctl.cli.main import main
 from labctl.cli.web_run import findings_in, rendered
+from labctl.controller.answers import RackStatus
 from labctl.domain.health.results import document_of
 from labctl.web import serving
 from labctl.web.reading import read_table
@@ -29,6 +31,13 @@ rack = Rack(name="desk", controller=Controller(host="nas"), controller_key="keys
             web=Web(port=8091, keys=[WebKey(name="ann", secret=Secret(env="WEB_KEY"))]))
 globals().update(rack.groups())
 """
+
+
+class Now(Rack):
+    """A controller whose clock is that of the process that asks."""
+
+    def status(self) -> RackStatus:
+        return dataclasses.replace(super().status(), at=wall_s())
 
 
 @contextmanager
@@ -61,7 +70,7 @@ def test_it_runs_shows_and_ends_when_told(tmp_path: Path) -> None:
         until(answers)
         assert "The controller says nothing" in client.get("/").text
         assert "91 % of /models is used" in client.get("/").text
-        with keeping(tmp_path / "socket", Rack(), who=web_only()):
+        with keeping(tmp_path / "socket", Now(), who=web_only()):
             until(lambda: "host-gpu-box" in client.get("/").text)
             assert 'labctl_host_state{host="gpu-box",state="asleep"} 1.0' in client.get("/metrics").text
         with client.stream("GET", "/stream") as stream:
