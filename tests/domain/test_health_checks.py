@@ -224,6 +224,10 @@ FAULTS: list[tuple[str, str, Level, str, str, Case]] = [
     ("certificates", "/etc/gateway.pem", UNKNOWN, "not known: no such file", "labctl report",
      told(well(), certificates=(), errors={"certificates:/etc/gateway.pem": "no such file"})),
 ]  # fmt: skip
+FAULTS.append(
+    ("certificates", "/etc/nas.pem", UNKNOWN, "not known: it is no certificate", "labctl report",
+     told(well(), errors={"certificates:/etc/nas.pem": "it is no certificate"}))
+)  # fmt: skip
 # What else a fault is seen by, since it is the same thing.
 ALSO = {"gpu-present": {"engine-placement"}}
 

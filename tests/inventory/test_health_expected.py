@@ -11,11 +11,12 @@ from rack_texts import loaded, problems, rack_text, write
 
 import labctl
 from labctl.domain.health.thresholds import USUAL, Thresholds
-from labctl.inventory.controlling import FOLDER
+from labctl.inventory import Gateway
 from labctl.inventory.data import load_data
+from labctl.inventory.gatewaying import FOLDER
 from labctl.render import agent_config
-from labctl.render.controller import rack_json
-from labctl.render.expected import expected, expected_rack
+from labctl.render.expected import certificates, expected, expected_rack
+from labctl.render.health import rack_json
 
 IMPORT = "from labctl.inventory import Gateway, Health, Limits\n"
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
@@ -71,7 +72,7 @@ def test_what_hosts_share_follows_too(tmp_path: Path) -> None:
     assert found.controlled
 
 
-def test_the_controllers_host_expects_the_same_from_the_rack_as_data(tmp_path: Path) -> None:
+def test_the_host_that_looks_by_itself_expects_the_same_from_the_rack_as_data(tmp_path: Path) -> None:
     rack = loaded(tmp_path, BODY)
     path = tmp_path / "rack.json"
     path.write_text(rack_json(rack.rack))
@@ -82,13 +83,15 @@ def test_the_controllers_host_expects_the_same_from_the_rack_as_data(tmp_path: P
 
 
 def test_certificates_are_those_of_the_host_and_of_the_gateway_and_the_agent_is_told(tmp_path: Path) -> None:
-    gateway = 'gateway=Gateway(host="hub", certificate="c.pem", private_key="k.pem"),\n    hosts=['
-    rack = loaded(tmp_path, BODY.replace("hosts=[", gateway, 1))
+    rack = loaded(tmp_path, BODY)
     hub = rack.rack.host("hub")
-    files = (f"{FOLDER.replace('controller', 'gateway')}/certificate.pem", "/etc/nas.pem")
-    assert expected(rack, hub).certificates == files
-    assert json.loads(agent_config.config(rack.rack, hub))["health"] == {"certificates": list(files)}
+    assert expected(rack, hub).certificates == ("/etc/nas.pem",)
     assert expected(rack, rack.rack.host("a")).certificates == ()
+    gateway = Gateway(host="hub", certificate=Path("c.pem"), private_key=Path("k.pem"))
+    with_gateway = rack.rack.model_copy(update={"gateway": gateway})
+    files = (f"{FOLDER}/certificate.pem", "/etc/nas.pem")
+    assert certificates(with_gateway, hub) == files
+    assert json.loads(agent_config.config(with_gateway, hub))["health"] == {"certificates": list(files)}
 
 
 def test_limits_replace_labctls_own_and_leave_the_others(tmp_path: Path) -> None:

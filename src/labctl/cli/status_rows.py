@@ -103,14 +103,14 @@ def of_report(host: str, wanted: Sequence[str], document: Mapping[str, Any]) -> 
 def of_telemetry(host: str, wanted: Sequence[str], said: Mapping[str, Any]) -> HostStatus | None:
     """Return what the controller hears of an awake host; ``said`` is its row (docs/control-api.md).
 
-    None: it hears too little (nothing at all, or not of each service that the rack file wants there), so the
-    host itself has to be asked.
+    None: it hears too little (nothing at all, or not of each service that the rack file wants there, or that
+    one does not run, and not how it ended), so the host itself has to be asked.
     """
     told = said.get("telemetry")
     if said.get("talking") is not True or not isinstance(told, Mapping):
         return None
     services = tuple(_heard(one) for one in objects(told.get("engines")))
-    if not set(wanted) <= {one.name for one in services}:
+    if not set(wanted) <= {one.name for one in services} or any(one.state != "active" for one in services):
         return None
     gpus = tuple(
         Card(text(one.get("name")), number(one.get("power_w")), number(one.get("cap_w")), _asleep(one))

@@ -185,12 +185,13 @@ class Certificates:
     about: ClassVar = "certificates on hosts do not end soon"
 
     def judge(self, case: Case) -> Iterator[Result]:
-        """Yield a result for each file that is expected or was found."""
+        """Yield a result for each file that is expected, or that the agent was told to look at."""
         say, evidence = Voice(self.code, case.host), case.evidence
         if evidence is None:
             return
         found = evidence.certificates or ()
-        for path in dict.fromkeys((*case.expected.certificates, *(one.path for one in found))):
+        failed = (name.partition(":")[2] for name in evidence.errors if name.startswith("certificates:"))
+        for path in dict.fromkeys((*case.expected.certificates, *(one.path for one in found), *failed)):
             ends = [one.not_after for one in found if one.path == path]
             if ends:
                 yield _until(say, case, path, min(ends))
