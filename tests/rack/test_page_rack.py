@@ -44,3 +44,7 @@ def test_a_form_on_the_page_wakes_a_host_that_slept_on_while_it_was_looked_at(
     assert 'data-mode="ready"' in page.partition(f'id="host-{box}"')[2].partition("</article>")[0]
     # Whose key it was stands in the log, and that the page says so.
     assert "ann by labctl-web" in str(site.say("events", box))
+
+
+def test_a_second_apply_changes_nothing(site: Site) -> None:
+    assert site.apply("web", site.hub) == {site.hub.name: 0}
