@@ -17,11 +17,7 @@ from socket import AF_UNIX, socket
 import httpx
 import pytest
 
-<<<<<<< HEAD
 from labctl.cli import web_run
-=======
-from labctl.adapters.clock import wall_s
->>>>>>> web
 from labctl.cli.main import main
 from labctl.cli.web_run import findings_in, rendered
 from labctl.controller.answers import RackStatus
@@ -38,13 +34,6 @@ rack = Rack(name="desk", controller=Controller(host="nas"), controller_key="keys
             web=Web(port=8091, keys=[WebKey(name="ann", secret=Secret(env="WEB_KEY"))]))
 globals().update(rack.groups())
 """
-
-
-class Now(Rack):
-    """A controller whose clock is that of the process that asks."""
-
-    def status(self) -> RackStatus:
-        return dataclasses.replace(super().status(), at=wall_s())
 
 
 @contextmanager
