@@ -24,7 +24,8 @@ settings.load_profile("untimed")
 # The mark xdist_group of pytest-xdist 3.8 has no effect with pytest 9.2, so they are told by their names.
 GROUPS = {
     "sleepers": re.compile(
-        r"tests/rack/test_(?:controller|gateway_rack|monitoring_rack|page_rack|site_machine|sleepers)\.py::"
+        r"tests/rack/test_(?:controller|gateway_rack|health_of_sleepers|monitoring_rack|page_rack|site_machine"
+        r"|sleepers)\.py::"
     ),
     "package": re.compile(r"tests/test_package\.py::"),
     "postgres": re.compile("postgres"),

@@ -165,7 +165,8 @@ LINE = {
 def test_telemetry_is_read() -> None:
     found = telemetry_of(json.loads(json.dumps(LINE)))
     assert found is not None
-    assert (found.wall, found.gpu_w, dict(found.rapl_uj)) == (5.5, 20.0, {"package-0": 7})
+    assert [gpu.power_w for gpu in found.gpus] == [20.0]
+    assert (found.wall, dict(found.rapl_uj)) == (5.5, {"package-0": 7})
     assert (found.engines[0].models, found.engines[0].tokens) == (("q",), 5.0)
 
 

@@ -38,6 +38,16 @@ WEB_KEY = "the-key-of-who-only-looks"
 ANN_KEY = "sk-ann-0123456789abcdef"
 PORT, WEB_PORT = 8000, 8090
 TRIES = 5
+CHANGE_KERNEL = """
+import json, sqlite3, sys
+with sqlite3.connect("/var/lib/labctl-store/store.db", timeout=30) as store:
+    (kept,) = store.execute("SELECT proof FROM host WHERE name = ?", sys.argv[1:2]).fetchone()
+    proof = json.loads(kept)
+    print(proof["fingerprint"]["kernel"])
+    proof["fingerprint"]["kernel"] = sys.argv[2]
+    store.execute("UPDATE host SET proof = ? WHERE name = ?", (json.dumps(proof), sys.argv[1]))
+"""
+BROKEN = "/run/broken"  # the spare does not pass its gate while this is there
 RACK = """\
 from inventory.pins import engines, mirror, models
 from labctl.inventory import *
@@ -51,7 +61,7 @@ def serves(name, model, port, **more):
     return LlamaServer(name=name, model=model, port=port, ctx_size=4096, parallel=2, **more)
 
 
-def sleeper(name, address, mac, after, models, suspend=True):
+def sleeper(name, address, mac, after, models, suspend=True, **more):
     return Host(
         name=name,
         address=address,
@@ -62,6 +72,7 @@ def sleeper(name, address, mac, after, models, suspend=True):
             serves(name, model, port, listen="0.0.0.0", api_key=ASKED)
             for name, (model, port) in models.items()
         ],
+        **more,
     )
 
 
@@ -102,7 +113,8 @@ rack = Rack(
         sleeper("{box.name}", "{box.address}", "{box.mac}", "{after}",
             {{"writer": ("tiny-writer", 8081), "alone": ("tiny-alone", 8082)}}),
         sleeper("{spare.name}", "{spare.address}", "{spare.mac}", "30m",
-            {{"writer": ("tiny-writer", 8081)}}, suspend=False),
+            {{"writer": ("tiny-writer", 8081)}}, suspend=False,
+            gate=Gate(command=["/usr/bin/test", "!", "-e", "{broken}"], reboot=False)),
 {machine}
     ],
 )
@@ -139,6 +151,7 @@ class Site:
             port=PORT,
             web_port=WEB_PORT,
             after=after,
+            broken=BROKEN,
             machine=machine,
             per_minute=per_minute,
         )
@@ -190,6 +203,12 @@ class Site:
     def do(self, host: LabHost, *argv: str, stdin: str = "") -> str:
         """Have root do something on a host."""
         return self.rack.run(host.name, list(argv), stdin=stdin, check=True).stdout.strip()
+
+    def proven_with(self, kernel: str) -> str:
+        """Have the box shown with some kernel that it comes back; return with which one it was."""
+        python = "/opt/labctl/labctl/current/bin/python"
+        as_it = ("runuser", "-u", "labctl-controller", "--", python, "-I", "-c", CHANGE_KERNEL)
+        return self.do(self.hub, *as_it, self.box.name, kernel)
 
     def journal(self) -> list[str]:
         """Return what the controller has said."""

@@ -21,16 +21,6 @@ from labctl.lab.processes import wait_until
 
 pytestmark = pytest.mark.rack
 
-CHANGE_KERNEL = """
-import json, sqlite3, sys
-with sqlite3.connect("/var/lib/labctl-store/store.db", timeout=30) as store:
-    (kept,) = store.execute("SELECT proof FROM host WHERE name = ?", sys.argv[1:2]).fetchone()
-    proof = json.loads(kept)
-    print(proof["fingerprint"]["kernel"])
-    proof["fingerprint"]["kernel"] = sys.argv[2]
-    store.execute("UPDATE host SET proof = ? WHERE name = ?", (json.dumps(proof), sys.argv[1]))
-"""
-
 
 def test_the_controller_is_set_up_once_and_runs_hardened(site: Site) -> None:
     process = site.do(site.hub, "systemctl", "show", "--property=MainPID", UNIT)
@@ -50,15 +40,10 @@ def test_a_sleep_test_arms_a_host_and_another_kernel_disarms_it_in_one_line(
     assert said[-1]["hosts"][name] == {"ok": True, "because": f"{name} sleeps by suspend (deep)"}
     assert site.explain(site.box)["proof"] == ""
 
-    def kernel(other: str) -> str:
-        python = "/opt/labctl/labctl/current/bin/python"
-        as_it = ("runuser", "-u", "labctl-controller", "--", python, "-I", "-c", CHANGE_KERNEL)
-        return site.do(site.hub, *as_it, name, other)
-
-    real = kernel("6.1.0-25-amd64")
+    real = site.proven_with("6.1.0-25-amd64")
     site.say("wake", name)  # it looks at once
     stale = site.explain(site.box)
-    kernel(real)
+    site.proven_with(real)
     assert stale["proof"] in stale["against"]
     assert f"kernel 6.1.0-25-amd64 -> {real}" in stale["proof"]
     assert f"labctl sleep-test {name}" in stale["proof"] and "\n" not in stale["proof"]

@@ -9,6 +9,8 @@ looks before is made a minute older, so that nobody waits.
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +50,7 @@ from labctl.inventory import *
 rack = Rack(
     name="test",
     ssh=Ssh(user="admin", key="keys/operator"),
+    health=Health(replace_by={{"a key": "2099-01-01"}}),
     circuits=[Circuit(name="wall", volts=230, amps=20)],
     models=[
         Model(id="tiny", source="file:///root/tiny.gguf", path="/srv/models/tiny.gguf", sha256="{sha256}"),
@@ -117,6 +120,10 @@ class Box:
         argv = f"-x509 -newkey ed25519 -nodes -subj /CN=box -days {days} -keyout /dev/null -out {CERTIFICATE}"
         self.run(f"openssl req {argv} 2>/dev/null")
 
+    def replace_by(self, day: str) -> None:
+        """State in the rack file by which day a key is to be replaced."""
+        self.file.write_text(re.sub('"a key": "[0-9-]+"', f'"a key": "{day}"', self.file.read_text()))
+
     def gpu(self, index: int = 0, **values: str | int | None) -> None:
         self.lab.set_gpu(self.name, index, **values)
 
@@ -170,6 +177,7 @@ class Fault:
     level: Level
     cause: Callable[[Box], object]
     clear: Callable[[Box], object]
+    host: str = "box"
 
 
 def gpu(code: str, level: Level, index: int = 0, **values: tuple[Any, Any]) -> Fault:
@@ -189,6 +197,15 @@ def shell(code: str, subject: str, level: Level, cause: str, clear: str) -> Faul
 
 
 XID = "4,900,1,-;NVRM: Xid (PCI:0000:03:00): 79, pid=7, GPU has fallen off the bus."
+SMARTCTL = """#!/bin/sh
+printf '{"smartctl": {"exit_status": 8}, "smart_status": {"passed": false}, "temperature": {"current": 40}}'
+"""
+DISK = f"""
+mount -t tmpfs none /sys/block
+mkdir /sys/block/sda
+printf %s {shlex.quote(SMARTCTL)} >/usr/sbin/smartctl
+chmod 755 /usr/sbin/smartctl
+"""
 MEMINFO = "MemTotal: 1000000 kB\\nMemAvailable: 9000 kB\\nSwapTotal: 0 kB\\nSwapFree: 0 kB\\n"
 FAULTS = (
     Fault("power-over", "psu", Level.CRIT, lambda box: box.gpu(power_mw=1_000_000),
@@ -214,6 +231,9 @@ FAULTS = (
           "cd /var/lib/apt; touch lists/partial lists"),
     Fault("disk-space", "/", Level.CRIT, lambda box: box.lab.fill_disk(box.name),
           lambda box: box.lab.free_disk(box.name)),
+    shell("disk-smart", "/dev/sda", Level.CRIT, DISK, "umount /sys/block; rm /usr/sbin/smartctl"),
+    Fault("keys", "a key", Level.CRIT, lambda box: box.replace_by("2020-01-01"),
+          lambda box: box.replace_by("2099-01-01"), host=""),
     Fault("certificates", CERTIFICATE, Level.CRIT, lambda box: box.certificate(days=2),
           lambda box: box.certificate(days=100)),
 )  # fmt: skip
@@ -266,7 +286,7 @@ def test_each_kind_of_finding_comes_with_its_cause_and_goes_with_it(box: Box) ->
     box.holds("chat", 0)
     box.holds("code", 1)
     before = box.look()
-    wanted = {(f"box:{one.code}", one.subject): one.level for one in FAULTS}
+    wanted = {(f"{one.host}:{one.code}", one.subject): one.level for one in FAULTS}
     assert not bad(before) & set(wanted), {key: before[key] for key in bad(before)}
     for fault in FAULTS:
         fault.cause(box)
@@ -306,6 +326,14 @@ def test_a_host_that_sleeps_is_not_connected_to_and_one_that_should_be_there_is_
     assert box.look()["bed:reachable", ""].level is Level.CRIT
     box.told = asleep
     assert len(box.lab.packets("bed")) == before
+
+
+def test_a_card_whose_clocks_heat_holds_down_is_found(box: Box) -> None:
+    held = "box:throttle", "slot1"
+    box.gpu(1, throttle="0x20")
+    assert box.look()[held].level is Level.WARN
+    box.gpu(1, throttle="0x1")
+    assert box.look()[held].level is Level.OK
 
 
 def test_a_driver_older_than_its_library_and_a_clock_that_is_off_are_found(box: Box) -> None:

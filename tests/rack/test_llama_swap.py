@@ -102,6 +102,12 @@ class Rack:
         assert done.returncode == code, done.stdout + done.stderr
         return {one["host"]: one for one in json.loads(done.stdout)["hosts"]}
 
+    def health(self, host: LabHost) -> tuple[str, str]:
+        """Return what health finds of a host's llama-swap: the level, and why."""
+        done = labctl("health", host.name, "--all", "--json", "--inventory", str(self.file))
+        (found,) = (one for one in json.loads(done.stdout)["results"] if one["code"] == "swap-config")
+        return found["level"], found["reason"]
+
     def apply(self, code: int = 0) -> dict[str, dict[str, Any]]:
         return self.report("apply", "--yes", code=code)
 
@@ -241,6 +247,8 @@ def test_a_reload_that_is_refused_in_silence_fails_the_run(trio: Rack) -> None:
 
 def test_one_that_was_reloaded_by_nobody_is_found(trio: Rack) -> None:
     trio.apply()
+    trio.report("apply", "--yes", "--only=agent", f"--limit={trio.one.name}")
+    assert trio.health(trio.one) == ("OK", "it runs by what the rack file renders")
     # Somebody changed the file and took it up; then it was put back, as by a restore, and nobody reloaded.
     config = "/etc/labctl/llama-swap/swap.yaml"
     name = f"tiny-{trio.one.name}"
@@ -249,9 +257,12 @@ def test_one_that_was_reloaded_by_nobody_is_found(trio: Rack) -> None:
         f"cp {config} /root/kept; sed -i 's/labctl: .*/labctl: other/' {config};systemctl reload labctl-swap",
     )
     assert wait_until(lambda: '"labctl":"other"' in trio.ask(trio.one, "/v1/models"), within=20)
+    assert trio.health(trio.one) == ("WARN", "its file is not what the rack file renders")
     trio.run(trio.one, f"cp /root/kept {config}")
     trio.chat(trio.one, name)
+    assert trio.health(trio.one) == ("WARN", "it runs by an older configuration than its file")
     planned = trio.report("plan")[trio.one.name]
     assert "it serves another configuration than the one that lies there" in json.dumps(planned)
     assert sum(one["changed"] for one in trio.apply().values()) == 1
     assert '"labctl":"other"' not in trio.ask(trio.one, "/v1/models")
+    assert trio.health(trio.one)[0] == "OK"

@@ -61,9 +61,3 @@ class Telemetry:
     rapl_uj: Mapping[str, int] = field(default_factory=dict)
     rapl_max_uj: Mapping[str, int] = field(default_factory=dict)
     engines: tuple[EngineNow, ...] = ()
-
-    @property
-    def gpu_w(self) -> float | None:
-        """Return what the cards draw together, in W; None where none tells."""
-        told = [gpu.power_w for gpu in self.gpus if gpu.power_w is not None]
-        return sum(told) if told else None
