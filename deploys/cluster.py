@@ -59,14 +59,7 @@ def account(spec: Host) -> None:
     """Make the user that nodes run as, and the groups that own the GPUs."""
     for group in units.gpu_groups(spec):
         users.group(name=f"group {group}", group=group, system=True)
-    users.user(
-        name="user of the services",
-        user=units.SERVICE_USER,
-        system=True,
-        home="/nonexistent",
-        create_home=False,
-        shell="/usr/sbin/nologin",
-    )
+    users.program(name="user of the services", runs_as=units.SERVICE_USER)
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

@@ -73,15 +73,7 @@ def controller() -> None:
 def accounts(rack: Rack, spec: Host) -> None:
     """Have the users of the store on this host, their group, and the folder that they share."""
     users.group(name="group of the store", group=STORE_GROUP, system=True)
-    users.user(
-        name="user",
-        user=wanted.USER,
-        system=True,
-        home=HOME,
-        groups=(STORE_GROUP,),
-        create_home=False,
-        shell="/usr/sbin/nologin",
-    )
+    users.program(name="user", runs_as=wanted.USER, home=HOME, groups=(STORE_GROUP,))
     if gateways.runs_on(rack, spec):
         account(rack)  # at its start the controller looks once who may nudge it
     if rack.web is not None:

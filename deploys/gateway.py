@@ -58,15 +58,7 @@ def account(rack: Rack) -> None:
     groups = (STORE_GROUP,) if wanted.places(rack).store else ()
     for group in groups:
         users.group(name="group of the store, for the gateway", group=group, system=True)
-    users.user(
-        name="the gateway's user",
-        user=USER,
-        system=True,
-        home="/nonexistent",
-        groups=groups,
-        create_home=False,
-        shell="/usr/sbin/nologin",
-    )
+    users.program(name="the gateway's user", runs_as=USER, groups=groups)
 
 
 def instances(rack: Rack, build: str, names: tuple[str, ...]) -> None:

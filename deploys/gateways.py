@@ -51,14 +51,7 @@ def vector_store(rack: Rack, spec: Host, wanted: PgVector) -> None:
     apt.packages(name="packages of PostgreSQL", names=chosen.packages)
     files.directory(name="folder of programs", path=str(Path(PROGRAMS).parent))
     files.link(name="programs of PostgreSQL", path=PROGRAMS, target=chosen.folder)
-    users.user(
-        name=f"user {wanted.user}",
-        user=wanted.user,
-        system=True,
-        home="/nonexistent",
-        create_home=False,
-        shell="/usr/sbin/nologin",
-    )
+    users.program(name=f"user {wanted.user}", runs_as=wanted.user)
     unit = units.service(rack, spec, wanted)
     systemd.unit(name=f"service {wanted.name}", unit=unit.name, content=unit.content)
     pgvector.database(

@@ -43,14 +43,7 @@ def health() -> None:
 
 def account() -> None:
     """Have the user that it runs as; the controller asks for it too, to know who may ask for its status."""
-    users.user(
-        name="user that looks after health",
-        user=USER,
-        system=True,
-        home=HOME,
-        create_home=False,
-        shell="/usr/sbin/nologin",
-    )
+    users.program(name="user that looks after health", runs_as=USER, home=HOME)
 
 
 def configuration(rack: Rack, pinned: Path) -> None:

@@ -77,14 +77,7 @@ def accounts(spec: Host) -> None:
     for group in units.gpu_groups(spec):
         users.group(name=f"group {group}", group=group, system=True)
     if any(service.user == units.SERVICE_USER for service in spec.services):
-        users.user(
-            name="user of the services",
-            user=units.SERVICE_USER,
-            system=True,
-            home="/nonexistent",
-            create_home=False,
-            shell="/usr/sbin/nologin",
-        )
+        users.program(name="user of the services", runs_as=units.SERVICE_USER)
 
 
 def surroundings(wanted: list[units.Unit], others: tuple[credentials.Credential, ...]) -> None:

@@ -61,14 +61,7 @@ def web() -> None:
 
 def account() -> None:
     """Have the user that it runs as; the controller asks for it too, to know what he may ask."""
-    users.user(
-        name="the web page's user",
-        user=wanted.USER,
-        system=True,
-        home="/nonexistent",
-        create_home=False,
-        shell="/usr/sbin/nologin",
-    )
+    users.program(name="the web page's user", runs_as=wanted.USER)
 
 
 if __name__ == "builtins":  # run alone: pyinfra executes a deploy file without a module name

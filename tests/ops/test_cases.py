@@ -23,7 +23,7 @@ def test_there_are_cases_for_every_operation_of_ours() -> None:
     tested = {json.loads(path.read_text())["op"] for path in CASES}
     ours = {
         *("files.put", "files.directory", "files.absent_own", "files.link"),
-        *("apt.packages", "apt.source", "users.user", "users.group", "download.file"),
+        *("apt.packages", "apt.source", "users.user", "users.program", "users.group", "download.file"),
         *("clock.timezone", "firewall.loaded", "hostname.hostname", "leftovers.files", "leftovers.units"),
         *("caps.applied", "caps.forgotten"),
         *("wol.armed", "reboot.needed", "reboot.if_needed"),

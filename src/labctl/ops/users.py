@@ -80,6 +80,14 @@ def user(  # noqa: PLR0913
     )
 
 
+@operation
+def program(runs_as: str, *, home: str = "/nonexistent", groups: tuple[str, ...] = ()) -> Commands:
+    """Have this user for a program to run as: it has no home of its own, and nobody logs in as it."""
+    yield from user._inner(
+        runs_as, system=True, home=home, groups=groups, create_home=False, shell="/usr/sbin/nologin"
+    )
+
+
 def _checked(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise OperationValueError(f"{name!r} is no valid user or group name")
