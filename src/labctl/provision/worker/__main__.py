@@ -6,6 +6,11 @@ a log. End of file on stdin means that the parent died: the worker then cancels,
 
 from __future__ import annotations
 
+import gc
+
+# Hardly any of what is imported is garbage, and looking for that takes a tenth of the start.
+gc.disable()
+
 from gevent import events, monkey
 
 # patch_all would look through the entry points of every installed package for listeners to each of its steps.
@@ -13,7 +18,6 @@ events.notify_and_call_entry_points = events.notify
 monkey.patch_all()
 
 # ruff: noqa: E402 - gevent must patch before anything else is imported
-import gc
 import logging
 import os
 import resource
@@ -46,6 +50,7 @@ del sys.modules["unittest.mock"]
 # What was imported stays, and a run is short: it need not be looked through for garbage again and again.
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
+gc.enable()
 
 
 def main() -> int:
