@@ -145,8 +145,9 @@ ENERGY = {
 FINDINGS = Findings(
     NOON - 120,
     (
-        Finding(Result("disk-space", Level.WARN, "nas", "/models", "91 % of /models is used",
-                       "remove models: labctl models prune nas"), NOON - 5400),
+        Finding(Result("disk-space", Level.WARN, "nas", "/models", "9 % or 42.0 GiB are left (models)",
+                       "make room: labctl models gc nas, journalctl --vacuum-size=500M, or a larger disk"),
+                NOON - 5400),
         Finding(Result("gpu-present", Level.OK, "rig", "slot0", "it is there"), NOON - 86400),
     ),
 )  # fmt: skip

@@ -102,7 +102,7 @@ def test_a_person_without_a_key_sees_everything_and_no_button_that_acts(
     with served(tmp_path, Rack()) as address:
         browser.get(address)
         until(shows(browser, "#link", "live"))
-        assert "91 % of /models is used" in words(browser, ".findings")
+        assert "9 % or 42.0 GiB are left (models)" in words(browser, ".findings")
         assert browser.find_elements(By.ID, "wake-gpu-box") == []
         browser.find_element(By.ID, "why-gpu-box").click()
         until(shows(browser, "dialog[open]", "mounts cannot be read"))

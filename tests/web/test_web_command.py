@@ -72,7 +72,7 @@ def test_it_runs_shows_and_ends_when_told(tmp_path: Path) -> None:
 
         until(answers)
         assert "The controller says nothing" in client.get("/").text
-        assert "91 % of /models is used" in client.get("/").text
+        assert "9 % or 42.0 GiB are left (models)" in client.get("/").text
         with keeping(tmp_path / "socket", Now(), who=web_only()):
             until(lambda: "host-gpu-box" in client.get("/").text)
             assert 'labctl_host_state{host="gpu-box",state="asleep"} 1.0' in client.get("/metrics").text
