@@ -87,9 +87,10 @@ def test_each_service_is_an_engine_with_its_unit_and_address() -> None:
         Command(name="job", argv=("/usr/bin/true",)),
     ).engines
     keys = "/etc/labctl/agent-keys/"
+    chat = ("chat", "llama-server", "labctl-chat.service", "http://127.0.0.1:8001", f"{keys}chat", 0)
     assert found == (
-        Engine("chat", "llama-server", "labctl-chat.service", "http://127.0.0.1:8001", f"{keys}chat", 0),
-        Engine("naps", "llama-server", "labctl-naps.service", "http://[::1]:8002", None, 1, ask=False),
+        Engine(*chat, model="m"),
+        Engine("naps", "llama-server", "labctl-naps.service", "http://[::1]:8002", None, 1, False, "m"),
         Engine("swap", "llama-swap", "labctl-swap.service", "http://192.168.1.5:8080", f"{keys}swap", 2),
         Engine("ol", "ollama", "labctl-ol.service", "http://127.0.0.1:11434", None, 3),
         Engine("job", "command", "labctl-job.service", "", None, 4),

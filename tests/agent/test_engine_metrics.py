@@ -252,10 +252,13 @@ def test_its_key_is_shown_and_a_missing_one_is_said(box: Box) -> None:
 
 def test_a_line_of_the_watch_says_models_requests_and_tokens(box: Box) -> None:
     vllm, ollama = box.runs("vllm"), box.runs("ollama")
+    llama, loads = box.runs("llama-server", name="l"), box.runs("llama-server", "loading", name="n")
     wanted = [
         Engine("chat", "vllm", "labctl-vllm.service", vllm.url),
         Engine("o", "ollama", "labctl-ollama.service", ollama.url),
         Engine("db", "pgvector", "labctl-db.service", ""),
+        Engine("l", "llama-server", "labctl-l.service", llama.url, model="q"),
+        Engine("n", "llama-server", "labctl-n.service", loads.url, model="q"),
     ]
     nobody = {"models": [], "running": None, "waiting": None, "tokens": None, "active": True}
     assert enginemetrics.now(wanted, box.root) == [
@@ -263,10 +266,13 @@ def test_a_line_of_the_watch_says_models_requests_and_tokens(box: Box) -> None:
          "tokens": 1307.0},
         {**nobody, "service": "o", "kind": "ollama", "models": ["m"]},
         {**nobody, "service": "db", "kind": "pgvector"},
+        {**nobody, "service": "l", "kind": "llama-server", "models": ["q"], "running": 1, "waiting": 0,
+         "tokens": 4600.0},
+        {**nobody, "service": "n", "kind": "llama-server"},
     ]  # fmt: skip
     (box.root / "sys/fs/cgroup/system.slice").mkdir(parents=True)
     vllm.asked.clear()
-    assert [one["active"] for one in enginemetrics.now(wanted, box.root)] == [False, False, False]
+    assert [one["active"] for one in enginemetrics.now(wanted, box.root)] == [False] * 5
     assert vllm.asked == []
 
 

@@ -18,6 +18,7 @@ from labctl import __version__
 from labctl.agent.access import AGENT_PATH
 from labctl.domain.problem import ExitCode
 from labctl.lab import LabHost
+from labctl.lab.processes import wait_until
 
 pytestmark = pytest.mark.rack
 
@@ -72,3 +73,13 @@ def test_a_host_that_does_not_pass_its_gate_is_found_as_set_apart_until_it_is_me
     site.say("resume", spare.name)
     site.say("wake", spare.name, "--timeout", "90s")
     assert levels(site, spare, *codes) == ("OK", "OK")
+
+
+def test_status_shows_which_models_a_host_has_loaded(site: Site) -> None:
+    site.awake()
+
+    def loaded() -> set[str]:
+        (box,) = (host for host in site.say("status")[0]["hosts"] if host["host"] == site.box.name)
+        return {model["model"] for service in box["services"] for model in service["models"]}
+
+    assert wait_until(lambda: loaded() == {"tiny-writer", "tiny-alone"}, within=30), loaded()

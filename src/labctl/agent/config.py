@@ -71,7 +71,7 @@ class Engine(NamedTuple):
     """An engine of this host: its unit, where it answers, and the file with its key (None: it asks for none).
 
     ``order`` says which starts first (the lowest) and stops last; ``ask`` is false for one that would take a
-    question for use.
+    question for use; ``model`` is what it is started with, "" for one that loads what it is asked for.
     """
 
     service: str
@@ -81,6 +81,7 @@ class Engine(NamedTuple):
     key_file: str | None = None
     order: int = 0
     ask: bool = True
+    model: str = ""
 
 
 class Settings(NamedTuple):
@@ -164,6 +165,7 @@ def _engine(given: Any, place: str) -> Engine:
         key_file=None if key_file is None else _path(key_file, f"{place}.key_file"),
         order=_whole(fields.get("order", 0), f"{place}.order", -1000, 1000),
         ask=_flag(fields.get("ask", True), f"{place}.ask"),
+        model=_text(fields.get("model", ""), f"{place}.model"),
     )
 
 

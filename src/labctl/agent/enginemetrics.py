@@ -165,11 +165,15 @@ def counted(one: Engine, root: Path = ROOT, limit_s: float = _LIMIT_S) -> Counts
     if not one.ask:
         return Counts()  # it has an idle timer of its own
     try:
-        return ask(one.url, _key(one, root), time.monotonic() + limit_s)
+        said = ask(one.url, _key(one, root), time.monotonic() + limit_s)
     except Unreadable as error:
         return Counts(silent=http.LATE in str(error), note=plain(str(error)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Counts(note="its answer is not understood")
+    # Most do not say of which model they count; one that is started with a model and is ready has it loaded.
+    if one.model and said.models is None and not said.note and said.answer in (None, 200):
+        return said._replace(models=((one.model, "ready"),))
+    return said
 
 
 def _together(wanted: Sequence[Engine], root: Path, limit_s: float) -> Iterator[tuple[str, Counts]]:

@@ -77,6 +77,7 @@ def engine(service: Service, order: int) -> dict[str, Any]:
         "key_file": None if key is None else key.path,
         "order": order,
         "ask": not timed,
+        "model": service.model if isinstance(service, Engine) else "",
     }
 
 
