@@ -18,6 +18,7 @@ from labctl.domain.health.evidence import (
     Certificate,
     Clock,
     Driver,
+    Gpu,
     Link,
     Memory,
     Mount,
@@ -26,6 +27,7 @@ from labctl.domain.health.evidence import (
     Upkeep,
     Xid,
 )
+from labctl.domain.health.expected import ExpectedGpu
 from labctl.domain.health.judging import CHECKS, RACK_CHECKS, judge, withheld
 from labctl.domain.health.terms import Case, Level, Result, Sleep
 from labctl.domain.health.thresholds import DAY_S, Thresholds
@@ -334,6 +336,17 @@ def test_what_is_intended_or_over_is_well(code: str, subject: str, words: str, c
     result = _found(case)[code, subject]
     assert result.level is OK
     assert words in result.reason and not result.cure
+
+
+def test_a_card_without_a_name_is_known_by_its_pci_ids() -> None:
+    strix = Declared("Radeon 8060S", slot="igpu", patterns=("1002:1586",))
+    igpu = ExpectedGpu("igpu", None, "Radeon 8060S", "amd", None, linked=False, declared=strix)
+    nameless = Gpu("amd", None, PCIS[2], None, device="1002:1586")
+    found = _found(wanted(told(well(), gpus=(nameless,)), gpus=(igpu,)))
+    assert found["gpu-present", "igpu"].level is OK
+    assert ("gpu-present", "undeclared") not in found or found["gpu-present", "undeclared"].level is OK
+    other = wanted(told(well(), gpus=(replace(nameless, device="1002:744c"),)), gpus=(igpu,))
+    assert _found(other)["gpu-present", "igpu"].level is CRIT
 
 
 def test_the_generation_of_an_idle_link_says_nothing_and_takes_nothing_back() -> None:

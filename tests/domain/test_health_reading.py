@@ -151,6 +151,11 @@ def test_nothing_that_a_host_says_raises_and_no_section_is_well_by_silence(
         assert all(key.isprintable() and words.isprintable() for key, words in seen.errors.items())
 
 
+def test_a_card_of_amd_without_a_name_tells_its_pci_ids() -> None:
+    seen = evidence_of({**WHOLE, "amd": {"gpus": [{"pci": "0000:03:00.0", "device_id": "0x1586"}]}})
+    assert [(gpu.name, gpu.device) for gpu in seen.gpus or () if gpu.vendor == "amd"] == [(None, "1002:1586")]
+
+
 # --- telemetry ---
 
 LINE = {

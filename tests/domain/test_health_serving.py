@@ -168,6 +168,18 @@ def test_where_an_engine_is(engine: Engine, gpus: tuple[str, ...], level: Level 
     assert found is None or reason in found.reason
 
 
+def test_a_llama_swap_without_models_of_its_own_is_judged_by_its_file() -> None:
+    front = (ExpectedEngine("swap", "llama-swap", (), "", "cc"),)
+    quiet = replace(SWAP, config="", config_file="")
+    found = one(SwapConfig(), case(quiet, wanted=front), "swap")
+    assert found is not None and (found.level, found.informs) == (Level.OK, True)
+    found = one(SwapConfig(), case(replace(quiet, config_sha256="dd"), wanted=front), "swap")
+    assert found is not None and found.level is Level.WARN
+    assert "its file is not what the rack file renders" in found.reason
+    found = one(SwapConfig(), case(replace(quiet, note="it answers 401"), wanted=front), "swap")
+    assert found is not None and found.level is Level.UNKNOWN
+
+
 def test_an_ollama_is_judged_when_it_has_a_model_loaded_and_need_not_be_on_all_its_cards() -> None:
     wanted = (ExpectedEngine("chat", "ollama", ("slot1", "slot2")),)
     empty = replace(CHAT, kind="ollama", models=(), gpus=())

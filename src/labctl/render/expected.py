@@ -118,7 +118,9 @@ def _engines(rack: Rack, host: Host) -> list[ExpectedEngine]:
         if isinstance(service, LlamaSwap):
             own = [one for _, one in each_engine(service) if isinstance(one, Engine)]
             rendered = config(rack, host, service)
-            digest, sha256 = rendered.digest, hashlib.sha256(rendered.text.encode()).hexdigest()
+            # Models bear the digest, so one that only passes on to others shows none.
+            digest = rendered.digest if service.models else ""
+            sha256 = hashlib.sha256(rendered.text.encode()).hexdigest()
         elif isinstance(service, Engine | Ollama):
             own = [service]
         else:

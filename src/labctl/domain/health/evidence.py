@@ -41,7 +41,8 @@ class Gpu:
     ``asleep``: runtime suspended, so not asked. ``throttle`` are the reasons that hold its clocks down now:
     ``power-cap``, ``hw-slowdown``, ``sw-thermal``, ``hw-thermal``, ``power-brake``, ``board-limit``,
     ``reliability``. ``recovery`` is what the driver wants done: none, reset, reboot, drain-p2p,
-    drain-and-reset, bus-reset, system-reboot.
+    drain-and-reset, bus-reset, system-reboot. ``device`` are its PCI ids (``1002:1586``): one
+    without a name is known by them.
     """
 
     vendor: str
@@ -67,6 +68,7 @@ class Gpu:
     rows: Rows | None = None
     retired_pending: bool | None = None
     recovery: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class ExpectedEngine:
     service: str
     kind: str
     gpus: tuple[str, ...]
-    config: str = ""  # the digest of llama-swap's configuration as the rack file renders it
+    config: str = ""  # the digest that models of llama-swap bear by the rack file, if it has any
     config_sha256: str = ""  # of that configuration's whole text
 
 

@@ -69,7 +69,7 @@ def seats(case: Case) -> tuple[Seat, ...]:
     silent = unread(case)
     # Copies, so that two that are declared alike stay two.
     pairs = [(replace(one.declared), one) for one in case.expected.gpus if one.vendor not in silent]
-    cards = [(Card(gpu.vendor, gpu.uuid, gpu.pci, gpu.name), gpu) for gpu in case.evidence.gpus]
+    cards = [(_card(gpu), gpu) for gpu in case.evidence.gpus]
     expected = {id(declared): one for declared, one in pairs}
     real = {id(card): gpu for card, gpu in cards}
     found: dict[int, Seat] = {}
@@ -92,6 +92,10 @@ def seats(case: Case) -> tuple[Seat, ...]:
         *(found.get(id(declared), Seat(one, None)) for declared, one in pairs),
         *(Seat(None, gpu) for gpu in spare),
     )
+
+
+def _card(gpu: Gpu) -> Card:
+    return Card(gpu.vendor, gpu.uuid, gpu.pci, gpu.name, device=gpu.device)
 
 
 def _may_be(declared: Declared, gpu: Gpu) -> bool:

@@ -44,7 +44,13 @@ def _gpu(vendor: str, card: Told) -> Gpu:
         rows=_rows(deep),
         retired_pending=deep.flag("retired_pending"),
         recovery=deep.word("recovery"),
+        device=_pci_ids(vendor, card.text("device_id")),
     )
+
+
+def _pci_ids(vendor: str, device_id: str) -> str | None:
+    """Return a card's PCI ids, ``1002:1586``; cards of AMD alone may have no name and are known by them."""
+    return f"1002:{device_id[2:].lower()}" if vendor == "amd" and device_id.startswith("0x") else None
 
 
 def _link(pcie: Told, deep: Told) -> Link | None:

@@ -211,7 +211,7 @@ class SwapConfig:
     """A llama-swap runs by the configuration in its file, and that is the one of the rack file.
 
     A configuration that llama-swap refused is only logged there, and the old one stays in force. Its models
-    bear a digest of the configuration; a llama-swap that lists none of its own shows no digest.
+    bear a digest of the configuration; one without models of its own shows no digest, and its file counts.
     """
 
     code: ClassVar = "swap-config"
@@ -238,9 +238,11 @@ def _swap(say: Voice, engine: Engine, wanted: ExpectedEngine) -> Result:
     if not engine.config_sha256:
         return say.unknown(name, "its configuration on the host cannot be read", apply)
     if engine.config_sha256 != wanted.config_sha256:
-        by_hand = engine.config_file == wanted.config
+        by_hand = wanted.config != "" and engine.config_file == wanted.config
         reason = "its file was changed by hand" if by_hand else "its file is not what the rack file renders"
         return say.warn(name, reason, f"labctl plan shows the difference, {apply} puts it there")
+    if not wanted.config and not engine.note:
+        return say.informs(name, "its file is what the rack file renders; no model of its own shows more")
     if not engine.config:
         why = short(engine.note) or "it lists no model of its own"
         return say.unknown(
