@@ -69,6 +69,11 @@ def test_what_a_card_said_too_long_ago_is_not_shown(box: MakeBox, monkeypatch: p
     assert telemetry.now(made.root, meter, ())["gpus"][0]["power_w"] is None
 
 
+def test_a_card_that_no_list_names_is_called_by_its_pci_ids(amd_tree: MakeTree) -> None:
+    root = amd_tree("Radeon 8060S")
+    assert telemetry.now(root, telemetry.Meter(), ())["gpus"][0]["name"] == "1002:1586"
+
+
 def test_an_amd_card_tells_from_sysfs_and_not_while_it_sleeps(amd_tree: MakeTree) -> None:
     root, meter = amd_tree("RX 7900 XTX"), telemetry.Meter()
     found = telemetry.now(root, meter, ())["gpus"][0]

@@ -170,13 +170,14 @@ def test_a_report_tells_of_cards_as_well() -> None:
     document = {
         "engines": [],
         "nvidia": {"gpus": [CARD]},
-        "amd": {"gpus": [{"name": "Radeon", "code": "asleep"}]},
+        "amd": {"gpus": [{"name": "Radeon", "code": "asleep"}, {"name": None, "gfx": "gfx1151"}]},
     }
     cards = of_report("rig", (), document).gpus
     assert cards is not None
     assert [(card.name, card.power_w, card.asleep) for card in cards] == [
         ("NVIDIA GeForce RTX 3090", 27.4, False),
         ("Radeon", None, True),
+        ("gfx1151", None, False),
     ]
     assert of_report("rig", (), {"engines": []}).gpus is None
 

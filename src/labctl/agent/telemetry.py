@@ -33,9 +33,9 @@ class Meter:
         self._names: dict[str, str] = {}
 
     def name_of(self, path: Path, root: Path) -> str:
-        """Return what an AMD card is called; the list that has most of their names is read once."""
+        """Return what a card of AMD is called, else its PCI ids; the list of most names is read once."""
         if path.name not in self._names:
-            self._names[path.name] = amd.name_of(path, root) or ""
+            self._names[path.name] = amd.name_of(path, root) or amd.device_of(path) or ""
         return self._names[path.name]
 
     def note(self, values: nvml.Values, card: Any, pci: str, load: Any) -> None:

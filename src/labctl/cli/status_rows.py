@@ -169,7 +169,7 @@ def _reported_cards(document: Mapping[str, Any]) -> tuple[Card, ...] | None:
             known = True
             cards += [
                 Card(
-                    text(one.get("name")),
+                    text(one.get("name")) or text(one.get("gfx")),
                     number(one.get("power_w")),
                     number(one.get("cap_w")),
                     one.get("code") == "asleep",
