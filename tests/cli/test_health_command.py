@@ -143,6 +143,9 @@ def test_the_gravest_level_is_the_exit_code_in_every_format(
         (("--nagios", "--test-notify"), "give only one of"),
         (("--cron", "gpu-box"), "--cron looks at the whole rack"),
         (("--cron", "--prometheus", "x.prom"), "Health(textfile=...)"),
+        (("--test-notify", "--prometheus", "x.prom"), "looks at nothing"),
+        (("--prometheus", "-", "--json"), "nothing else is printed"),
+        (("--deadline", "nan"), "it is no number of seconds"),
     ],
 )
 def test_what_keeps_it_from_looking_is_unknown_with_its_words_on_stderr(
@@ -228,6 +231,38 @@ def test_prometheus_gets_a_whole_file_that_everybody_may_read(desk: Desk) -> Non
     assert code == 3 and "cannot be written: No such file" in err
 
 
+def test_prometheus_gets_nothing_in_place_of_what_is_no_file(desk: Desk) -> None:
+    pipe, link, file = (desk.folder / name for name in ("pipe", "link.prom", "real.prom"))
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    for place in (str(pipe), ""):
+        code, _, err = desk("--prometheus", place)
+        assert code == 3 and "it is no file" in err
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert desk("--prometheus", str(link))[0] == 0
+    assert link.is_symlink() and "labctl_health_level" in file.read_text()
+    code, out, _ = desk("--prometheus", "-")
+    assert code == 0 and "labctl_health_level" in out
+
+
+def test_a_look_needs_no_place_to_remember_anything(desk: Desk) -> None:
+    desk.home.parent.parent.mkdir(exist_ok=True)
+    desk.home.parent.write_text("in the way")
+    desk.hosts.plays["gpu-box"] = says("CRIT")
+    code, out, err = desk()
+    assert (code, err) == (2, "") and "it says CRIT" in out
+
+
+def test_a_notifier_without_its_secret_is_said_and_the_others_are_told(desk: Desk, receiver: Got) -> None:
+    (desk.folder / "keys" / "ntfy").unlink()
+    (desk.folder / "keys" / "ping").unlink()
+    desk.hosts.plays["gpu-box"] = says("CRIT")
+    code, out, err = desk("--cron")
+    assert (code, out) == (3, "CRIT: gpu-box said: it says CRIT -> mend it\n")
+    assert "keys/ntfy cannot be read: No such file" in err and "keys/ping cannot be read: No such file" in err
+    assert ["hook" in path for _, path, _, _ in receiver.requests] == [True]
+
+
 def test_cron_is_silent_until_something_changes_and_then_tells_everybody_once(
     desk: Desk, receiver: Got
 ) -> None:
@@ -279,7 +314,7 @@ def test_a_test_letter_goes_to_every_notifier_and_looks_at_nothing(desk: Desk, r
     assert len(receiver.requests) == 2 and desk.hosts.asked == []
     receiver.status = 403
     code, out, err = desk("--test-notify")
-    assert code == 2 and "ntfy: it does not let us write there" in err
+    assert code == 3 and "ntfy: it does not let us write there" in err
 
 
 @pytest.mark.parametrize("status", [200, 403, 500])

@@ -182,7 +182,7 @@ def test_without_waiting_the_wish_is_enough(shop: Shop) -> None:
 def test_a_time_that_is_none_is_refused(shop: Shop, time: str) -> None:
     done = shop.call("wake", "gpu-box", f"--timeout={time}")
     assert done.code == 2
-    assert "no length of time; such as 90s, 10m or 1h30m" in done.err
+    assert "no length of time up to 366d; such as 90s, 10m or 1h30m" in done.err
 
 
 def test_what_a_controller_says_cannot_drive_the_terminal(shop: Shop) -> None:

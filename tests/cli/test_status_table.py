@@ -17,7 +17,7 @@ from labctl.cli import modes, status_view, status_watch
 from labctl.cli.findings import Kept
 from labctl.cli.main import main
 from labctl.cli.modes import Modes
-from labctl.cli.status_rows import HostStatus, of_report, of_telemetry
+from labctl.cli.status_rows import HostStatus, notes, of_report, of_telemetry
 from labctl.cli.status_view import Look
 from labctl.domain.failures import Failure, HostError
 from labctl.domain.health.results import Finding, Findings, document_of
@@ -180,6 +180,12 @@ def test_a_report_tells_of_cards_as_well() -> None:
         ("gfx1151", None, False),
     ]
     assert of_report("rig", (), {"engines": []}).gpus is None
+
+
+def test_a_card_that_does_not_answer_is_wrong_and_said() -> None:
+    lost = of_report("rig", (), {"engines": [], "nvidia": {"gpus": [CARD, {"code": "gpu-is-lost"}]}})
+    assert lost.status == "wrong"
+    assert "a card does not answer (gpu-is-lost): labctl health rig" in tuple(notes(lost))
 
 
 def test_old_findings_and_none_are_said(look: Callable[..., Look]) -> None:

@@ -185,6 +185,8 @@ def test_a_million_tokens_cost_all_that_the_host_used_and_no_tokens_cost_nothing
     host = used(spent(Doing.BUSY, 2, 500), spent(Doing.LOADED, 10, 100), answer=500_000)
     assert (host.kwh_per_mtok, host.money_per_mtok) == pytest.approx((4.0, 2.0))
     assert (host.prompt_tokens, host.answer_tokens) == (5_000_000, 500_000)
+    unmetered = used(spent(Doing.BUSY, 2, 0), spent(Doing.ASLEEP, 10, 3), answer=500_000)
+    assert (unmetered.kwh_per_mtok, unmetered.money_per_mtok) == (None, None)
     idle = used(spent(Doing.BUSY, 2, 500))
     assert (idle.kwh_per_mtok, idle.money_per_mtok) == (None, None)
 

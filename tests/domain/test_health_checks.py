@@ -11,7 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from health_cases import LOOK_S, NOW, PCIS, UUIDS, card, declared, evidence, told, wanted, well, with_card
+from health_cases import (
+    LOOK_S,
+    NOW,
+    PATTERN,
+    PCIS,
+    UUIDS,
+    card,
+    declared,
+    evidence,
+    told,
+    wanted,
+    well,
+    with_card,
+)
 
 from labctl.domain.capping import Declared
 from labctl.domain.health.evidence import (
@@ -94,7 +107,7 @@ FAULTS: list[tuple[str, str, Level, str, str, Case]] = [
     ("wake-proof", "", WARN, "the proof of rig is stale", "labctl sleep-test rig",
      well(sleep=Sleep(Mode.READY, NOW, "", proof="the proof of rig is stale"))),
     ("wol-armed", "", CRIT, "no packet would wake it", "BIOS", told(well(), wol_armed=False)),
-    ("wol-armed", "", UNKNOWN, "not known: ethtool failed", "labctl report rig",
+    ("wol-armed", "", UNKNOWN, "not known: ethtool failed", "labctl bundle rig",
      told(well(), wol_armed=None, errors={"wol_armed": "ethtool failed"})),
     ("agent-old", "", WARN, "version 0.0.9, and labctl is 0.1.0", "labctl apply",
      told(well(), agent="0.0.9")),
@@ -114,7 +127,7 @@ FAULTS: list[tuple[str, str, Level, str, str, Case]] = [
      told(well(), driver=Driver(None, "580.1", None))),
     ("driver-mismatch", "", UNKNOWN, "what is installed is not known", "modinfo",
      told(well(), driver=Driver("580.1", None, None))),
-    ("driver-mismatch", "", UNKNOWN, "not known: /proc is odd", "labctl report",
+    ("driver-mismatch", "", UNKNOWN, "not known: /proc is odd", "labctl bundle",
      told(well(), driver=None, errors={"kernel": "/proc is odd"})),
     ("xid", "slot0", CRIT, "Xid 79: it has fallen off the bus, 60 s ago", "cut the host's power", _xid(79)),
     ("xid", "slot0", WARN, "Xid 79", "power", with_card(_xid(79, age=2 * DAY_S), recovery=None)),
@@ -190,7 +203,7 @@ FAULTS: list[tuple[str, str, Level, str, str, Case]] = [
     ("disk-smart", "/dev/nvme0", WARN, "75 °C", "air", _disk(temperature_c=75.0)),
     ("disk-smart", "/dev/sdb", UNKNOWN, "does not answer: timed out", "smartctl",
      told(well(), errors={"smart:/dev/sdb": "timed out"})),
-    ("disk-smart", "", UNKNOWN, "not known: no root", "labctl report",
+    ("disk-smart", "", UNKNOWN, "not known: no root", "labctl bundle",
      told(well(), smart=None, errors={"smart": "no root"})),
     ("memory", "", WARN, "4 % of its memory", "contexts", _memory(available_mib=5000)),
     ("memory", "", CRIT, "waited for memory 50 %", "ps aux", _memory(stall_percent=50.0)),
@@ -213,21 +226,21 @@ FAULTS: list[tuple[str, str, Level, str, str, Case]] = [
      told(well(), upkeep=Upkeep(True, ("linux-image",), 0, 0, 60.0))),
     ("reboot-required", "", UNKNOWN, "not known", "reboot-required",
      told(well(), upkeep=Upkeep(None, (), 0, 0, 60.0))),
-    ("updates", "", WARN, "3 security updates wait", "apt upgrade",
+    ("updates", "", WARN, "3 security updates to install", "apt upgrade",
      told(well(), upkeep=Upkeep(False, (), 3, 9, 60.0))),
     ("updates", "", WARN, "lists are 20 d old", "apt update",
      told(well(), upkeep=Upkeep(False, (), 0, 0, 20 * DAY_S))),
     ("updates", "", UNKNOWN, "how old", "apt update", told(well(), upkeep=Upkeep(False, (), 0, 0, None))),
-    ("updates", "", UNKNOWN, "not known: no apt", "labctl report",
+    ("updates", "", UNKNOWN, "not known: no apt", "labctl bundle",
      told(well(), upkeep=Upkeep(False), errors={"updates": "no apt"})),
     ("certificates", "/etc/gateway.pem", WARN, "another 10 d", "renew it", _ends(10)),
     ("certificates", "/etc/gateway.pem", CRIT, "another 3 d", "renew it", _ends(3)),
     ("certificates", "/etc/gateway.pem", CRIT, "it ended 3 d ago", "renew it", _ends(-3)),
-    ("certificates", "/etc/gateway.pem", UNKNOWN, "not known: no such file", "labctl report",
+    ("certificates", "/etc/gateway.pem", UNKNOWN, "not known: no such file", "labctl bundle",
      told(well(), certificates=(), errors={"certificates:/etc/gateway.pem": "no such file"})),
 ]  # fmt: skip
 FAULTS.append(
-    ("certificates", "/etc/nas.pem", UNKNOWN, "not known: it is no certificate", "labctl report",
+    ("certificates", "/etc/nas.pem", UNKNOWN, "not known: it is no certificate", "labctl bundle",
      told(well(), errors={"certificates:/etc/nas.pem": "it is no certificate"}))
 )  # fmt: skip
 # What else a fault is seen by, since it is the same thing.
@@ -347,6 +360,12 @@ def test_a_card_without_a_name_is_known_by_its_pci_ids() -> None:
     assert ("gpu-present", "undeclared") not in found or found["gpu-present", "undeclared"].level is OK
     other = wanted(told(well(), gpus=(replace(nameless, device="1002:744c"),)), gpus=(igpu,))
     assert _found(other)["gpu-present", "igpu"].level is CRIT
+
+
+def test_a_card_that_nothing_tells_apart_is_not_to_be_ordered_by_itself() -> None:
+    alike = replace(declared(0), uuid=None, declared=Declared("RTX 3090", patterns=(PATTERN,), cap_w=280))
+    found = _found(wanted(with_card(well(), cap_w=350.0), gpus=(alike, declared(1))))
+    assert found["caps-drift", PCIS[0]].cure.startswith("labctl powercap --reset rig, ")
 
 
 def test_the_generation_of_an_idle_link_says_nothing_and_takes_nothing_back() -> None:

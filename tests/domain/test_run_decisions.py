@@ -121,8 +121,8 @@ def test_a_limit_chooses_in_the_order_of_the_rack_file(
         (("nas,xyz",), ["'xyz'", "hosts: gpu-1, gpu-2, nas, hub", "groups: gpu"]),
         (("foo*", "bar?"), ["'foo*'", "'bar?'"]),
         (("empty",), ["the group empty has no hosts"]),
-        (("",), ["names no host"]),
-        ((",",), ["names no host"]),
+        (("",), ["no host is named"]),
+        ((",",), ["no host is named"]),
     ],
 )
 def test_a_limit_that_fits_nobody_is_an_error_that_helps(limit: tuple[str, ...], words: list[str]) -> None:

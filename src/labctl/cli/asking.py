@@ -183,6 +183,17 @@ def texts(value: Any) -> list[str]:
     return [text(one) for one in value] if isinstance(value, list) else []
 
 
+def named(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Return a path that somebody gave; click's callback.
+
+    Raises:
+        click.BadParameter: it is empty, as an unset variable of a script is.
+    """
+    if value == "":
+        raise click.BadParameter("it is empty")
+    return value
+
+
 def text(value: Any) -> str:
     """Return what was said in one line that can be shown."""
     return " ".join(printer.safe(str(value)).split()) if value not in (None, "") else ""

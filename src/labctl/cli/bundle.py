@@ -40,6 +40,7 @@ Exit codes:
 _DEADLINE_S = 30.0
 _LINES = 2000
 _EVENTS = 1000
+_STATES = "Id,LoadState,ActiveState,SubState,Result,NRestarts,ActiveEnterTimestamp"
 _UNITS = ("labctl*", "nvidia-*", "systemd-suspend.service")
 _LIBRARIES = (
     "pyinfra",
@@ -58,7 +59,12 @@ _ASLEEP = "it sleeps"
 @click.command(short_help="Pack what there is to know of the rack, without secrets.", epilog=_HELP)
 @asking.hosts_argument(required=False)
 @click.option(
-    "--output", "-o", metavar="FILE", type=click.Path(), help="Where to write it; never over a file."
+    "--output",
+    "-o",
+    metavar="FILE",
+    type=click.Path(),
+    callback=asking.named,
+    help="Where to write it; never over a file.",
 )
 @asking.inventory_option
 @asking.json_option
@@ -190,7 +196,8 @@ def _hosts(packed: Bundle, aim: Aim, told: Modes, secrets: Known) -> None:
             packed.leave_out(f"hosts/{name}/journal.txt", why)
         else:
             open_hosts.append(name)
-    units = ("systemctl", "--no-pager", "--full", "--all", "list-units", *_UNITS)
+    # A description may hold the whole command line, as that of systemd-run does.
+    units = ("systemctl", "--no-pager", "show", f"--property={_STATES}", *_UNITS)
     _texts(packed, aim, awake, units, "units.txt", "labctl's units and those that matter to sleep")
     journal = ("journalctl", "--no-pager", "--output=short-iso", f"--lines={_LINES}")
     named = tuple(f"--unit={unit}" for unit in _UNITS)

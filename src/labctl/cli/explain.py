@@ -204,7 +204,9 @@ def events(
             if not follow:
                 raise
             return ExitCode.OK
-        if not shown and only["kind"]:
+        if not shown and not follow and not only["kind"] and not as_json:
+            printer.err("nothing in the log fits")
+        elif not shown and only["kind"]:
             newest = controller.ask("events", host=named, most=_MOST)
             kinds = sorted({asking.text(one.get("kind")) for one in newest if one.get("done") is not True})
             printer.err(f"nothing in the log fits; its kinds are {', '.join(kinds) or 'none'}")

@@ -7,6 +7,8 @@ rack file and key, and files lie among labctl's own state.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from labctl.domain.problem import LabctlError
 if TYPE_CHECKING:
     from labctl.health.looking import Looked, Memory, Told
     from labctl.inventory import Health, LoadedRack
+    from labctl.inventory.health import Notice
+    from labctl.ports.letters import Courier, Letter
 
 _SPARE = Path("/run/labctl-health")
 _RESULTS = "results.json"
@@ -71,7 +75,9 @@ class Desk:
         try:
             with alone(self.folder / "lock") as mine:
                 if mine:
-                    return running.run(cron, lambda before: self._look(before, deadline_s))
+                    level = running.run(cron, lambda before: self._look(before, deadline_s))
+                    lame = any(isinstance(way.courier, _Lame) for way in cron.ways.values())
+                    return Level.UNKNOWN if lame else level
         except OSError as error:
             raise LabctlError(
                 f"{error.filename or self.folder}: {error.strerror}", hint="is it of another user?"
@@ -171,7 +177,10 @@ class Desk:
         spare = _SPARE if self.deployed else None
         ping = None
         if wanted.ping is not None:
-            ping = (notifiers.dead_man(wanted.ping, self.loaded.folder), wanted.ping_fail)
+            try:
+                ping = (notifiers.dead_man(wanted.ping, self.loaded.folder), wanted.ping_fail)
+            except LabctlError as error:  # whoever misses it tells somebody
+                printer.show_problems(error.problems)
         return Cron(
             rack=self.loaded.rack.name,
             policy=Policy(wanted.looks, wanted.remind.total_seconds()),
@@ -198,10 +207,15 @@ class Desk:
     def _ways(self) -> dict[str, Any]:
         from labctl.health.sending import Way
 
-        return {
-            one.name: Way(notifiers.courier(one, self.loaded.folder), one.least)
-            for one in self._wanted().notify
-        }
+        return {one.name: Way(self._courier(one), one.least) for one in self._wanted().notify}
+
+    def _courier(self, wanted: Notice) -> Courier:
+        """Return a notifier's courier; one that cannot be set up delivers nothing, and the others go on."""
+        try:
+            return notifiers.courier(wanted, self.loaded.folder)
+        except LabctlError as error:
+            printer.show_problems(error.problems)
+            return _Lame(error.problems[0].reason)
 
     def _wanted(self) -> Health:
         from labctl.inventory import Health
@@ -213,7 +227,7 @@ def desk(inventory: str | None, words: Sequence[str]) -> Desk:
     """Return the rack that is meant, and its hosts that the words name (none: all of them).
 
     Raises:
-        LabctlError: it cannot be found or read, a name fits no host, or labctl's own state cannot be kept.
+        LabctlError: it cannot be found or read, or a name fits no host.
     """
     from labctl.controller.api import PROGRAM
     from labctl.domain import limits
@@ -234,11 +248,35 @@ def desk(inventory: str | None, words: Sequence[str]) -> Desk:
         raise LabctlError(
             f"{home} is not root's", hint=f"runuser -u {USER} -- {program} health --inventory {path}"
         )
-    return Desk(loaded, chosen, deployed, home if deployed else wiring.private_dir(home))
+    if not deployed:
+        with suppress(LabctlError):  # a look needs no memory, and a run of --cron says what it lacks
+            wiring.private_dir(home)
+    return Desk(loaded, chosen, deployed, home)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lame:
+    """A courier that cannot be set up: its letters wait, and that is a finding."""
+
+    why: str
+
+    def send(self, letter: Letter) -> None:
+        """Deliver nothing.
+
+        Raises:
+            CourierError: always.
+        """
+        from labctl.ports.letters import CourierError
+
+        raise CourierError(self.why, certain=True)
+
+    def has(self, letter_id: str) -> bool:
+        """Return False."""
+        return False
 
 
 def write_exposition(path: str, found: Findings) -> None:
-    """Write findings for node_exporter's textfile collector, at once or not at all.
+    """Write findings for node_exporter's textfile collector, at once or not at all; ``-`` prints them.
 
     Raises:
         LabctlError: the file cannot be written.
@@ -253,7 +291,14 @@ def _expose(path: str, found: Findings) -> None:
     from labctl.adapters.keepsake import replace
     from labctl.domain.health.formats import exposition
 
-    replace(Path(path), exposition(found.findings, found.at).encode(), 0o644)
+    text = exposition(found.findings, found.at)
+    if path == "-":
+        printer.out(text.rstrip())
+        return
+    place = Path(os.path.realpath(path))  # where a link leads, which stays
+    if place.exists() and not place.is_file():
+        raise OSError(errno.EINVAL, "it is no file")
+    replace(place, text.encode(), 0o644)
 
 
 def _wall() -> Callable[[], float]:

@@ -45,5 +45,5 @@ def of_option(ctx: click.Context, param: click.Parameter, value: str) -> float:
     """
     seconds = read(value)
     if not seconds or seconds > 366 * _DAY:
-        raise click.BadParameter(f"{value!r} is no length of time; such as 90s, 10m or 1h30m")
+        raise click.BadParameter(f"{value!r} is no length of time up to 366d; such as 90s, 10m or 1h30m")
     return seconds

@@ -13,6 +13,7 @@ from typing import Any
 
 from labctl.cli.asking import number, objects, text, texts
 from labctl.domain.failures import Failure
+from labctl.domain.sleep.wording import counted
 
 _NEEDS_A_KEY = 401
 _WRONG = ("failed", "inactive", "deactivating")
@@ -39,12 +40,13 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A graphics card: what it draws now and may draw, in W; ``asleep``: not asked."""
+    """A card: what it draws and may draw, in W; ``asleep``: not asked; ``wrong``: why it is silent."""
 
     name: str
     power_w: float | None = None
     cap_w: float | None = None
     asleep: bool = False
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class HostStatus:
                 return "interrupted"
             return "unreachable" if self.failure.unreachable else "failed"
         bad = self.missing or self.services is None or any(one.state in _WRONG for one in self.services)
-        return "wrong" if bad else "ok"
+        return "wrong" if bad or any(card.wrong for card in self.gpus or ()) else "ok"
 
 
 def of_report(host: str, wanted: Sequence[str], document: Mapping[str, Any]) -> HostStatus:
@@ -173,6 +175,7 @@ def _reported_cards(document: Mapping[str, Any]) -> tuple[Card, ...] | None:
                     number(one.get("power_w")),
                     number(one.get("cap_w")),
                     one.get("code") == "asleep",
+                    "" if one.get("code") == "asleep" else text(one.get("code")),
                 )
                 for one in objects(found.get("gpus"))
             ]
@@ -185,9 +188,11 @@ def notes(one: HostStatus) -> Iterator[str]:
         yield one.failure.reason
     if one.missing:
         yield f"missing: {', '.join(one.missing)}"
+    for wrong in filter(None, (card.wrong for card in one.gpus or ())):
+        yield f"a card does not answer ({wrong}): labctl health {one.host}"
     for service in one.services or ():
         if service.restarts:
-            yield f"{service.name} was restarted {service.restarts} times"
+            yield f"{service.name} was restarted {counted(service.restarts, 'time')}"
         if service.answer == _NEEDS_A_KEY:
             yield f"{service.name} wants a key, so what it has loaded is not known"
     yield from one.notes

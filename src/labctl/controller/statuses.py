@@ -73,6 +73,7 @@ def explanation_of(
         return Explanation(status, "it was not looked at yet", may_sleep=False)
     sight = sight_of(policy, picture.known, picture.seen, picture.moment)
     verdict, against = idle.verdict(sight, host), idle.reasons(sight, host)
+    wakes = not any(one.kind == "wake" for one in against)
     lines = reconcile.explain(policy, picture.known, picture.seen, picture.moment, host)
     report = seen.report
     return Explanation(
@@ -85,15 +86,15 @@ def explanation_of(
         against=tuple(one.because for one in against),
         recent=tuple((line.at, line.text) for line in told.recent),
         lines=lines,
-        blocks=tuple(_block(one, host, now) for one in against),
+        blocks=tuple(_block(one, host, now, wakes=wakes) for one in against),
         refused=told.refused,
         next_look_s=max(0.0, picture.moment.mono + policy.tick_s - now.mono),
     )
 
 
-def _block(one: idle.Against, host: str, now: Moment) -> Block:
+def _block(one: idle.Against, host: str, now: Moment, *, wakes: bool) -> Block:
     until = None if one.for_s is None else now.wall + one.for_s
-    return Block(one.kind, one.because, until, remedies.remedy(one.kind, host))
+    return Block(one.kind, one.because, until, remedies.remedy(one.kind, host, wakes=wakes))
 
 
 def change_of(picture: Picture, host: str, *, ok: bool | None = None) -> Change:

@@ -44,7 +44,7 @@ def wanted(limit: Sequence[str]) -> tuple[str, ...]:
     """
     names = tuple(part.strip() for item in limit for part in item.split(",") if part.strip())
     if not names:
-        raise LabctlError("--limit names no host", hint="leave --limit out to mean every host")
+        raise LabctlError("no host is named", hint="leave it out to mean every host")
     return names
 
 
@@ -60,8 +60,8 @@ def _matches(name: str, hosts: Sequence[str], groups: Mapping[str, Iterable[str]
 
 def _unknown(name: str, hosts: Sequence[str], groups: Mapping[str, Iterable[str]]) -> Problem:
     if name in groups or name.replace("-", "_") in groups:
-        return Problem(f"--limit: the group {name} has no hosts")
+        return Problem(f"the group {name} has no hosts")
     close = get_close_matches(name, [*hosts, *groups], n=3)
     known = ", ".join(hosts[:20]) + (f" and {len(hosts) - 20} more" if len(hosts) > 20 else "")
     hint = f"did you mean {' or '.join(close)}?" if close else f"hosts: {known}; groups: {', '.join(groups)}"
-    return Problem(f"--limit: no host or group fits {name!r}", hint=hint)
+    return Problem(f"no host or group fits {name!r}", hint=hint)

@@ -31,7 +31,7 @@ SHORTEST = 4
 _SECRET_WORDS = (
     r"(?:api[_-]?keys?|access[_-]?key|private[_-]?key|master[_-]?key|auth[_-]?key|secrets?|tokens?"
 )
-_SECRET_WORDS += r"|passw(?:or)?ds?|passwd|passphrase|credentials?|cookie|authorization|bearer|pin)"
+_SECRET_WORDS += r"|passw(?:or)?ds?|passwd|pw|passphrase|credentials?|cookie|authorization|bearer|pin)"
 _JOINED_WORDS = r"(?:passw(?:or)?ds?|passwd|secrets?|token|api[_-]?keys?|sshpass|[_-]pwd)"
 """Words that mean a secret also at the end of another one: ``PGPASSWORD``, ``accessToken``."""
 

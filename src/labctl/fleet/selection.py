@@ -110,7 +110,7 @@ def _nowhere(rack: Rack, place: str, found: Problem) -> Problem:
     """Return the problem of a word that fits no host, in this command's words; it may be a card by itself."""
     where = [host.name for host in rack.hosts if _card(host, place)]
     hint = f"write the host in front of it: {where[0]}/{place}" if where else found.hint
-    return replace(found, reason=found.reason.removeprefix("--limit: "), hint=hint)
+    return replace(found, hint=hint)
 
 
 def _untold(host: Host, gpu: Gpu) -> Problem:

@@ -7,7 +7,7 @@ host that needs it; a model and a host together mean that model there, whether s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from labctl.domain import limits
@@ -54,11 +54,7 @@ def chosen_hosts(loaded: LoadedRack, words: Sequence[str]) -> tuple[str, ...]:
     Raises:
         LabctlError: a word fits no host.
     """
-    try:
-        return limits.select(tuple(host.name for host in loaded.rack.hosts), loaded.groups, words)
-    except LabctlError as error:
-        said = (replace(one, reason=one.reason.removeprefix("--limit: ")) for one in error.problems)
-        raise LabctlError(said) from None
+    return limits.select(tuple(host.name for host in loaded.rack.hosts), loaded.groups, words)
 
 
 def chosen_models(rack: Rack, words: Sequence[str]) -> tuple[Model, ...]:

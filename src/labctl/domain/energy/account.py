@@ -186,7 +186,9 @@ def _with_tokens(
     kwh = sum(line.kwh for line in lines)
     money = sum(line.money or 0.0 for line in lines) if priced else None
     prompt, answer = tokens
-    millions = answer / _MILLION
+    # What nothing told is not nothing: then nobody knows what the tokens took.
+    told = all(line.kwh for line in lines if line.seconds and line.doing is not Doing.UNSEEN)
+    millions = answer / _MILLION if told else 0.0
     return Used(
         host=host,
         lines=lines,

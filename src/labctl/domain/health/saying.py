@@ -56,7 +56,9 @@ class Voice:
         """Return that a section of the host's document is missing, and why."""
         why = short(errors.get(section, "")) or "its agent said nothing of it"
         return self.unknown(
-            subject, f"not known: {why}", f"look at: labctl report {self.host}; an old agent: labctl apply"
+            subject,
+            f"not known: {why}",
+            f"see its report: labctl bundle {self.host}; an old agent: labctl apply",
         )
 
 

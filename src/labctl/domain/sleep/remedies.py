@@ -6,6 +6,8 @@ what is named. ``--force`` skips what a host's signals say and nothing else.
 
 from __future__ import annotations
 
+import re
+
 _NOW = "labctl suspend {host} --force --why ... skips what its signals say"
 _REMEDIES = {
     "paused": "labctl resume {host} ends its pause, labctl resume the rack's",
@@ -27,8 +29,13 @@ _REMEDIES = {
     "window": "labctl suspend {host} does not heed it",
     "only-in": "labctl suspend {host} does not heed it",
 }
+_TO_SLEEP = re.compile("labctl (?:suspend|sleep-test)")
 
 
-def remedy(kind: str, host: str) -> str:
-    """Return what changes something of that kind (``idle.Against.kind``); empty: only time does."""
-    return _REMEDIES.get(kind, "").format(host=host)
+def remedy(kind: str, host: str, *, wakes: bool = True) -> str:
+    """Return what changes something of that kind (``idle.Against.kind``); empty: only time does.
+
+    ``wakes``: something can wake the host; one that would not come back is not to be put to sleep.
+    """
+    words = _REMEDIES.get(kind, "")
+    return "" if not wakes and _TO_SLEEP.search(words) else words.format(host=host)

@@ -123,7 +123,10 @@ def _cap(say: Voice, case: Case, whose: tuple[Seat, ExpectedGpu], gpu: Gpu) -> R
     declared, name = expected.cap_w, seat.name
     ordered = _ordered(case, gpu)
     wanted = ordered if ordered is not None else declared
-    back = f"labctl powercap --reset {case.host}/{name}, or cap it by --until or --persist"
+    own = expected.declared
+    # A card that nothing tells apart from others cannot be ordered by itself.
+    place = f"{case.host}/{name}" if name in (own.slot, own.pci, own.uuid) else case.host
+    back = f"labctl powercap --reset {place}, or cap it by --until or --persist"
     if gpu.cap_w is None:
         if declared is None:
             return None

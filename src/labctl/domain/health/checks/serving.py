@@ -159,7 +159,7 @@ def _is_loaded(engine: Engine) -> bool:
 
 def _placed(say: Voice, engine: Engine, wanted: ExpectedEngine, cards: tuple[Seat, ...]) -> Iterator[Result]:
     name = engine.service
-    look = f"journalctl -u {short(engine.unit)} says why; then labctl report shows its cards"
+    look = f"journalctl -u {short(engine.unit)} says why"
     if not wanted.gpus:
         if engine.gpus:
             where = few([_name(cards, gpu) for gpu in engine.gpus])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from ...sleep.wording import counted
 from ..evidence import Clock, Memory
 from ..saying import Voice, few, gravest, lasting, over, short, under
 from ..terms import Case, Figure, Level, Result
@@ -166,7 +167,7 @@ class Updates:
             figures.append(Figure("pending", pending))
         if security > 0:
             cure = "install them: apt upgrade, or wait for unattended-upgrades"
-            yield say.warn("", f"{security} security updates wait", cure, *figures)
+            yield say.warn("", f"{counted(security, 'security update')} to install", cure, *figures)
         elif age is None:
             yield say.unknown(
                 "", "how old its package lists are is not known", "run on it: apt update", *figures
