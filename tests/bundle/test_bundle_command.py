@@ -257,6 +257,14 @@ def test_a_failure_or_ctrl_c_in_the_middle_of_writing_leaves_nothing(
         assert list(tmp_path.iterdir()) == []
 
 
+def test_units_come_without_their_descriptions_which_may_be_command_lines(echo: Echo) -> None:
+    assert main(["bundle"]) == 0
+    (asked,) = {argv for _, argv in echo.asked if argv[0] == "systemctl"}
+    (properties,) = (word for word in asked if word.startswith("--property="))
+    assert "Description" not in properties and "ActiveState" in properties
+    assert "list-units" not in asked and "status" not in asked
+
+
 def test_nothing_is_ever_overwritten(echo: Echo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out.tar.gz").write_text("mine")
     assert main(["bundle", "-o", "out.tar.gz"]) == 2
@@ -266,7 +274,8 @@ def test_nothing_is_ever_overwritten(echo: Echo, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("link", "link is there already"), ("none/x", "there is no folder none")]
+    ("name", "words"),
+    [("link", "link is there already"), ("none/x", "there is no folder none"), ("", "it is empty")],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_anybody_is_asked(
     echo: Echo, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str

@@ -71,6 +71,7 @@ def test_a_known_secret_goes_in_every_form(value: str, before: str, after: str) 
         (r'body="{\"api_key\": \"qwertyuiop\"}"', "qwertyuiop"),
         ("headers {b'x-api-key': b'qwertyuiop'}", "qwertyuiop"),
         ("password => qwertyuiop", "qwertyuiop"),
+        ("Started sh -c pw=qwertyuiop", "qwertyuiop"),
         ("Cookie: theme=dark; session=qwertyuiop", "qwertyuiop"),
         ("curl -u ann:qwertyuiop http://box", "qwertyuiop"),
         ("password: '12345678'", "12345678"),

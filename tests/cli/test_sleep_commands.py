@@ -353,6 +353,11 @@ def test_events_asks_only_for_what_is_sought(
     assert (given["only"], given["most"]) == (sought, most)
 
 
+def test_it_is_said_when_nothing_fits(shop: Shop) -> None:
+    done = shop.call("events", "--grep", "no such words")
+    assert (done.code, done.out, done.err) == (0, "", "nothing in the log fits\n")
+
+
 def test_a_kind_that_is_not_in_the_log_and_a_time_that_is_none_are_said(shop: Shop) -> None:
     done = shop.call("events", "--kind", "wihs")
     assert done.err == "nothing in the log fits; its kinds are none\n"

@@ -26,8 +26,6 @@ from labctl.domain.problem import LabctlError
 if TYPE_CHECKING:
     from labctl.health.looking import Looked, Memory, Told
     from labctl.inventory import Health, LoadedRack
-    from labctl.inventory.health import Notice
-    from labctl.ports.letters import Courier, Letter
 
 _SPARE = Path("/run/labctl-health")
 _RESULTS = "results.json"
@@ -66,18 +64,21 @@ class Desk:
         """Do a whole run; where another one is under way, say so and return what was known last.
 
         Raises:
-            LabctlError: what earlier runs left cannot be used, or a notifier cannot be set up.
+            LabctlError: what earlier runs left cannot be used.
         """
         from labctl.adapters.keepsake import alone
         from labctl.health import running
 
         cron = self._cron()
+        couriers = [way.courier for way in cron.ways.values()]
+        unusable = [one for one in couriers if isinstance(one, notifiers.Unusable)]
+        for one in unusable:
+            printer.show_problems(one.problems)
         try:
             with alone(self.folder / "lock") as mine:
                 if mine:
                     level = running.run(cron, lambda before: self._look(before, deadline_s))
-                    lame = any(isinstance(way.courier, _Lame) for way in cron.ways.values())
-                    return Level.UNKNOWN if lame else level
+                    return Level.UNKNOWN if unusable else level
         except OSError as error:
             raise LabctlError(
                 f"{error.filename or self.folder}: {error.strerror}", hint="is it of another user?"
@@ -90,7 +91,7 @@ class Desk:
         """Send a letter by every notifier; return for each what went wrong, empty: nothing.
 
         Raises:
-            LabctlError: the rack file names none, or a secret cannot be read.
+            LabctlError: the rack file names none.
         """
         import uuid
 
@@ -207,15 +208,10 @@ class Desk:
     def _ways(self) -> dict[str, Any]:
         from labctl.health.sending import Way
 
-        return {one.name: Way(self._courier(one), one.least) for one in self._wanted().notify}
-
-    def _courier(self, wanted: Notice) -> Courier:
-        """Return a notifier's courier; one that cannot be set up delivers nothing, and the others go on."""
-        try:
-            return notifiers.courier(wanted, self.loaded.folder)
-        except LabctlError as error:
-            printer.show_problems(error.problems)
-            return _Lame(error.problems[0].reason)
+        return {
+            one.name: Way(notifiers.courier(one, self.loaded.folder), one.least)
+            for one in self._wanted().notify
+        }
 
     def _wanted(self) -> Health:
         from labctl.inventory import Health
@@ -252,27 +248,6 @@ def desk(inventory: str | None, words: Sequence[str]) -> Desk:
         with suppress(LabctlError):  # a look needs no memory, and a run of --cron says what it lacks
             wiring.private_dir(home)
     return Desk(loaded, chosen, deployed, home)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lame:
-    """A courier that cannot be set up: its letters wait, and that is a finding."""
-
-    why: str
-
-    def send(self, letter: Letter) -> None:
-        """Deliver nothing.
-
-        Raises:
-            CourierError: always.
-        """
-        from labctl.ports.letters import CourierError
-
-        raise CourierError(self.why, certain=True)
-
-    def has(self, letter_id: str) -> bool:
-        """Return False."""
-        return False
 
 
 def write_exposition(path: str, found: Findings) -> None:

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labctl import wiring
+from labctl.domain.problem import LabctlError, Problem
 
 if TYPE_CHECKING:
     from labctl.inventory import Secret
     from labctl.inventory.health import Notice
-    from labctl.ports.letters import Courier, Ping
+    from labctl.ports.letters import Courier, Letter, Ping
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A courier that cannot be set up: its letters wait, which is a finding, and the others go on."""
+
+    problems: tuple[Problem, ...]
+
+    def send(self, letter: Letter) -> None:
+        """Deliver nothing.
+
+        Raises:
+            CourierError: always.
+        """
+        from labctl.ports.letters import CourierError
+
+        raise CourierError("; ".join(map(str, self.problems)), certain=True)
+
+    def has(self, letter_id: str) -> bool:
+        """Return False: none has arrived."""
+        return False
 
 
 def courier(notice: Notice, folder: Path) -> Courier:
-    """Return what carries letters by one notifier of the rack file, which lies in ``folder``.
+    """Return what carries letters by one notifier of the rack file, which lies in ``folder``."""
+    try:
+        return _courier(notice, folder)
+    except LabctlError as error:  # a secret that it needs cannot be read, or used
+        return Unusable(error.problems)
 
-    Raises:
-        LabctlError: a secret that it needs cannot be read.
-    """
+
+def _courier(notice: Notice, folder: Path) -> Courier:
     from labctl.adapters import couriers
     from labctl.adapters.couriers.mail import Account
     from labctl.inventory import MailNotice, NtfyNotice

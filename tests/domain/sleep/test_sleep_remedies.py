@@ -29,6 +29,12 @@ def test_a_remedy_names_a_command_that_exists_and_the_host(kind: str) -> None:
     assert all(" rig" in said for _ in commands)
 
 
+def test_what_nothing_wakes_is_not_to_be_put_to_sleep() -> None:
+    said = {kind: remedies.remedy(kind, "rig", wakes=False) for kind in KINDS}
+    assert not [kind for kind, words in said.items() if "labctl suspend" in words or "sleep-test" in words]
+    assert said["wake"] and said["hold"]
+
+
 @pytest.mark.parametrize("kind", ["leases", "hold", "wish", "paused"])
 def test_no_remedy_offers_to_skip_a_claim_by_force(kind: str) -> None:
     assert "--force" not in remedies.remedy(kind, "rig")
